@@ -1,0 +1,964 @@
+//! Running one command: a process group of its own, both outputs spooled, one outcome.
+
+use crate::spool::{self, Spool};
+use rustix::io::Errno;
+use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
+use smol::channel::{self, Receiver, Sender};
+use smol::{Async, Timer, future};
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most bytes read from a pipe at once
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// How long the outputs may be silent after the end of the program before they count as ended
+///
+/// A program that is gone writes nothing more, so that only processes it left behind can hold the
+/// pipes open. Waiting for them without bound would let `daemon &` occupy a worker for ever.
+const DRAIN_QUIET: Duration = Duration::from_secs(1);
+
+/// How long the outputs are read after the end of the program even when they are not silent
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before the second try of a start that failed for want of something; it doubles each time
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Tries of a start; the pauses between them make up 1.3 s
+const TRIES_MAX: u32 = 9;
+
+/// Interval of looking after a process where the kernel gives no descriptor to wait on
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What to run, and within which bounds
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommandSpec {
+    /// Path of the program, or a bare name that is searched in `PATH`
+    pub program: OsString,
+    /// Arguments after the program's name
+    pub args: Vec<OsString>,
+    /// Variables that are added to the inherited environment
+    pub env: Vec<(OsString, OsString)>,
+    /// Working directory, that of this process when absent
+    pub cwd: Option<PathBuf>,
+    /// Longest run time, unbounded when absent
+    pub timeout: Option<Duration>,
+    /// Time between SIGTERM and SIGKILL at a timeout or a cancellation
+    pub grace: Duration,
+    /// Most bytes that each of the two streams may have
+    pub output_bytes_max: u64,
+}
+
+impl CommandSpec {
+    /// Runs `program` without arguments: no timeout, 10 s grace, outputs of any length
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            timeout: None,
+            grace: Duration::from_secs(10),
+            output_bytes_max: u64::MAX,
+        }
+    }
+}
+
+/// One of the two outputs
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output
+    Stdout,
+    /// Standard error
+    Stderr,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Stdout => "standard output",
+            Self::Stderr => "standard error",
+        })
+    }
+}
+
+/// How an execution ended
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// The program ended by itself with this code
+    Code(i32),
+    /// The program was killed by this signal, which did not come from here
+    Signal(i32),
+    /// The program was ended because its time was over
+    TimedOut,
+    /// The program never ran; the text names it and the reason
+    CannotStart(String),
+    /// The program was ended because this stream was longer than allowed
+    OutputTooLarge(Stream),
+    /// The program was ended, or not even started, because that was asked for
+    Cancelled,
+    /// The program ran, but its output or its status could not be kept; the text says why
+    Lost(String),
+}
+
+/// What an execution tells while it runs
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecEvent {
+    /// A stream has grown to `total` bytes
+    ///
+    /// The next one of the same stream comes only after [`Execution::read_at`] has read up to
+    /// `total`, and then at once when there is more.
+    Grew {
+        /// Number given to [`Execution::start`]
+        id: u64,
+        /// The stream that has grown
+        stream: Stream,
+        /// Bytes that can be read from it
+        total: u64,
+    },
+    /// The execution is over; this comes exactly once and is the last event
+    ///
+    /// Both streams are complete then, also when no [`ExecEvent::Grew`] told their last bytes.
+    Finished {
+        /// Number given to [`Execution::start`]
+        id: u64,
+        /// How it ended
+        exit: Exit,
+    },
+}
+
+/// Handle of one running attempt of a command; dropping it kills the process group
+#[derive(Debug)]
+pub struct Execution {
+    shared: Arc<Shared>,
+    /// Closed to wake the task that enforces the grace time
+    cancel: Sender<Infallible>,
+}
+
+impl Execution {
+    /// Starts `spec` in a process group of its own, with an empty standard input
+    ///
+    /// Returns at once: the start itself, which may block, happens in the background on smol's
+    /// global executor. `events` should be unbounded; at most two unread `Grew` and the one
+    /// `Finished` of each execution are in it when its reader reads no further than it was told.
+    /// With a full bounded channel a `Grew` waits for the next bytes and `Finished` for room.
+    pub fn start(
+        id: u64,
+        spec: CommandSpec,
+        spool_dir: impl Into<Arc<Path>>,
+        events: Sender<ExecEvent>,
+    ) -> Self {
+        let dir = spool_dir.into();
+        let output = |stream| {
+            Mutex::new(Output {
+                stream,
+                spool: Spool::new(Arc::clone(&dir), spool::MEMORY_BYTES_MAX),
+                announced: 0,
+                consumed: 0,
+                over: false,
+            })
+        };
+        let shared = Arc::new(Shared {
+            id,
+            stdout: output(Stream::Stdout),
+            stderr: output(Stream::Stderr),
+            output_bytes_max: spec.output_bytes_max,
+            leader: Mutex::new(Leader::Awaited),
+            cause: OnceLock::new(),
+            events,
+        });
+        let (cancel, cancelled) = channel::bounded(1);
+        smol::spawn(Arc::clone(&shared).run(spec, cancelled)).detach();
+        Self { shared, cancel }
+    }
+
+    /// Reads bytes of `stream` from `offset` on into `out` and returns how many
+    ///
+    /// Only bytes that are there are read, so that 0 does not mean the end before `Finished` came.
+    ///
+    /// # Errors
+    ///
+    /// When the file that holds the bytes cannot be read.
+    pub fn read_at(&self, stream: Stream, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let mut output = self.shared.output(stream);
+        let count = output.spool.read_at(offset, out)?;
+        output.consumed = output.consumed.max(offset.saturating_add(count as u64));
+        self.shared.announce(&mut output);
+        Ok(count)
+    }
+
+    /// Number of bytes of `stream` so far
+    #[must_use]
+    pub fn len(&self, stream: Stream) -> u64 {
+        self.shared.output(stream).spool.len()
+    }
+
+    /// Sends SIGTERM to the process group, and SIGKILL when the grace time is over
+    ///
+    /// Does nothing when that was done before or the program has ended by itself.
+    pub fn cancel(&self) {
+        if self.cancel.close() {
+            self.shared.end(Signal::TERM, Exit::Cancelled);
+        }
+    }
+
+    /// Sends SIGKILL to the process group at once
+    ///
+    /// Does nothing when no process is left.
+    pub fn kill(&self) {
+        self.shared.end(Signal::KILL, Exit::Cancelled);
+        self.cancel.close();
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What the handle and the task that runs the command have in common
+#[derive(Debug)]
+struct Shared {
+    id: u64,
+    stdout: Mutex<Output>,
+    stderr: Mutex<Output>,
+    output_bytes_max: u64,
+    leader: Mutex<Leader>,
+    /// Why the program was ended, from the first who did it; empty when it ends by itself
+    cause: OnceLock<Exit>,
+    events: Sender<ExecEvent>,
+}
+
+/// The bytes of one stream and how far its reader is
+#[derive(Debug)]
+struct Output {
+    stream: Stream,
+    spool: Spool,
+    /// The total of the last `Grew`
+    announced: u64,
+    /// How far the stream was read
+    consumed: u64,
+    /// Set before `Finished` is sent, which must stay the last event
+    over: bool,
+}
+
+/// The program's own process, whose id is that of the group as well
+#[derive(Clone, Copy, Debug)]
+enum Leader {
+    Awaited,
+    /// Not reaped yet, so that its id cannot mean anyone else
+    There(Pid),
+    Reaped,
+}
+
+/// A program that runs, with all that is to be awaited of it
+struct Started {
+    child: Child,
+    pid: Pid,
+    /// Readable when the process has ended
+    pidfd: Option<Async<OwnedFd>>,
+    stdout: Async<PipeReader>,
+    stderr: Async<PipeReader>,
+}
+
+impl Shared {
+    async fn run(self: Arc<Self>, spec: CommandSpec, cancelled: Receiver<Infallible>) {
+        let (timeout, grace) = (spec.timeout, spec.grace);
+        let exit = match self.launch(spec).await {
+            Ok(started) => self.supervise(started, timeout, grace, &cancelled).await,
+            Err(exit) => exit,
+        };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.output(stream).over = true;
+        }
+        let id = self.id;
+        // Without a receiver nobody wants to know.
+        let _ = self.events.send(ExecEvent::Finished { id, exit }).await;
+    }
+
+    /// Starts the program, again after a pause when only the moment was bad
+    async fn launch(&self, spec: CommandSpec) -> Result<Started, Exit> {
+        let spec = Arc::new(spec);
+        let mut tries = 0;
+        loop {
+            if let Some(cause) = self.cause.get() {
+                return Err(cause.clone());
+            }
+            let spec = Arc::clone(&spec);
+            let last = tries + 1 == TRIES_MAX;
+            // Looking up and loading the program may wait for a slow disk.
+            let started = smol::unblock(move || {
+                start(&spec).map_err(|error| {
+                    let passing = !last && is_passing(&error);
+                    (!passing).then(|| Exit::CannotStart(explain(&spec, &error)))
+                })
+            });
+            match started.await {
+                Ok(started) => {
+                    self.adopt(started.pid);
+                    return Ok(started);
+                }
+                Err(Some(exit)) => return Err(exit),
+                Err(None) => {}
+            }
+            Timer::after(RETRY_PAUSE * (1 << tries)).await;
+            tries += 1;
+        }
+    }
+
+    /// Makes the new process known to those who may end it, or ends it when they already came
+    fn adopt(&self, pid: Pid) {
+        let mut leader = lock(&self.leader);
+        *leader = Leader::There(pid);
+        if self.cause.get().is_some() {
+            signal_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Sees a program through until it is reaped and nothing is left of its group
+    async fn supervise(
+        &self,
+        started: Started,
+        timeout: Option<Duration>,
+        grace: Duration,
+        cancelled: &Receiver<Infallible>,
+    ) -> Exit {
+        let Started {
+            mut child,
+            pid,
+            pidfd,
+            stdout,
+            stderr,
+        } = started;
+        let mut pumps = pin!(future::zip(
+            self.pump(Stream::Stdout, stdout),
+            self.pump(Stream::Stderr, stderr),
+        ));
+        let mut drained = false;
+        let pumping = async {
+            pumps.as_mut().await;
+            drained = true;
+            future::pending().await
+        };
+        let ending = self.await_end(ended(pid, pidfd), timeout, grace, cancelled);
+        future::or(pumping, ending).await;
+        if self.cause.get().is_some() {
+            self.signal(Signal::KILL);
+        }
+        if !drained {
+            let silent = future::or(self.await_silence(), closed(cancelled));
+            future::or(async { _ = pumps.await }, silent).await;
+        }
+        let status = self.reap(&mut child);
+        self.cause.get().cloned().unwrap_or_else(|| match status {
+            Ok(status) => exit_of(status),
+            Err(error) => Exit::Lost(format!("cannot get the exit status: {error}")),
+        })
+    }
+
+    /// Waits for the end of the program and brings it about when its time is over
+    async fn await_end(
+        &self,
+        ended: impl Future<Output = ()>,
+        timeout: Option<Duration>,
+        grace: Duration,
+        cancelled: &Receiver<Infallible>,
+    ) {
+        let mut ended = pin!(async {
+            ended.await;
+            true
+        });
+        let overdue = async {
+            timeout.map_or_else(Timer::never, Timer::after).await;
+            self.end(Signal::TERM, Exit::TimedOut);
+        };
+        let stopped = async {
+            future::or(closed(cancelled), overdue).await;
+            // Whoever came first, SIGTERM was sent.
+            Timer::after(grace).await;
+            false
+        };
+        if !future::or(ended.as_mut(), stopped).await {
+            self.signal(Signal::KILL);
+            ended.await;
+        }
+    }
+
+    /// Moves the bytes of one pipe to its spool until the end, or until there is a reason to stop
+    async fn pump(&self, stream: Stream, pipe: Async<PipeReader>) {
+        loop {
+            match pipe.read_with(|pipe| self.take(stream, pipe)).await {
+                Ok(0) => return,
+                // A fast writer must not keep the executor to itself.
+                Ok(CHUNK_BYTES) => future::yield_now().await,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let _ = self
+                        .cause
+                        .set(Exit::Lost(format!("{stream} is lost: {error}")));
+                    return self.signal(Signal::KILL);
+                }
+            }
+        }
+    }
+
+    /// Moves one chunk; 0 when it was the last
+    fn take(&self, stream: Stream, mut pipe: &PipeReader) -> io::Result<usize> {
+        // On the stack of this call, so that waiting executions hold no buffers.
+        let mut chunk = [0; CHUNK_BYTES];
+        let count = pipe.read(&mut chunk)?;
+        let mut output = self.output(stream);
+        let room = self.output_bytes_max - output.spool.len();
+        let fits = usize::try_from(room).map_or(count, |room| room.min(count));
+        output.spool.append(&chunk[..fits])?;
+        self.announce(&mut output);
+        if fits < count {
+            // Even a program that has already ended by itself has said too much.
+            let _ = self.cause.set(Exit::OutputTooLarge(stream));
+            self.signal(Signal::KILL);
+            return Ok(0);
+        }
+        Ok(count)
+    }
+
+    /// Tells of new bytes unless the reader still has to read what it was told before
+    ///
+    /// Asked by both sides, after they wrote and after they read, so that no growth goes untold.
+    fn announce(&self, output: &mut Output) {
+        let total = output.spool.len();
+        if output.over || total <= output.announced || output.consumed < output.announced {
+            return;
+        }
+        let (id, stream) = (self.id, output.stream);
+        let event = ExecEvent::Grew { id, stream, total };
+        if self.events.try_send(event).is_ok() {
+            output.announced = total;
+        }
+    }
+
+    /// Waits until the outputs stay silent, or for long enough
+    async fn await_silence(&self) {
+        let total =
+            || self.output(Stream::Stdout).spool.len() + self.output(Stream::Stderr).spool.len();
+        let start = Instant::now();
+        let mut before = total();
+        loop {
+            Timer::after(DRAIN_QUIET).await;
+            let now = total();
+            if now == before || start.elapsed() >= DRAIN_MAX {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Kills what is left of the group and takes the status of its leader, which has ended
+    fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        let mut leader = lock(&self.leader);
+        // Only now is the id of the group free for others to get.
+        if let Leader::There(pid) = *leader {
+            signal_group(pid, Signal::KILL);
+        }
+        *leader = Leader::Reaped;
+        child.wait()
+    }
+
+    /// Signals the group, and makes `cause` the outcome unless the program has ended by itself
+    fn end(&self, signal: Signal, cause: Exit) {
+        // Held all the time: the process must not be reaped meanwhile.
+        let leader = lock(&self.leader);
+        match *leader {
+            // Whoever starts it will look for the cause.
+            Leader::Awaited => {
+                let _ = self.cause.set(cause);
+            }
+            Leader::There(pid) => {
+                if !has_ended(pid) {
+                    let _ = self.cause.set(cause);
+                }
+                signal_group(pid, signal);
+            }
+            Leader::Reaped => {}
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let leader = lock(&self.leader);
+        if let Leader::There(pid) = *leader {
+            signal_group(pid, signal);
+        }
+    }
+
+    fn output(&self, stream: Stream) -> MutexGuard<'_, Output> {
+        lock(match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        })
+    }
+}
+
+/// Starts the program once
+///
+/// The standard library gives it default handling of SIGPIPE and an empty signal mask. All
+/// descriptors made here are closed on exec, so that no other program inherits them.
+fn start(spec: &CommandSpec) -> io::Result<Started> {
+    // Made before the start, so that what can fail does so while there is no process yet.
+    let (stdout, stdout_writer) = io::pipe()?;
+    let (stderr, stderr_writer) = io::pipe()?;
+    let (stdout, stderr) = (Async::new(stdout)?, Async::new(stderr)?);
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.args)
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(stdout_writer)
+        .stderr(stderr_writer)
+        .process_group(0);
+    if let Some(cwd) = &spec.cwd {
+        command.current_dir(cwd);
+    }
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    Ok(Started {
+        pidfd: open_pidfd(pid),
+        child,
+        pid,
+        stdout,
+        stderr,
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn open_pidfd(pid: Pid) -> Option<Async<OwnedFd>> {
+    let pidfd = process::pidfd_open(pid, process::PidfdFlags::empty()).ok()?;
+    Async::new(pidfd).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_pidfd(_: Pid) -> Option<Async<OwnedFd>> {
+    None
+}
+
+/// Whether a start that failed so may succeed a little later
+fn is_passing(error: &io::Error) -> bool {
+    let full = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    // A script just written is busy while a process forked meanwhile still has it open.
+    error.kind() == io::ErrorKind::ExecutableFileBusy
+        || full
+            .iter()
+            .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
+}
+
+/// Says which program cannot start and why
+fn explain(spec: &CommandSpec, error: &io::Error) -> String {
+    use io::ErrorKind::{ArgumentListTooLong, NotFound, PermissionDenied};
+    let is_path = spec.program.as_encoded_bytes().contains(&b'/');
+    let cwd = spec.cwd.as_deref().unwrap_or(Path::new(""));
+    let place = cwd.join(&spec.program);
+    let reason = match error.kind() {
+        _ if spec.program.is_empty() => "the name is empty".to_owned(),
+        // The system does not say which of the two paths it complains about.
+        _ if spec.cwd.is_some() && !cwd.is_dir() => {
+            format!("working directory {}: {error}", cwd.display())
+        }
+        NotFound if !is_path => "not found in PATH".to_owned(),
+        NotFound if place.exists() => "its interpreter was not found".to_owned(),
+        NotFound => "not found".to_owned(),
+        PermissionDenied if is_path && place.is_dir() => "is a directory".to_owned(),
+        PermissionDenied => "permission denied".to_owned(),
+        ArgumentListTooLong => "argument list too long".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("{}: {reason}", Path::new(&spec.program).display())
+}
+
+/// Waits until the process has ended, and leaves it to be reaped
+async fn ended(pid: Pid, pidfd: Option<Async<OwnedFd>>) {
+    while !has_ended(pid) {
+        let woken = match &pidfd {
+            Some(pidfd) => pidfd.readable().await.is_ok(),
+            None => false,
+        };
+        if !woken {
+            Timer::after(POLL_INTERVAL).await;
+        }
+    }
+}
+
+/// Whether the process has ended, reaped or not
+fn has_ended(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    loop {
+        match process::waitid(WaitId::Pid(pid), options) {
+            Err(Errno::INTR) => {}
+            state => return !matches!(state, Ok(None)),
+        }
+    }
+}
+
+/// Waits until the other side was closed
+async fn closed(cancelled: &Receiver<Infallible>) {
+    // Nothing can be sent, so that this is always the error of a closed channel.
+    let _ = cancelled.recv().await;
+}
+
+fn signal_group(pid: Pid, signal: Signal) {
+    // The group may have no process left that can be signalled, which is what was wanted.
+    let _ = process::kill_process_group(pid, signal);
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Lost(format!("unknown exit status: {status}")),
+    }
+}
+
+/// Locks what stays consistent even when a holder panicked
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use smol::future::block_on;
+    use std::collections::HashMap;
+    use std::env;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Run {
+        execution: Execution,
+        events: Receiver<ExecEvent>,
+    }
+
+    impl Run {
+        fn start(spec: CommandSpec) -> Self {
+            let (sender, events) = channel::unbounded();
+            let execution = Execution::start(7, spec, env::temp_dir(), sender);
+            Self { execution, events }
+        }
+
+        fn finish(&self) -> Exit {
+            loop {
+                if let ExecEvent::Finished { id: 7, exit } = block_on(self.events.recv()).unwrap() {
+                    assert!(self.events.is_empty());
+                    return exit;
+                }
+            }
+        }
+
+        fn read(&self, stream: Stream) -> Vec<u8> {
+            let mut out = vec![0; self.execution.len(stream) as usize];
+            assert_eq!(
+                self.execution.read_at(stream, 0, &mut out).unwrap(),
+                out.len()
+            );
+            out
+        }
+
+        /// Waits for a line of numbers on standard output, which are ids of processes
+        fn pids(&self) -> Vec<Pid> {
+            loop {
+                let text = String::from_utf8(self.read(Stream::Stdout)).unwrap();
+                if let Some((line, _)) = text.split_once('\n') {
+                    let number = |word: &str| Pid::from_raw(word.parse().unwrap()).unwrap();
+                    return line.split(' ').map(number).collect();
+                }
+                let event = block_on(self.events.recv()).unwrap();
+                assert!(matches!(event, ExecEvent::Grew { .. }), "{event:?}");
+            }
+        }
+    }
+
+    fn sh(script: &str) -> CommandSpec {
+        let args = vec!["-c".into(), script.into()];
+        CommandSpec {
+            args,
+            ..CommandSpec::new("/bin/sh")
+        }
+    }
+
+    /// Waits until a process that is no child of this one is gone
+    fn await_gone(pid: Pid) {
+        if let Some(pidfd) = open_pidfd(pid) {
+            block_on(pidfd.readable()).unwrap();
+        }
+    }
+
+    #[test]
+    fn keeps_both_outputs_byte_for_byte() {
+        let run = Run::start(sh(r"printf 'a\000\377\n'; printf 'e\001' >&2"));
+        assert_eq!(run.finish(), Exit::Code(0));
+        assert_eq!(run.read(Stream::Stdout), b"a\0\xff\n");
+        assert_eq!(run.read(Stream::Stderr), b"e\x01");
+    }
+
+    #[test]
+    fn keeps_long_output_and_tells_each_growth_once() {
+        let run = Run::start(sh(
+            "head -c 20971520 /dev/zero | tr '\\0' x; head -c 9 /dev/zero >&2",
+        ));
+        let (mut read, mut out) = (0, vec![0; 1 << 16]);
+        let mut told = 0;
+        let exit = loop {
+            match block_on(run.events.recv()).unwrap() {
+                ExecEvent::Finished { exit, .. } => break exit,
+                ExecEvent::Grew {
+                    stream: Stream::Stderr,
+                    ..
+                } => {}
+                ExecEvent::Grew { total, .. } => {
+                    assert!(total > told && read == told, "{told} {read} {total}");
+                    told = total;
+                    while read < total {
+                        let room = (total - read).min(out.len() as u64) as usize;
+                        let count = run
+                            .execution
+                            .read_at(Stream::Stdout, read, &mut out[..room]);
+                        read += count.unwrap() as u64;
+                    }
+                }
+            }
+        };
+        assert_eq!(exit, Exit::Code(0));
+        assert_eq!(run.read(Stream::Stdout), vec![b'x'; 20 << 20]);
+        assert_eq!(run.read(Stream::Stderr), [0; 9]);
+    }
+
+    #[test]
+    fn an_unread_stream_is_told_once() {
+        let run = Run::start(sh("for i in 1 2 3 4 5; do /bin/echo $i; done"));
+        let mut events = Vec::new();
+        loop {
+            events.push(block_on(run.events.recv()).unwrap());
+            if matches!(events.last(), Some(ExecEvent::Finished { .. })) {
+                break;
+            }
+        }
+        assert_eq!(events.len(), 2, "{events:?}");
+        run.read(Stream::Stdout);
+        assert!(run.events.is_empty());
+    }
+
+    #[test]
+    fn tells_codes_and_signals() {
+        assert_eq!(Run::start(sh("exit 3")).finish(), Exit::Code(3));
+        assert_eq!(Run::start(sh("kill -SEGV $$")).finish(), Exit::Signal(11));
+    }
+
+    #[test]
+    fn hands_over_environment_directory_and_default_signals() {
+        let mut spec = sh("echo $A-$B; pwd; cat; grep -E 'Sig(Blk|Ign)' /proc/self/status");
+        spec.env = vec![("A".into(), "1".into()), ("B".into(), "2".into())];
+        spec.cwd = Some("/".into());
+        let run = Run::start(spec);
+        assert_eq!(run.finish(), Exit::Code(0));
+        let out = String::from_utf8(run.read(Stream::Stdout)).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[..2], ["1-2", "/"]);
+        assert_eq!(lines[2], "SigBlk:\t0000000000000000");
+        let ignored = u64::from_str_radix(&lines[3][8..], 16).unwrap();
+        assert_eq!(ignored & (1 << 12), 0, "SIGPIPE is ignored");
+    }
+
+    #[test]
+    fn says_why_a_program_cannot_start() {
+        let dir = env::temp_dir().join(format!("exec-start-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (plain, script) = (dir.join("plain"), dir.join("script"));
+        std::fs::write(&plain, "").unwrap();
+        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let huge = CommandSpec {
+            args: vec!["x".repeat(4 << 20).into()],
+            ..sh("")
+        };
+        let lost = CommandSpec {
+            cwd: Some("/no/dir".into()),
+            ..sh("")
+        };
+        for (spec, reason) in [
+            (
+                CommandSpec::new("no-such-program"),
+                "no-such-program: not found in PATH",
+            ),
+            (CommandSpec::new("/no/such"), "/no/such: not found"),
+            (CommandSpec::new(""), "the name is empty"),
+            (CommandSpec::new(&plain), "permission denied"),
+            (CommandSpec::new(&dir), "is a directory"),
+            (CommandSpec::new(&script), "interpreter"),
+            (huge, "/bin/sh: argument list too long"),
+            (lost, "working directory /no/dir"),
+        ] {
+            match Run::start(spec).finish() {
+                Exit::CannotStart(text) => assert!(text.contains(reason), "{text}"),
+                exit => panic!("{exit:?} instead of {reason}"),
+            }
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_script_that_is_still_open_for_writing_is_tried_again() {
+        let script = env::temp_dir().join(format!("exec-busy-{}", std::process::id()));
+        std::fs::write(&script, "#!/bin/sh\nexit 6\n").unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let writer = std::fs::File::options().append(true).open(&script).unwrap();
+        let run = Run::start(CommandSpec::new(&script));
+        // Long enough for the first try, short enough for the last.
+        block_on(Timer::after(4 * RETRY_PAUSE));
+        drop(writer);
+        assert_eq!(run.finish(), Exit::Code(6));
+        std::fs::remove_file(&script).unwrap();
+    }
+
+    #[test]
+    fn a_timeout_kills_the_grandchildren() {
+        let mut spec = sh("trap '' TERM; sleep 1000 & echo $$ $!; while :; do wait; done");
+        spec.timeout = Some(Duration::from_millis(300));
+        spec.grace = Duration::from_millis(50);
+        let run = Run::start(spec);
+        let pids = run.pids();
+        assert_eq!(run.finish(), Exit::TimedOut);
+        pids.into_iter().for_each(await_gone);
+    }
+
+    #[test]
+    fn a_cancellation_kills_who_ignores_it_after_the_grace_time() {
+        let spec = sh("trap '' TERM; echo $$; while :; do sleep 1000; done");
+        let grace = Duration::from_millis(100);
+        let run = Run::start(CommandSpec { grace, ..spec });
+        run.pids();
+        let start = Instant::now();
+        run.execution.cancel();
+        run.execution.cancel();
+        assert_eq!(run.finish(), Exit::Cancelled);
+        assert!(start.elapsed() >= grace);
+    }
+
+    #[test]
+    fn a_cancellation_lets_the_program_clean_up() {
+        let run = Run::start(sh(
+            "trap 'echo bye; exit 5' TERM; echo $$; while :; do sleep 0.01; done",
+        ));
+        run.pids();
+        run.execution.cancel();
+        assert_eq!(run.finish(), Exit::Cancelled);
+        assert!(run.read(Stream::Stdout).ends_with(b"bye\n"));
+    }
+
+    #[test]
+    fn ends_what_is_not_started_yet() {
+        for end in [Execution::cancel, Execution::kill] {
+            let run = Run::start(sh("sleep 1000"));
+            end(&run.execution);
+            assert_eq!(run.finish(), Exit::Cancelled);
+        }
+    }
+
+    #[test]
+    fn a_program_that_ended_by_itself_is_not_cancelled() {
+        // The grandchild keeps the pipe open, so that the execution is not over.
+        let run = Run::start(sh("sleep 1000 & echo $$; exit 4"));
+        run.pids().into_iter().for_each(await_gone);
+        run.execution.cancel();
+        assert_eq!(run.finish(), Exit::Code(4));
+    }
+
+    #[test]
+    fn a_grandchild_that_holds_the_pipe_is_killed() {
+        let run = Run::start(sh("sleep 1000 & echo $!; exit 4"));
+        let pids = run.pids();
+        assert_eq!(run.finish(), Exit::Code(4));
+        pids.into_iter().for_each(await_gone);
+    }
+
+    #[test]
+    fn a_stream_may_be_as_long_as_allowed_and_no_longer() {
+        for (allowed, exit) in [
+            (100_000, Exit::Code(0)),
+            (99_999, Exit::OutputTooLarge(Stream::Stderr)),
+        ] {
+            let mut spec = sh("head -c 100000 /dev/zero >&2");
+            spec.output_bytes_max = allowed;
+            let run = Run::start(spec);
+            assert_eq!(run.finish(), exit);
+            assert_eq!(run.execution.len(Stream::Stderr), allowed);
+        }
+        let run = Run::start(CommandSpec {
+            output_bytes_max: 10,
+            ..sh("yes")
+        });
+        assert_eq!(run.finish(), Exit::OutputTooLarge(Stream::Stdout));
+    }
+
+    #[test]
+    fn dropping_the_handle_kills_the_group() {
+        let run = Run::start(sh("trap '' TERM; sleep 1000 & echo $$ $!; wait"));
+        let pids = run.pids();
+        drop(run.execution);
+        pids.into_iter().for_each(await_gone);
+    }
+
+    #[test]
+    fn a_lost_output_is_told() {
+        let (sender, events) = channel::unbounded();
+        let execution = Execution::start(7, sh("yes"), Path::new("/no/dir"), sender);
+        let run = Run { execution, events };
+        match run.finish() {
+            Exit::Lost(text) => assert!(text.contains("/no/dir"), "{text}"),
+            exit => panic!("{exit:?}"),
+        }
+    }
+
+    /// Runs itself again in a process of its own, where no other test opens descriptors
+    #[test]
+    fn many_executions_leave_nothing_behind() {
+        const ALONE: &str = "REJOIN_TEST_ALONE";
+        if env::var_os(ALONE).is_none() {
+            let (_, module) = module_path!().split_once("::").unwrap();
+            let name = format!("{module}::many_executions_leave_nothing_behind");
+            let mut command = Command::new(env::current_exe().unwrap());
+            let status = command.args(["--exact", &name]).env(ALONE, "1").status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        assert_eq!(Run::start(sh("")).finish(), Exit::Code(0));
+        let before = descriptors();
+        let (sender, events) = channel::unbounded();
+        let mut live = HashMap::new();
+        for id in 0..500 {
+            let spec = if id % 9 == 0 {
+                CommandSpec::new("/no")
+            } else {
+                sh("echo x")
+            };
+            live.insert(
+                id,
+                Execution::start(id, spec, env::temp_dir(), sender.clone()),
+            );
+            while live.len() > 20 || (id == 499 && !live.is_empty()) {
+                if let ExecEvent::Finished { id, .. } = block_on(events.recv()).unwrap() {
+                    live.remove(&id);
+                }
+            }
+        }
+        assert_eq!(descriptors(), before);
+        let none = process::waitpid(None, process::WaitOptions::NOHANG);
+        assert_eq!(none.err(), Some(Errno::CHILD), "a zombie is left");
+    }
+}

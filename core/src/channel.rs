@@ -1,0 +1,234 @@
+//! One authenticated connection, seen from either end: frames, heartbeats, acknowledgements and credit
+//!
+//! A channel lives as long as its connection. What outlives it is the [`Session`](crate::session::Session).
+
+use core::time::Duration;
+
+use crate::heartbeat::{Heartbeat, Pulse};
+use crate::limits::{BULK_WINDOW_BYTES, HEARTBEAT_MAX, HEARTBEAT_MIN, SESSION_UNACKED_MAX};
+use crate::rng::Rng;
+use crate::session::{Log, Session};
+use crate::time::{Instant, earliest};
+use crate::wire::codec::{Codec, HEADER_BYTES, OpenError, Scratch};
+use crate::wire::message::{BodyWriter, Class, Control, Credit};
+
+/// A sealed frame broke the rules (FRAME-2)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Violation;
+
+/// One end of one connection
+#[derive(Clone, Debug)]
+pub(crate) struct Channel {
+    codec: Codec,
+    heartbeat: Option<Heartbeat>,
+    writable: bool,
+    beat: bool,
+    echo: Option<u64>,
+    ack: bool,
+    bulk_granted: u64,
+    bulk_sent: u64,
+    bulk_used: u64,
+    told: Credit,
+    /// Last round trip of a heartbeat, in microseconds
+    pub(crate) rtt_us: Option<u64>,
+}
+
+impl Channel {
+    /// Starts a channel on which `bulk_granted` bytes of bulk may be sent for now
+    pub(crate) fn new(codec: Codec, bulk_granted: u64, writable: bool) -> Self {
+        Channel {
+            codec,
+            heartbeat: None,
+            writable,
+            beat: false,
+            echo: None,
+            ack: false,
+            bulk_granted,
+            bulk_sent: 0,
+            bulk_used: 0,
+            told: Credit::default(),
+            rtt_us: None,
+        }
+    }
+
+    /// Starts to watch the link; the end that dialled beats (LIVE-1)
+    pub(crate) fn watch(&mut self, now: Instant, period: Duration, beats: bool, rng: &mut Rng) {
+        let period = period.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+        self.heartbeat = Some(Heartbeat::new(now, period, beats, rng));
+    }
+
+    pub(crate) fn set_writable(&mut self, writable: bool) {
+        self.writable = writable;
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Bytes of an unfinished frame have come in (LIVE-2)
+    pub(crate) fn arriving(&mut self, now: Instant) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.arriving(now);
+        }
+    }
+
+    /// When the peer was last heard; `None` before the channel is watched
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        self.heartbeat.as_ref().map(Heartbeat::last_heard)
+    }
+
+    /// Asks the peer for a sign of life
+    pub(crate) fn probe(&mut self) {
+        self.beat = true;
+    }
+
+    /// Verifies and opens a frame; a good one is life (LIVE-1)
+    pub(crate) fn open<'a>(
+        &mut self,
+        now: Instant,
+        frame: &'a [u8],
+        scratch: &'a mut Scratch,
+    ) -> Result<&'a [u8], OpenError> {
+        let body = self.codec.open(frame, scratch)?;
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.heard(now);
+        }
+        Ok(body)
+    }
+
+    /// Seals the body that stands in `frame` behind the room for the header
+    pub(crate) fn seal(&mut self, frame: &mut [u8], body_len: usize, scratch: &mut Scratch) -> usize {
+        self.codec.seal(frame, body_len, scratch)
+    }
+
+    /// Takes in what both ends may say to each other; `None` is a message for one end only
+    pub(crate) fn control<L: Log>(
+        &mut self,
+        now: Instant,
+        control: &Control,
+        session: &mut Session<L>,
+    ) -> Result<Option<Credit>, Violation> {
+        let credit = match *control {
+            Control::Ack { received } => {
+                session.acknowledge(received).map_err(|_| Violation)?;
+                return Ok(None);
+            }
+            Control::Credit(credit) => credit,
+            Control::Beat { stamp, credit } => {
+                self.echo = Some(stamp);
+                credit
+            }
+            Control::Echo { stamp, credit } => {
+                self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
+                credit
+            }
+            Control::Welcome(_) | Control::Denied(_) | Control::Confirm { .. } | Control::Begin { .. } => {
+                return Err(Violation);
+            }
+        };
+        session.grant(credit.messages);
+        self.bulk_granted = self.bulk_granted.max(credit.bulk);
+        Ok(Some(credit))
+    }
+
+    /// Whether this many bytes of bulk may be sent now (LANES-2)
+    pub(crate) fn may_send_bulk(&self, bytes: u64) -> bool {
+        self.bulk_sent + bytes <= self.bulk_granted
+    }
+
+    /// Counts bulk bytes sent
+    pub(crate) fn bulk_sent(&mut self, bytes: u64) {
+        self.bulk_sent += bytes;
+    }
+
+    /// Counts bulk bytes received and dealt with; they make room for others
+    pub(crate) fn bulk_dealt_with(&mut self, bytes: u64) {
+        self.bulk_used += bytes;
+    }
+
+    /// What this end grants, with `tasks` as its owner counts them
+    pub(crate) fn credit<L: Log>(&self, session: &Session<L>, tasks: u64) -> Credit {
+        let messages = session.received() + SESSION_UNACKED_MAX as u64;
+        Credit { tasks, messages, bulk: self.bulk_used + BULK_WINDOW_BYTES }
+    }
+
+    /// Notes that the peer learned this credit another way
+    pub(crate) fn credit_told(&mut self, credit: Credit) {
+        self.told = credit;
+    }
+
+    /// Whether a frame must leave for this channel's own sake
+    pub(crate) fn has_news<L: Log>(&self, now: Instant, session: &Session<L>, tellable: u64, tasks: u64) -> bool {
+        let credit = self.credit(session, tasks);
+        self.beat
+            || self.echo.is_some()
+            || (self.ack && session.ack_useful(tellable))
+            || session.ack_due(now, tellable)
+            || credit.tasks > self.told.tasks
+            || credit.messages >= self.told.messages + SESSION_UNACKED_MAX as u64 / 4
+            || credit.bulk >= self.told.bulk + BULK_WINDOW_BYTES / 4
+    }
+
+    /// Writes acknowledgement, heartbeat, echo and credit into a frame, as far as they say anything new
+    pub(crate) fn write<L: Log>(
+        &mut self,
+        now: Instant,
+        body: &mut BodyWriter<'_>,
+        session: &mut Session<L>,
+        tellable: u64,
+        tasks: u64,
+    ) {
+        let credit = self.credit(session, tasks);
+        let mut control = |control: Control| body.push(Class::Control, &control);
+        if session.ack_useful(tellable) && control(Control::Ack { received: tellable }) {
+            session.ack_told(now, tellable);
+            self.ack = false;
+        }
+        let mut said = false;
+        if self.beat && control(Control::Beat { stamp: now.as_micros(), credit }) {
+            self.beat = false;
+            said = true;
+        }
+        if let Some(stamp) = self.echo
+            && control(Control::Echo { stamp, credit })
+        {
+            self.echo = None;
+            said = true;
+        }
+        if said || (credit != self.told && control(Control::Credit(credit))) {
+            self.told = credit;
+        }
+    }
+
+    /// Fires what is due; `true` when the link is dead (LIVE-2)
+    pub(crate) fn expire<L: Log>(
+        &mut self,
+        now: Instant,
+        session: Option<&Session<L>>,
+        tellable: u64,
+        rng: &mut Rng,
+    ) -> bool {
+        if session.and_then(|s| s.ack_at(tellable)).is_some_and(|at| at <= now) {
+            self.ack = true;
+        }
+        while let Some(heartbeat) = &mut self.heartbeat {
+            match heartbeat.expire(now, rng) {
+                Some(Pulse::Beat) => self.beat = true,
+                Some(Pulse::Dead) => return true,
+                None => break,
+            }
+        }
+        false
+    }
+
+    /// The earliest of the channel's deadlines
+    pub(crate) fn deadline<L: Log>(&self, session: Option<&Session<L>>, tellable: u64) -> Option<Instant> {
+        let ack = session.filter(|_| !self.ack).and_then(|s| s.ack_at(tellable));
+        earliest(self.heartbeat.as_ref().map(Heartbeat::deadline), ack)
+    }
+}
+
+/// Splits a frame buffer into the room for the body, whose length [`Channel::seal`] wants
+pub(crate) fn body_of(frame: &mut [u8]) -> BodyWriter<'_> {
+    BodyWriter::new(&mut frame[HEADER_BYTES..])
+}

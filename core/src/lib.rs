@@ -1,0 +1,21 @@
+//! The core of rejoin
+#![no_std]
+extern crate alloc;
+pub mod backoff;
+mod channel;
+mod digest;
+pub mod error;
+mod heartbeat;
+pub mod ids;
+pub mod limits;
+pub mod link;
+mod rng;
+mod session;
+pub mod stats;
+pub mod story;
+mod stream;
+mod time;
+pub mod wire;
+pub mod worker;
+pub use rng::Seed;
+pub use time::Instant;

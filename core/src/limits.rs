@@ -1,0 +1,83 @@
+//! Every fixed bound, with what it costs
+//!
+//! Bounds that a deployment may change are fields of a machine's `Config` instead; where a default exists it is here.
+
+use core::time::Duration;
+
+/// Version of the wire format that this build speaks (FRAME-6)
+pub const WIRE_VERSION: u16 = 1;
+
+/// Largest frame, header and tag included (FRAME-3)
+///
+/// The buffer handed to `poll` must be at least this long.
+pub const FRAME_BYTES_MAX: usize = 65_536;
+/// Largest body of a frame, before compression and after decompression (FRAME-3)
+pub const BODY_BYTES_MAX: usize = 65_000;
+/// Largest encoded message (FRAME-3)
+pub const MESSAGE_BYTES_MAX: usize = 60_000;
+/// Largest task input or result that travels inside a message (FRAME-3)
+pub const INLINE_BYTES_MAX: usize = 48 * 1024;
+/// Largest first or third handshake message that is looked at (AUTH-5)
+pub const HANDSHAKE_BYTES_MAX: usize = 4096;
+/// Bodies shorter than this are never compressed (FRAME-5)
+pub const COMPRESS_FROM_BYTES: usize = 512;
+/// Bytes of one bulk piece (FRAME-4)
+///
+/// At most one piece goes into a frame, so anything urgent waits behind one piece at most.
+pub const BULK_PIECE_BYTES: usize = 16 * 1024;
+/// Bulk bytes that may be under way on a connection beyond what the receiver has dealt with (LANES-2)
+pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// Longest name of a worker or client, in bytes
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest audience (the URL as dialled), in bytes
+pub const AUDIENCE_BYTES_MAX: usize = 512;
+
+/// Most attempts a worker holds: waiting, running, or finished and not yet settled
+///
+/// Costs about 500 bytes each, once, when the worker is made.
+pub const WORKER_ATTEMPTS_MAX: usize = 512;
+/// Most numbered messages of a worker that may wait for an acknowledgement (SESS-1)
+///
+/// Costs 16 bytes each, once, when the worker is made.
+pub const WORKER_UNACKED_MAX: usize = 4096;
+/// Most numbered messages from the coordinator to one peer that may wait for an acknowledgement (SESS-1)
+///
+/// Costs 40 bytes each, while used.
+pub const SESSION_UNACKED_MAX: usize = 4096;
+/// Items of an inventory that travel in one message; below 32 KiB at the largest item (SESS-7)
+pub const INVENTORY_PART_ITEMS: usize = 256;
+
+/// An acknowledgement leaves after this many messages at the latest (SESS-2)
+pub const ACK_AFTER_MESSAGES: u64 = 64;
+/// An acknowledgement leaves after this many bytes at the latest (SESS-2)
+pub const ACK_AFTER_BYTES: u64 = 256 * 1024;
+/// An acknowledgement leaves after this time at the latest (SESS-2)
+pub const ACK_AFTER: Duration = Duration::from_secs(1);
+
+/// Shortest heartbeat period that is accepted (LIVE-1)
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+/// Longest heartbeat period that is accepted (LIVE-1)
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(40);
+/// How often an unfinished frame may put off the verdict that a link is dead (LIVE-2)
+pub const SLOW_FRAME_REPRIEVES: u8 = 2;
+
+/// From the transport's opening to the end of the handshake (AUTH-5)
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// From the challenge to the proof (AUTH-5)
+pub const PROOF_TIME: Duration = Duration::from_secs(5);
+/// How long a contended worker name waits for the old connection to answer (AUTH-4)
+pub const PROBE_TIME: Duration = Duration::from_secs(5);
+/// Handshakes in a row that fail verification before a peer goes to the slow lane (AUTH-2)
+pub const FAILED_HANDSHAKES_MAX: u32 = 3;
+/// Shortest pause in the slow lane (AUTH-2)
+pub const SLOW_LANE_MIN: Duration = Duration::from_secs(30);
+/// Longest pause in the slow lane (AUTH-2)
+pub const SLOW_LANE_MAX: Duration = Duration::from_secs(300);
+/// Longest wait that an unauthenticated RETRY_AFTER can impose (BACK-2)
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Tokens are reserved in blocks of this many by one durable record (TASK-2)
+pub const TOKEN_BLOCK: u64 = 1 << 20;
+/// Number of task priorities; 0 is the most urgent (LANES-1)
+pub const PRIORITIES: u8 = 5;

@@ -1,0 +1,809 @@
+//! The dialling end of a connection and its session, shared by worker and client
+//!
+//! A [`Link`] dials, proves who it is, resumes or opens a session, watches the connection and comes back when it is
+//! lost. What the messages mean is its owner's business: the owner asks the link for its part of each frame.
+
+use alloc::string::String;
+use core::hash::Hash;
+use core::time::Duration;
+
+use crate::backoff::{Backoff, BackoffConfig, Loss};
+use crate::channel::{Channel, Violation};
+use crate::error::{ConfigError, Rejected};
+use crate::ids::{BootId, ClusterId, SessionId};
+use crate::limits::{
+    AUDIENCE_BYTES_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN, RETRY_AFTER_MAX, SESSION_UNACKED_MAX,
+    WIRE_VERSION,
+};
+use crate::rng::{Rng, Seed};
+use crate::session::{Arrival, Log, Numbers, Session};
+use crate::stats::LinkStats;
+use crate::time::{Instant, earliest};
+use crate::wire::codec::{Codec, OpenError, Scratch};
+use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
+use crate::wire::keys::{Key, Proofs, Secret, Transcript};
+use crate::wire::message::{BodyWriter, Class, Control, Denied, Item, Welcome};
+
+/// How a worker or client reaches its coordinator
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Name, role and secret (AUTH-6)
+    pub key: Key,
+    /// Which life of the embedder's memory this is; 16 fresh random bytes for each
+    pub boot: BootId,
+    /// The URL as dialled; at most [`AUDIENCE_BYTES_MAX`] bytes
+    pub audience: String,
+    /// The cluster this peer belongs to, where it is known
+    pub cluster: Option<ClusterId>,
+    /// A heartbeat period to ask less than the coordinator's (LIVE-1)
+    pub heartbeat: Option<Duration>,
+    /// The law of reconnection
+    pub backoff: BackoffConfig,
+    /// Whether to offer lz4 (FRAME-5)
+    pub compress: bool,
+}
+
+impl LinkConfig {
+    /// Everything but key, life and audience at its default
+    pub fn new(key: Key, boot: BootId, audience: &str) -> Self {
+        LinkConfig {
+            key,
+            boot,
+            audience: audience.into(),
+            cluster: None,
+            heartbeat: None,
+            backoff: BackoffConfig::default(),
+            compress: true,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.audience.len() > AUDIENCE_BYTES_MAX {
+            return Err(ConfigError { field: "audience", allowed: "at most 512 bytes" });
+        }
+        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
+            return Err(ConfigError { field: "heartbeat", allowed: "50 ms to 40 s" });
+        }
+        if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
+            return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });
+        }
+        Ok(())
+    }
+}
+
+/// Where the connection of a worker or client stands
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    /// No connection; the next dial has its time
+    Waiting,
+    /// The transport is being opened
+    Connecting,
+    /// M1 is on its way, M2 is awaited
+    Greeting,
+    /// M3 is on its way, the welcome is awaited
+    Proving,
+    /// Welcomed to a new session: both sides compare what they hold
+    Reconciling,
+    /// Work goes on
+    Connected,
+    /// Stopped for good
+    Stopped,
+}
+
+/// What can happen to a connection
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkStep {
+    Dial,
+    Opened,
+    Challenged,
+    /// Into a session in which both sides know what the other holds
+    Resumed,
+    /// Into one in which they do not, yet
+    Anew,
+    Reconciled,
+    Lost,
+    Stop,
+}
+
+impl LinkState {
+    /// The table of transitions; `None` is refused
+    pub(crate) const fn after(self, step: LinkStep) -> Option<LinkState> {
+        use LinkState as S;
+        use LinkStep as T;
+        match (self, step) {
+            (S::Waiting, T::Dial) => Some(S::Connecting),
+            (S::Connecting, T::Opened) => Some(S::Greeting),
+            (S::Greeting, T::Challenged) => Some(S::Proving),
+            (S::Proving, T::Resumed) => Some(S::Connected),
+            (S::Proving, T::Anew) => Some(S::Reconciling),
+            (S::Reconciling, T::Reconciled) => Some(S::Connected),
+            (S::Connecting | S::Greeting | S::Proving | S::Reconciling | S::Connected, T::Lost) => Some(S::Waiting),
+            (S::Stopped, T::Stop) => None,
+            (_, T::Stop) => Some(S::Stopped),
+            _ => None,
+        }
+    }
+}
+
+/// Why this end gives a connection up
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing authenticated was heard for 2.5 heartbeat periods (LIVE-2)
+    Silence,
+    /// The transport did not open, or the handshake did not end, in time (AUTH-5)
+    Timeout,
+    /// The peer could not prove who it is (AUTH-2)
+    NotAuthenticated,
+    /// A frame was damaged on the way (FRAME-2)
+    BadTag,
+    /// A sealed frame broke the rules (FRAME-2)
+    Protocol,
+    /// The coordinator asked to come back later (BACK-2)
+    RetryAfter,
+    /// The coordinator rejected the handshake, without proof of who it is
+    Rejected,
+    /// The coordinator refused this peer, under seal (AUTH-2)
+    Denied(Denied),
+    /// The peer is a coordinator older than one seen before, or of another cluster (JOURN-2)
+    WrongCoordinator,
+    /// A newer connection of the same session took over (AUTH-4)
+    Superseded,
+    /// Too many handshakes at once; the oldest goes (AUTH-5)
+    Crowded,
+    /// The coordinator stops
+    Stopping,
+}
+
+impl Reason {
+    /// The WebSocket close code that says it
+    ///
+    /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
+    pub fn close_code(self) -> u16 {
+        match self {
+            Reason::Stopping | Reason::Superseded => 4000,
+            Reason::Crowded | Reason::RetryAfter => 4001,
+            Reason::Silence | Reason::Timeout => 4003,
+            Reason::NotAuthenticated | Reason::Rejected | Reason::WrongCoordinator => 4100,
+            Reason::BadTag => 4101,
+            Reason::Protocol | Reason::Denied(Denied::Protocol | Denied::Busy { .. }) => 4102,
+            Reason::Denied(_) => 4500,
+        }
+    }
+}
+
+/// What the link wants its owner to pass on
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkOutput {
+    Connect { attempt: u64 },
+    Disconnect { attempt: u64, reason: Reason },
+    Send { len: usize },
+}
+
+/// What a control message means to the owner
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkEvent {
+    Nothing,
+    /// The session goes on: replay has been set up
+    Resumed,
+    /// A new session was opened: nothing that was sent counts
+    Anew,
+}
+
+/// The dialling end
+#[derive(Clone, Debug)]
+pub(crate) struct Link<L> {
+    config: LinkConfig,
+    state: LinkState,
+    rng: Rng,
+    backoff: Backoff,
+    attempt: u64,
+    dial_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    hello: Option<HelloState>,
+    proved: Option<Proved>,
+    channel: Option<Channel>,
+    session: Option<Session<L>>,
+    spare_log: Option<L>,
+    /// Both sides know what the other holds (SESS-7)
+    reconciled: bool,
+    epoch: u64,
+    cluster: Option<ClusterId>,
+    /// M1 or M3, until it is sent
+    greeting: heapless::Vec<u8, 1024>,
+    connect: bool,
+    disconnect: Option<(u64, Reason)>,
+    begin: bool,
+    confirm: bool,
+    /// Tasks granted to the coordinator in this session, as the owner counts them
+    pub(crate) tasks: u64,
+    stopped: Option<Reason>,
+    stats: LinkStats,
+}
+
+/// Between M1 and M2
+#[derive(Clone)]
+struct HelloState {
+    transcript: Transcript,
+    nonce: [u8; 32],
+}
+
+impl core::fmt::Debug for HelloState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("HelloState")
+    }
+}
+
+/// Between M3 and the welcome: what a new session would be
+#[derive(Clone, Debug)]
+struct Proved {
+    session: SessionId,
+    resume_key: Secret,
+    /// M2 said that the old session is open, and M3 resumed it
+    open: bool,
+}
+
+impl<L: Log> Link<L> {
+    pub(crate) fn new(config: LinkConfig, seed: Seed, now: Instant, log: L) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Link {
+            state: LinkState::Waiting,
+            rng: Rng::new(seed),
+            backoff: Backoff::new(config.backoff.clone()),
+            attempt: 0,
+            dial_at: Some(now),
+            give_up_at: None,
+            hello: None,
+            proved: None,
+            channel: None,
+            session: None,
+            spare_log: Some(log),
+            reconciled: false,
+            epoch: 0,
+            cluster: config.cluster,
+            greeting: heapless::Vec::new(),
+            connect: false,
+            disconnect: None,
+            begin: false,
+            confirm: false,
+            tasks: 0,
+            stopped: None,
+            stats: LinkStats::default(),
+            config,
+        })
+    }
+
+    pub(crate) fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// Why the link stopped for good
+    pub(crate) fn stopped(&self) -> Option<Reason> {
+        self.stopped
+    }
+
+    /// Whether failed handshakes have put it into the slow lane (AUTH-2)
+    pub(crate) fn is_slow(&self) -> bool {
+        self.backoff.is_slow()
+    }
+
+    pub(crate) fn session(&mut self) -> Option<&mut Session<L>> {
+        self.session.as_mut()
+    }
+
+    /// Whether an event of this connection still counts (SESS-4)
+    pub(crate) fn is_current(&self, attempt: u64) -> bool {
+        attempt == self.attempt && !matches!(self.state, LinkState::Waiting | LinkState::Stopped)
+    }
+
+    // What happens.
+
+    /// The transport is open: say who we are
+    pub(crate) fn opened(&mut self, now: Instant, attempt: u64, entropy: [u8; 32]) -> Result<(), Rejected> {
+        if !self.is_current(attempt) {
+            return Ok(());
+        }
+        if self.state != LinkState::Connecting {
+            return Err(Rejected::NotExpected);
+        }
+        self.step(LinkStep::Opened);
+        self.give_up_at = Some(now + HANDSHAKE_TIME);
+        self.stats.connections += 1;
+        let mut versions = heapless::Vec::new();
+        let fits = versions.push(WIRE_VERSION).is_ok();
+        debug_assert!(fits);
+        let hello = Hello {
+            versions,
+            capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
+            audience: &self.config.audience,
+            binding: &[],
+            role: self.config.key.role,
+            name: self.config.key.name.clone(),
+            key: self.config.key.id,
+            boot: self.config.boot,
+            session: self.session.as_ref().map(|s| s.id),
+            epoch: self.epoch,
+            nonce: entropy,
+        };
+        // Name and audience are bounded, so that M1 fits.
+        let mut greeting = [0; 1024];
+        let len = hello.encode(&mut greeting);
+        self.greeting.clear();
+        let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
+        debug_assert!(fits);
+        self.hello = Some(HelloState { transcript: Transcript::start(&self.greeting), nonce: entropy });
+        Ok(())
+    }
+
+    /// The transport is gone
+    pub(crate) fn closed(&mut self, now: Instant, attempt: u64, loss: Loss) {
+        if self.is_current(attempt) {
+            self.lose(now, loss);
+        }
+    }
+
+    pub(crate) fn set_writable(&mut self, attempt: u64, writable: bool) {
+        if self.is_current(attempt)
+            && let Some(channel) = &mut self.channel
+        {
+            channel.set_writable(writable);
+        }
+    }
+
+    /// Bytes of an unfinished message have come in (LIVE-2)
+    pub(crate) fn arriving(&mut self, now: Instant, attempt: u64) {
+        if self.is_current(attempt)
+            && let Some(channel) = &mut self.channel
+        {
+            channel.arriving(now);
+        }
+    }
+
+    /// Takes one message of the transport in; returns the body if it was a sealed frame
+    pub(crate) fn receive<'a>(
+        &mut self,
+        now: Instant,
+        attempt: u64,
+        bytes: &'a [u8],
+        scratch: &'a mut Scratch,
+    ) -> Option<&'a [u8]> {
+        if !self.is_current(attempt) {
+            return None;
+        }
+        match self.state {
+            LinkState::Greeting => self.greeted(now, bytes),
+            LinkState::Proving | LinkState::Reconciling | LinkState::Connected => {
+                return self.open_frame(now, bytes, scratch);
+            }
+            LinkState::Waiting | LinkState::Connecting | LinkState::Stopped => {}
+        }
+        None
+    }
+
+    fn open_frame<'a>(&mut self, now: Instant, bytes: &'a [u8], scratch: &'a mut Scratch) -> Option<&'a [u8]> {
+        let channel = self.channel.as_mut()?;
+        match channel.open(now, bytes, scratch) {
+            Ok(body) => {
+                self.stats.frames_in += 1;
+                self.stats.bytes_in += bytes.len() as u64;
+                Some(body)
+            }
+            Err(OpenError::BadTag) => {
+                self.stats.bad_tags += 1;
+                self.give_up(now, Reason::BadTag, Loss::Local);
+                None
+            }
+            Err(OpenError::Malformed) => {
+                self.violated(now);
+                None
+            }
+        }
+    }
+
+    /// M2 or a refusal came in
+    fn greeted(&mut self, now: Instant, bytes: &[u8]) {
+        if let Some(refusal) = Refusal::decode(bytes) {
+            return self.refused(now, refusal);
+        }
+        let Some(hello) = self.hello.take() else { return };
+        let Some((challenge, signed, mac)) = Challenge::decode(bytes) else {
+            return self.failed_handshake(now, Reason::NotAuthenticated);
+        };
+        let nonces = [&hello.nonce[..], &challenge.nonce[..]];
+        let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, &[]);
+        let answers_us = challenge.version == WIRE_VERSION && challenge.binding.is_empty();
+        if !proofs.mac_c_is(&mac) || !answers_us {
+            return self.failed_handshake(now, Reason::NotAuthenticated);
+        }
+        if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
+            // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
+            self.backoff.breached();
+            return self.give_up(now, Reason::WrongCoordinator, Loss::Local);
+        }
+        self.cluster = Some(challenge.cluster);
+        self.epoch = challenge.epoch;
+        self.prove(&proofs, &challenge);
+    }
+
+    fn refused(&mut self, now: Instant, refusal: Refusal) {
+        match refusal {
+            Refusal::RetryAfter(us) => {
+                self.backoff.not_before(now + Duration::from_micros(us).min(RETRY_AFTER_MAX));
+                self.give_up(now, Reason::RetryAfter, Loss::Peer);
+            }
+            Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey | RejectCode::Version) => {
+                self.failed_handshake(now, Reason::Rejected);
+            }
+        }
+    }
+
+    /// M2 has verified: send M3, and be ready to send frames right behind it (AUTH-3)
+    fn prove(&mut self, proofs: &Proofs, challenge: &Challenge<'_>) {
+        let resumed = match (&mut self.session, challenge.open) {
+            (Some(session), Some(received)) => session.rewind(received).is_ok(),
+            _ => false,
+        };
+        let resume = self.session.as_ref().filter(|_| resumed).map(|session| {
+            let Numbers { received, sent, acknowledged } = session.numbers();
+            let rmac = proofs.rmac(&session.resume_key);
+            Resume { session: session.id, generation: session.generation, received, sent, acknowledged, rmac }
+        });
+        let mut greeting = [0; 256];
+        let len = Proof { resume }.encode(&mut greeting);
+        let mac = proofs.mac_w(&greeting[..len]);
+        let keys = proofs.keys(&greeting[..len], &mac);
+        let len = append_mac(&mut greeting, len, &mac);
+        self.greeting.clear();
+        let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
+        debug_assert!(fits);
+        let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
+        self.channel = Some(Channel::new(codec, challenge.bulk, true));
+        self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
+        self.step(LinkStep::Challenged);
+        if !resumed {
+            self.open_session();
+        } else if let Some(session) = &mut self.session {
+            session.grant(challenge.messages);
+        }
+    }
+
+    /// Starts over in the session that this handshake opened; nothing sent in the old one counts (AUTH-3)
+    fn open_session(&mut self) {
+        let Some(proved) = &self.proved else { return };
+        let Some(log) = self.session.take().map(Session::into_log).or(self.spare_log.take()) else { return };
+        self.session = Some(Session::open(proved.session, proved.resume_key.clone(), SESSION_UNACKED_MAX as u64, log));
+        self.reconciled = false;
+        self.begin = true;
+    }
+
+    /// The session in which frames are sent; it changes when a handshake opens a new one
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        self.session.as_ref().map(|session| session.id)
+    }
+
+    /// Whether frames can be exchanged
+    pub(crate) fn carries_frames(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// Takes a control message in
+    pub(crate) fn control(&mut self, now: Instant, item: &Item<'_>) -> Result<LinkEvent, Violation> {
+        let Some(control) = item.decode::<Control>() else {
+            return if item.ignorable { Ok(LinkEvent::Nothing) } else { Err(Violation) };
+        };
+        match control {
+            Control::Welcome(welcome) => self.welcomed(now, &welcome),
+            Control::Denied(denied) => {
+                self.denied(now, denied);
+                Ok(LinkEvent::Nothing)
+            }
+            _ if self.state == LinkState::Proving => Err(Violation),
+            other => {
+                let channel = self.channel.as_mut().ok_or(Violation)?;
+                let session = self.session.as_mut().ok_or(Violation)?;
+                channel.control(now, &other, session)?;
+                Ok(LinkEvent::Nothing)
+            }
+        }
+    }
+
+    fn welcomed(&mut self, now: Instant, welcome: &Welcome) -> Result<LinkEvent, Violation> {
+        if self.state != LinkState::Proving {
+            return Err(Violation);
+        }
+        let resumed = self.proved.as_ref().is_some_and(|proved| proved.open);
+        let event = match (resumed, welcome.resumed) {
+            (true, Some(_)) => LinkEvent::Resumed,
+            (false, None) => LinkEvent::Anew,
+            (true, None) => {
+                // The session ended between M2 and M3: what was sent behind M3 counts as never sent (AUTH-3).
+                self.open_session();
+                LinkEvent::Anew
+            }
+            (false, Some(_)) => return Err(Violation),
+        };
+        self.proved = None;
+        self.give_up_at = None;
+        let period = Duration::from_micros(welcome.heartbeat_us);
+        let period = self.config.heartbeat.map_or(period, |wish| wish.min(period));
+        let channel = self.channel.as_mut().ok_or(Violation)?;
+        let session = self.session.as_mut().ok_or(Violation)?;
+        channel.watch(now, period, true, &mut self.rng);
+        channel.control(now, &Control::Credit(welcome.credit), session)?;
+        self.backoff.welcomed(now, Duration::from_micros(welcome.spread_us));
+        self.confirm = true;
+        if session.generation > 0 {
+            self.stats.reconnections += 1;
+        }
+        session.generation = welcome.generation;
+        if let Some(received) = welcome.resumed {
+            session.acknowledge(received).map_err(|_| Violation)?;
+            self.stats.resumed += 1;
+        } else {
+            self.stats.opened += 1;
+        }
+        self.step(if self.reconciled { LinkStep::Resumed } else { LinkStep::Anew });
+        Ok(event)
+    }
+
+    fn denied(&mut self, now: Instant, denied: Denied) {
+        if denied.is_final() {
+            return self.stop(Reason::Denied(denied));
+        }
+        match denied {
+            Denied::Busy { retry_after_us } => {
+                self.backoff.not_before(now + Duration::from_micros(retry_after_us).min(RETRY_AFTER_MAX));
+            }
+            Denied::Protocol => {
+                self.drop_session();
+                self.backoff.breached();
+            }
+            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => {}
+        }
+        self.give_up(now, Reason::Denied(denied), Loss::Peer);
+    }
+
+    /// The owner compared everything with the coordinator (SESS-7)
+    pub(crate) fn reconciled(&mut self) {
+        self.reconciled = true;
+        if self.state == LinkState::Reconciling {
+            self.step(LinkStep::Reconciled);
+        }
+    }
+
+    /// Judges the number of a message that arrived
+    pub(crate) fn arrive(&mut self, now: Instant, number: u64, bytes: usize) -> Result<bool, Violation> {
+        if self.state == LinkState::Proving {
+            return Err(Violation);
+        }
+        match self.session.as_mut().ok_or(Violation)?.arrive(now, number, bytes) {
+            Arrival::New => Ok(true),
+            Arrival::Duplicate => {
+                self.stats.duplicates += 1;
+                Ok(false)
+            }
+            Arrival::Gap => Err(Violation),
+        }
+    }
+
+    /// The coordinator broke the rules: the session is worth nothing any more (FRAME-2)
+    pub(crate) fn violated(&mut self, now: Instant) {
+        self.stats.violations += 1;
+        self.drop_session();
+        self.backoff.breached();
+        self.give_up(now, Reason::Protocol, Loss::Local);
+    }
+
+    /// Fires what is due
+    pub(crate) fn expire(&mut self, now: Instant) {
+        if self.dial_at.is_some_and(|at| at <= now) {
+            self.dial_at = None;
+            self.attempt += 1;
+            self.give_up_at = Some(now + HANDSHAKE_TIME);
+            self.connect = true;
+            self.stats.dials += 1;
+            self.step(LinkStep::Dial);
+        }
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            self.give_up(now, Reason::Timeout, Loss::Local);
+        }
+        let session = self.session.as_ref();
+        let tellable = session.map_or(0, Session::received);
+        if let Some(channel) = &mut self.channel
+            && channel.expire(now, session, tellable, &mut self.rng)
+        {
+            self.stats.silences += 1;
+            self.give_up(now, Reason::Silence, Loss::Local);
+        }
+    }
+
+    /// The earliest of the link's deadlines
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let session = self.session.as_ref();
+        let tellable = session.map_or(0, Session::received);
+        let channel = self.channel.as_ref().and_then(|c| c.deadline(session, tellable));
+        earliest(earliest(self.dial_at, self.give_up_at), channel)
+    }
+
+    // What to do next.
+
+    /// Asks for anything that concerns the transport or the handshake
+    pub(crate) fn poll(&mut self, out: &mut [u8]) -> Option<LinkOutput> {
+        if let Some((attempt, reason)) = self.disconnect.take() {
+            return Some(LinkOutput::Disconnect { attempt, reason });
+        }
+        if self.connect {
+            self.connect = false;
+            return Some(LinkOutput::Connect { attempt: self.attempt });
+        }
+        if !self.greeting.is_empty() {
+            let len = self.greeting.len();
+            out[..len].copy_from_slice(&self.greeting);
+            self.greeting.clear();
+            return Some(LinkOutput::Send { len });
+        }
+        None
+    }
+
+    /// Whether frames may be sent now; before the welcome they are sent on trust (AUTH-3)
+    pub(crate) fn may_send(&self) -> bool {
+        self.greeting.is_empty() && self.channel.as_ref().is_some_and(Channel::is_writable)
+    }
+
+    /// Whether a frame must leave for the link's own sake
+    pub(crate) fn has_news(&self, now: Instant) -> bool {
+        let (Some(channel), Some(session)) = (&self.channel, &self.session) else { return false };
+        self.begin || self.confirm || channel.has_news(now, session, session.received(), self.tasks)
+    }
+
+    /// Writes the link's own part of a frame, in front of everything else
+    pub(crate) fn write(&mut self, now: Instant, body: &mut BodyWriter<'_>) {
+        let (Some(channel), Some(session)) = (&mut self.channel, &mut self.session) else { return };
+        if self.begin && body.push(Class::Control, &Control::Begin { session: session.id }) {
+            self.begin = false;
+        }
+        if self.confirm && body.push(Class::Control, &Control::Confirm { generation: session.generation }) {
+            self.confirm = false;
+        }
+        let received = session.received();
+        channel.write(now, body, session, received, self.tasks);
+    }
+
+    /// Whether a bulk piece of this size may be sent (LANES-2)
+    pub(crate) fn may_send_bulk(&self, bytes: u64) -> bool {
+        self.channel.as_ref().is_some_and(|c| c.may_send_bulk(bytes))
+    }
+
+    /// Counts a bulk piece sent
+    pub(crate) fn bulk_sent(&mut self, bytes: u64) {
+        if let Some(channel) = &mut self.channel {
+            channel.bulk_sent(bytes);
+        }
+    }
+
+    /// Counts a bulk piece received and dealt with
+    pub(crate) fn bulk_dealt_with(&mut self, bytes: u64) {
+        if let Some(channel) = &mut self.channel {
+            channel.bulk_dealt_with(bytes);
+        }
+    }
+
+    /// Seals the frame whose body has this length
+    pub(crate) fn seal(&mut self, frame: &mut [u8], body_len: usize, scratch: &mut Scratch) -> usize {
+        let Some(channel) = &mut self.channel else { return 0 };
+        let len = channel.seal(frame, body_len, scratch);
+        self.stats.frames_out += 1;
+        self.stats.bytes_out += len as u64;
+        len
+    }
+
+    /// Returns the counters
+    pub(crate) fn stats(&self) -> LinkStats {
+        LinkStats { rtt_us: self.channel.as_ref().and_then(|c| c.rtt_us), ..self.stats }
+    }
+
+    /// Adds the link's state to a digest
+    pub(crate) fn digest(&self, digest: &mut impl core::hash::Hasher) {
+        (self.state, self.attempt, self.epoch, self.reconciled, self.tasks).hash(digest);
+        if let Some(session) = &self.session {
+            let Numbers { received, sent, acknowledged } = session.numbers();
+            (session.id, session.generation, received, sent, acknowledged).hash(digest);
+        }
+    }
+
+    /// Panics if something contradicts itself
+    pub(crate) fn check(&self) {
+        if let Some(session) = &self.session {
+            session.check();
+        }
+        let open = matches!(self.state, LinkState::Proving | LinkState::Reconciling | LinkState::Connected);
+        assert_eq!(self.channel.is_some(), open, "a channel exists exactly while frames can be exchanged");
+        assert_eq!(self.dial_at.is_some(), self.state == LinkState::Waiting, "who waits has a time to dial");
+        assert!(!self.reconciled || self.session.is_some());
+    }
+
+    // Inside.
+
+    fn step(&mut self, step: LinkStep) {
+        let next = self.state.after(step);
+        debug_assert!(next.is_some(), "{step:?} cannot happen in {:?}", self.state);
+        self.state = next.unwrap_or(self.state);
+    }
+
+    fn failed_handshake(&mut self, now: Instant, reason: Reason) {
+        self.stats.failed_handshakes += 1;
+        self.backoff.failed_handshake();
+        self.give_up(now, reason, Loss::Local);
+    }
+
+    /// Closes the connection from this side
+    fn give_up(&mut self, now: Instant, reason: Reason, loss: Loss) {
+        self.disconnect = Some((self.attempt, reason));
+        self.lose(now, loss);
+    }
+
+    fn lose(&mut self, now: Instant, loss: Loss) {
+        self.end_connection();
+        self.step(LinkStep::Lost);
+        self.dial_at = Some(self.backoff.lost(now, loss, &mut self.rng));
+    }
+
+    fn stop(&mut self, reason: Reason) {
+        self.disconnect = Some((self.attempt, reason));
+        self.end_connection();
+        self.dial_at = None;
+        self.stopped = Some(reason);
+        self.step(LinkStep::Stop);
+    }
+
+    fn end_connection(&mut self) {
+        self.connect = false;
+        self.give_up_at = None;
+        self.hello = None;
+        self.proved = None;
+        self.channel = None;
+        self.greeting.clear();
+        self.begin = false;
+        self.confirm = false;
+    }
+
+    fn drop_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            let mut log = session.into_log();
+            log.clear();
+            self.spare_log = Some(log);
+        }
+        self.reconciled = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_and_step_of_a_link_is_legal_or_refused_as_the_table_says() {
+        use LinkState as S;
+        use LinkStep as T;
+        let states =
+            [S::Waiting, S::Connecting, S::Greeting, S::Proving, S::Reconciling, S::Connected, S::Stopped];
+        let steps =
+            [T::Dial, T::Opened, T::Challenged, T::Resumed, T::Anew, T::Reconciled, T::Lost, T::Stop];
+        let none = None;
+        let stop = Some(S::Stopped);
+        let wait = Some(S::Waiting);
+        let table = [
+            [Some(S::Connecting), none, none, none, none, none, none, stop],
+            [none, Some(S::Greeting), none, none, none, none, wait, stop],
+            [none, none, Some(S::Proving), none, none, none, wait, stop],
+            [none, none, none, Some(S::Connected), Some(S::Reconciling), none, wait, stop],
+            [none, none, none, none, none, Some(S::Connected), wait, stop],
+            [none, none, none, none, none, none, wait, stop],
+            [none; 8],
+        ];
+        for (state, row) in states.into_iter().zip(table) {
+            for (step, expected) in steps.into_iter().zip(row) {
+                assert_eq!(state.after(step), expected, "{state:?} × {step:?}");
+            }
+        }
+    }
+}

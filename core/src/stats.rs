@@ -1,0 +1,77 @@
+//! Plain counters; whoever embeds a machine turns them into metrics
+
+/// What the dialling end of a connection has seen
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Dials begun
+    pub dials: u64,
+    /// Transports that opened
+    pub connections: u64,
+    /// Welcomes to a session after an earlier one
+    pub reconnections: u64,
+    /// Sessions that went on where they were
+    pub resumed: u64,
+    /// Sessions that were opened
+    pub opened: u64,
+    /// Handshakes that failed verification
+    pub failed_handshakes: u64,
+    /// Frames whose tag did not verify
+    pub bad_tags: u64,
+    /// Sealed frames that broke the rules
+    pub violations: u64,
+    /// Links found dead by silence
+    pub silences: u64,
+    /// Messages dropped because they had arrived before
+    pub duplicates: u64,
+    /// Frames sealed
+    pub frames_out: u64,
+    /// Frames opened
+    pub frames_in: u64,
+    /// Bytes of sealed frames sent
+    pub bytes_out: u64,
+    /// Bytes of sealed frames received
+    pub bytes_in: u64,
+    /// Last round trip of a heartbeat, in microseconds
+    pub rtt_us: Option<u64>,
+}
+
+/// What the coordinator has seen
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoordinatorStats {
+    /// Connections accepted
+    pub accepted: u64,
+    /// Connections turned away by admission (BACK-2)
+    pub turned_away: u64,
+    /// Handshakes that failed verification, whatever the reason
+    pub failed_handshakes: u64,
+    /// Sessions that went on where they were
+    pub resumed: u64,
+    /// Sessions that were opened
+    pub opened: u64,
+    /// Connections taken over by a newer one of the same session (AUTH-4)
+    pub takeovers: u64,
+    /// Links found dead by silence
+    pub silences: u64,
+    /// Frames whose tag did not verify
+    pub bad_tags: u64,
+    /// Sealed frames that broke the rules
+    pub violations: u64,
+    /// Messages dropped because they had arrived before
+    pub duplicates: u64,
+    /// Results that became an outcome or a failed attempt
+    pub applied: u64,
+    /// Results that had been applied before
+    pub duplicate_results: u64,
+    /// Results under a retired token (TASK-3)
+    pub stale_results: u64,
+    /// Attempts given to workers
+    pub assigned: u64,
+    /// Attempts given up because their worker was lost
+    pub lost_attempts: u64,
+    /// Attempts given up because their worker crashed
+    pub crashed_attempts: u64,
+    /// Frames sealed
+    pub frames_out: u64,
+    /// Frames opened
+    pub frames_in: u64,
+}

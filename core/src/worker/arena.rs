@@ -1,0 +1,86 @@
+//! Payload bytes of a worker: slots of one size in memory that is allocated once
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+use crate::limits::WORKER_ATTEMPTS_MAX;
+
+/// A slot that is in use
+#[derive(Debug, PartialEq, Eq, Hash, Clone)]
+pub(crate) struct Slot {
+    index: u16,
+    len: u32,
+}
+
+/// Slots of one size; holding one is having its room reserved
+#[derive(Clone, Debug)]
+pub(crate) struct Arena {
+    bytes: Box<[u8]>,
+    slot_bytes: usize,
+    free: Box<heapless::Vec<u16, WORKER_ATTEMPTS_MAX>>,
+}
+
+impl Arena {
+    /// Allocates `slots` slots; at most [`WORKER_ATTEMPTS_MAX`]
+    pub(crate) fn new(slots: u16, slot_bytes: usize) -> Self {
+        let mut free = Box::new(heapless::Vec::new());
+        for index in (0..slots).rev() {
+            let fits = free.push(index).is_ok();
+            debug_assert!(fits, "the number of slots was validated");
+        }
+        Arena { bytes: vec![0; usize::from(slots) * slot_bytes].into(), slot_bytes, free }
+    }
+
+    /// Reserves a slot
+    pub(crate) fn reserve(&mut self) -> Option<Slot> {
+        self.free.pop().map(|index| Slot { index, len: 0 })
+    }
+
+    /// Fills a slot; `false` and no change if the bytes do not fit
+    pub(crate) fn fill(&mut self, slot: &mut Slot, bytes: &[u8]) -> bool {
+        if bytes.len() > self.slot_bytes {
+            return false;
+        }
+        let at = usize::from(slot.index) * self.slot_bytes;
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        slot.len = bytes.len() as u32;
+        true
+    }
+
+    /// Returns what a slot holds
+    pub(crate) fn bytes(&self, slot: &Slot) -> &[u8] {
+        let at = usize::from(slot.index) * self.slot_bytes;
+        &self.bytes[at..at + slot.len as usize]
+    }
+
+    /// Gives a slot back
+    pub(crate) fn free(&mut self, slot: Slot) {
+        let fits = self.free.push(slot.index).is_ok();
+        debug_assert!(fits, "no slot is given back twice");
+    }
+
+    /// Returns how many slots are free
+    pub(crate) fn room(&self) -> u64 {
+        self.free.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_bounded_keep_their_bytes_apart_and_are_used_again() {
+        let mut arena = Arena::new(2, 4);
+        let mut a = arena.reserve().unwrap();
+        let mut b = arena.reserve().unwrap();
+        assert_eq!(arena.reserve(), None);
+        assert!(arena.fill(&mut a, b"aaaa") && arena.fill(&mut b, b"b"));
+        assert!(!arena.fill(&mut b, b"bbbbb"), "larger than a slot");
+        assert_eq!((arena.bytes(&a), arena.bytes(&b)), (&b"aaaa"[..], &b"b"[..]));
+        arena.free(a);
+        assert_eq!(arena.room(), 1);
+        let c = arena.reserve().unwrap();
+        assert_eq!(arena.bytes(&c), b"");
+    }
+}

@@ -1,0 +1,160 @@
+//! One attempt as its worker sees it
+
+use crate::ids::TaskId;
+use crate::stream::Outgoing;
+use crate::wire::message::{CancelReason, Held, Outcome};
+use crate::worker::arena::Slot;
+
+/// How far an attempt is
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttemptState {
+    /// Assigned, not started
+    Waiting,
+    /// The embedder was told to run it
+    Starting,
+    /// The embedder said that it runs
+    Running,
+    /// The embedder was told to stop it; its outcome still counts
+    Stopping,
+    /// The embedder was told to stop it; nobody wants its outcome
+    Abandoned,
+    /// Over; outcome and result wait to be settled
+    Finished,
+    /// Settled; the embedder is to forget it
+    Gone,
+}
+
+/// What can happen to an attempt
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptStep {
+    /// It is its turn
+    Run,
+    /// The embedder runs it
+    Start,
+    /// The coordinator wants it stopped
+    Cancel,
+    /// The embedder says that it is over
+    Finish,
+    /// The coordinator wants it back
+    Recall,
+    /// The coordinator has, or does not want, its result
+    Settle,
+}
+
+impl AttemptState {
+    /// The table of transitions; `None` is refused
+    pub(crate) const fn after(self, step: AttemptStep) -> Option<AttemptState> {
+        use AttemptState as S;
+        use AttemptStep as T;
+        match (self, step) {
+            (S::Waiting, T::Run) => Some(S::Starting),
+            (S::Starting, T::Start) => Some(S::Running),
+            // The start was under way when the order to stop came.
+            (S::Stopping, T::Start) => Some(S::Stopping),
+            (S::Abandoned, T::Start) => Some(S::Abandoned),
+            // What never ran is over at once; its outcome is "cancelled".
+            (S::Waiting, T::Cancel) => Some(S::Finished),
+            (S::Starting | S::Running | S::Stopping, T::Cancel) => Some(S::Stopping),
+            (S::Finished, T::Cancel) => Some(S::Finished),
+            (S::Starting | S::Running | S::Stopping, T::Finish) => Some(S::Finished),
+            (S::Abandoned, T::Finish) => Some(S::Gone),
+            (S::Waiting, T::Recall) => Some(S::Gone),
+            (S::Waiting | S::Finished, T::Settle) => Some(S::Gone),
+            (S::Starting | S::Running | S::Stopping, T::Settle) => Some(S::Abandoned),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            AttemptState::Waiting => "waiting",
+            AttemptState::Starting => "starting",
+            AttemptState::Running => "running",
+            AttemptState::Stopping => "stopping",
+            AttemptState::Abandoned => "abandoned",
+            AttemptState::Finished => "finished",
+            AttemptState::Gone => "gone",
+        }
+    }
+
+    /// Whether it takes one of the slots in which tasks run
+    pub(crate) const fn occupies_slot(self) -> bool {
+        matches!(
+            self,
+            AttemptState::Starting | AttemptState::Running | AttemptState::Stopping | AttemptState::Abandoned
+        )
+    }
+}
+
+/// An attempt the worker holds
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) task: TaskId,
+    pub(crate) attempt: u32,
+    pub(crate) priority: u8,
+    /// Order of arrival
+    pub(crate) arrival: u64,
+    pub(crate) state: AttemptState,
+    pub(crate) progress: u64,
+    /// Held until the embedder has started the task
+    pub(crate) payload: Option<Slot>,
+    /// Reserved from the start, so that a result always has room (SESS-9)
+    pub(crate) result: Slot,
+    pub(crate) outcome: Outcome,
+    pub(crate) streams: [Outgoing; 2],
+    /// In the inventory of this session and not judged yet (SESS-7)
+    pub(crate) unjudged: bool,
+    /// In the queue of what is to be reported as running
+    pub(crate) report_queued: bool,
+    /// In the queue of results, or numbered
+    pub(crate) result_queued: bool,
+    /// The embedder is to be told to stop it
+    pub(crate) cancel_due: Option<CancelReason>,
+}
+
+impl Attempt {
+    /// What an inventory says of it
+    pub(crate) fn held(&self) -> Held {
+        match self.state {
+            AttemptState::Waiting => Held::Waiting,
+            AttemptState::Starting | AttemptState::Running | AttemptState::Stopping | AttemptState::Abandoned => {
+                Held::Running { progress: self.progress }
+            }
+            AttemptState::Finished | AttemptState::Gone => Held::Finished,
+        }
+    }
+
+    /// Whether its result may be numbered: over, and all its output went before (LOG-1)
+    pub(crate) fn result_ready(&self) -> bool {
+        self.state == AttemptState::Finished
+            && !self.unjudged
+            && self.streams.iter().all(|stream| stream.unsent().is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_and_step_of_an_attempt_is_legal_or_refused_as_the_table_says() {
+        use AttemptState as S;
+        use AttemptStep as T;
+        let steps = [T::Run, T::Start, T::Cancel, T::Finish, T::Recall, T::Settle];
+        let none = None;
+        let table = [
+            (S::Waiting, [Some(S::Starting), none, Some(S::Finished), none, Some(S::Gone), Some(S::Gone)]),
+            (S::Starting, [none, Some(S::Running), Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
+            (S::Running, [none, none, Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
+            (S::Stopping, [none, Some(S::Stopping), Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
+            (S::Abandoned, [none, Some(S::Abandoned), none, Some(S::Gone), none, none]),
+            (S::Finished, [none, none, Some(S::Finished), none, none, Some(S::Gone)]),
+            (S::Gone, [none; 6]),
+        ];
+        for (state, row) in table {
+            for (step, expected) in steps.into_iter().zip(row) {
+                assert_eq!(state.after(step), expected, "{state:?} × {step:?}");
+            }
+        }
+    }
+}

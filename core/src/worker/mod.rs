@@ -1,0 +1,757 @@
+//! The worker: takes attempts, has them run, and keeps each result until the coordinator has it durably
+
+mod arena;
+mod attempt;
+mod outbox;
+
+use alloc::boxed::Box;
+use core::hash::{Hash, Hasher};
+
+use heapless::index_map::FnvIndexMap;
+
+pub use crate::worker::attempt::AttemptState;
+
+use crate::backoff::Loss;
+use crate::channel::{Violation, body_of};
+use crate::digest::Digest;
+use crate::error::{ConfigError, Rejected};
+use crate::ids::{TaskId, Token};
+use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX};
+use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
+use crate::rng::Seed;
+use crate::stats::LinkStats;
+use crate::story::{Note, Story};
+use crate::stream::Outgoing;
+use crate::time::Instant;
+use crate::wire::codec::Scratch;
+use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
+use crate::worker::arena::Arena;
+use crate::worker::attempt::{Attempt, AttemptStep};
+use crate::worker::outbox::{Outbox, SentLog};
+
+/// How a worker behaves
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How it reaches the coordinator
+    pub link: LinkConfig,
+    /// Tasks that run at a time
+    pub slots: u16,
+    /// Tasks beyond that which may wait here, so that a slot never waits for the network
+    pub prefetch: u16,
+    /// Attempts held at a time, finished ones included; at least `slots + prefetch`
+    pub attempts_max: u16,
+    /// Largest result in bytes; larger ones become a failure (FRAME-3)
+    pub result_bytes_max: u32,
+}
+
+impl Config {
+    /// One slot, one task waiting, and room for 64 attempts with results of 4 KiB
+    pub fn new(link: LinkConfig) -> Self {
+        Config { link, slots: 1, prefetch: 1, attempts_max: 64, result_bytes_max: 4096 }
+    }
+
+    /// Returns the memory that a worker with these settings allocates for payloads and results, in bytes
+    pub fn arena_bytes(&self) -> usize {
+        (usize::from(self.slots) + usize::from(self.prefetch)) * INLINE_BYTES_MAX
+            + usize::from(self.attempts_max) * self.result_bytes_max as usize
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let active = usize::from(self.slots) + usize::from(self.prefetch);
+        if self.slots == 0 || active > WORKER_ATTEMPTS_MAX {
+            return Err(ConfigError { field: "slots", allowed: "at least 1, with `prefetch` at most 512" });
+        }
+        if !(active..=WORKER_ATTEMPTS_MAX).contains(&usize::from(self.attempts_max)) {
+            return Err(ConfigError { field: "attempts_max", allowed: "from slots + prefetch to 512" });
+        }
+        if self.result_bytes_max as usize > INLINE_BYTES_MAX {
+            return Err(ConfigError { field: "result_bytes_max", allowed: "at most 48 KiB" });
+        }
+        Ok(())
+    }
+}
+
+/// What happened
+///
+/// `attempt` counts the dials: it comes with [`Output::Connect`], and an event that bears an older one changes
+/// nothing (SESS-4).
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The transport is open
+    Connected {
+        /// Which dial
+        attempt: u64,
+        /// 32 fresh random bytes
+        entropy: [u8; 32],
+    },
+    /// A message arrived
+    Received {
+        /// Which dial
+        attempt: u64,
+        /// The whole message
+        bytes: &'a [u8],
+    },
+    /// Bytes of a message that is not complete yet arrived (LIVE-2)
+    Arriving {
+        /// Which dial
+        attempt: u64,
+    },
+    /// The transport is gone, or could not be opened
+    Disconnected {
+        /// Which dial
+        attempt: u64,
+        /// Who ended it
+        loss: Loss,
+    },
+    /// The transport takes more, or takes no more
+    Writable {
+        /// Which dial
+        attempt: u64,
+        /// Whether it takes more
+        writable: bool,
+    },
+    /// The task runs
+    Started {
+        /// Which attempt
+        token: Token,
+    },
+    /// The task reports how far it is, in whatever unit it likes
+    Progress {
+        /// Which attempt
+        token: Token,
+        /// How far
+        value: u64,
+    },
+    /// An output stream has grown
+    OutputGrew {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// All its bytes by now
+        total: u64,
+    },
+    /// The answer to [`Output::ReadOutput`]: at least one byte, at most as many as were asked for
+    OutputRead {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// As asked
+        offset: u64,
+        /// The bytes there
+        bytes: &'a [u8],
+    },
+    /// The task is over; all its output was reported before
+    Finished {
+        /// Which attempt
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// What it returned, or a sentence on what went wrong
+        result: &'a [u8],
+    },
+    /// Time has passed
+    Timeout,
+}
+
+/// What to do next
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output<'b> {
+    /// Open a transport to the coordinator; never while another one is open
+    Connect {
+        /// Names the connection in all its events
+        attempt: u64,
+    },
+    /// Close the transport
+    Disconnect {
+        /// Which dial
+        attempt: u64,
+        /// Why
+        reason: Reason,
+    },
+    /// Send a message on the current transport
+    Send {
+        /// The whole message
+        bytes: &'b [u8],
+    },
+    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`]
+    Run {
+        /// Which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+        /// Its number among the task's attempts, from 1
+        attempt: u32,
+    },
+    /// Stop a task that runs; say [`Input::Finished`] when it is over
+    Cancel {
+        /// Which attempt
+        token: Token,
+        /// Why
+        reason: CancelReason,
+    },
+    /// Answer with a piece of an output stream, at once if possible
+    ReadOutput {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
+    /// Everything kept for this attempt may go
+    Forget {
+        /// Which attempt
+        token: Token,
+    },
+    /// Nothing, until something happens or the time has come
+    Idle {
+        /// When to say [`Input::Timeout`]
+        wake_at: Option<Instant>,
+    },
+}
+
+/// A worker as a state machine
+///
+/// Tell it what happened with [`handle`](Worker::handle), then ask [`poll`](Worker::poll) what to do until it says
+/// [`Output::Idle`]. It allocates when it is made and when a connection is; not in between.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    now: Instant,
+    scratch: Scratch,
+    desk: Box<Desk>,
+}
+
+/// Everything but the working memory, so that messages can be read from there while this changes
+#[derive(Clone, Debug)]
+struct Desk {
+    link: Link<Box<SentLog>>,
+    slots: u16,
+    prefetch: u16,
+    attempts: FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>,
+    payloads: Arena,
+    results: Arena,
+    outbox: Outbox,
+    /// Assignments taken in this session
+    assigned: u64,
+    arrivals: u64,
+    /// Attempts not judged yet in this session (SESS-7)
+    unjudged: u16,
+    /// Attempts whose stop the embedder has to be told
+    cancels: u16,
+    /// Attempts the embedder may forget
+    gone: u16,
+    /// An attempt may be waiting for its turn
+    may_start: bool,
+    story: Story,
+}
+
+impl Worker {
+    /// Makes a worker that wants to dial at once
+    pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let link = Link::new(config.link, seed, now, Box::new(SentLog::new()))?;
+        let desk = Desk {
+            link,
+            slots: config.slots,
+            prefetch: config.prefetch,
+            attempts: FnvIndexMap::new(),
+            payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
+            results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
+            outbox: Outbox::new(),
+            assigned: 0,
+            arrivals: 0,
+            unjudged: 0,
+            cancels: 0,
+            gone: 0,
+            may_start: false,
+            story: Story::default(),
+        };
+        let mut worker = Worker { now, scratch: Scratch::new(), desk: Box::new(desk) };
+        worker.desk.link.expire(now);
+        worker.desk.grant();
+        Ok(worker)
+    }
+
+    /// Takes in what happened
+    ///
+    /// Fires what is due as well; several calls before the next [`poll`](Worker::poll) are fine. What a peer does
+    /// never causes an error.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Rejected> {
+        self.now = self.now.max(now);
+        let now = self.now;
+        let desk = &mut *self.desk;
+        let result = match input {
+            Input::Connected { attempt, entropy } => desk.link.opened(now, attempt, entropy),
+            Input::Received { attempt, bytes } => {
+                if let Some(body) = desk.link.receive(now, attempt, bytes, &mut self.scratch) {
+                    desk.take_batch(now, body);
+                }
+                desk.follow_link();
+                Ok(())
+            }
+            Input::Arriving { attempt } => {
+                desk.link.arriving(now, attempt);
+                Ok(())
+            }
+            Input::Disconnected { attempt, loss } => {
+                desk.link.closed(now, attempt, loss);
+                Ok(())
+            }
+            Input::Writable { attempt, writable } => {
+                desk.link.set_writable(attempt, writable);
+                Ok(())
+            }
+            Input::Started { token } => desk.started(now, token),
+            Input::Progress { token, value } => desk.progress(token, value),
+            Input::OutputGrew { token, stream, total } => desk.output_grew(token, stream, total),
+            Input::OutputRead { token, stream, offset, bytes } => {
+                desk.outbox.take_read(token, stream, offset, bytes);
+                Ok(())
+            }
+            Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::Timeout => Ok(()),
+        };
+        desk.link.expire(now);
+        desk.grant();
+        result
+    }
+
+    /// Says what to do next; call until it says [`Output::Idle`]
+    ///
+    /// `frame` must have room for [`FRAME_BYTES_MAX`] bytes.
+    pub fn poll<'b>(&mut self, frame: &'b mut [u8]) -> Output<'b> {
+        assert!(frame.len() >= FRAME_BYTES_MAX, "the buffer is too small for a frame");
+        let desk = &mut *self.desk;
+        match desk.link.poll(frame) {
+            Some(LinkOutput::Connect { attempt }) => return Output::Connect { attempt },
+            Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
+            Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
+            None => {}
+        }
+        if let Some((token, reason)) = desk.next_cancel() {
+            return Output::Cancel { token, reason };
+        }
+        let body_len = desk.fill(self.now, frame);
+        if body_len > 0 {
+            let len = desk.link.seal(frame, body_len, &mut self.scratch);
+            return Output::Send { bytes: &frame[..len] };
+        }
+        if let Some((token, stream, offset, max)) = desk.next_read() {
+            return Output::ReadOutput { token, stream, offset, max };
+        }
+        if let Some((task, token, attempt)) = desk.next_start(self.now) {
+            return Output::Run { task, token, attempt };
+        }
+        if let Some(token) = desk.next_gone() {
+            return Output::Forget { token };
+        }
+        let wake_at = self.wake_at();
+        debug_assert!(wake_at.is_none_or(|at| at > self.now), "a timer would spin");
+        Output::Idle { wake_at }
+    }
+
+    /// When to say [`Input::Timeout`], whatever else happens
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.desk.link.wake_at()
+    }
+
+    /// Where the connection stands
+    pub fn state(&self) -> LinkState {
+        self.desk.link.state()
+    }
+
+    /// Why the worker stopped for good, if it did
+    pub fn stopped(&self) -> Option<Reason> {
+        self.desk.link.stopped()
+    }
+
+    /// Whether failed handshakes have put it into the slow lane (AUTH-2)
+    pub fn is_slow(&self) -> bool {
+        self.desk.link.is_slow()
+    }
+
+    /// Returns the input of an attempt that has not started
+    pub fn payload(&self, token: Token) -> Option<&[u8]> {
+        let slot = self.desk.attempts.get(&token)?.payload.as_ref()?;
+        Some(self.desk.payloads.bytes(slot))
+    }
+
+    /// How far an attempt is
+    pub fn attempt(&self, token: Token) -> Option<AttemptState> {
+        self.desk.attempts.get(&token).map(|attempt| attempt.state)
+    }
+
+    /// Returns how many attempts are held, finished ones included
+    pub fn held(&self) -> usize {
+        self.desk.attempts.len()
+    }
+
+    /// Returns the counters
+    pub fn stats(&self) -> LinkStats {
+        self.desk.link.stats()
+    }
+
+    /// Returns the last transitions of a task
+    pub fn story(&self, task: TaskId) -> impl Iterator<Item = Note> + '_ {
+        self.desk.story.of(task)
+    }
+
+    /// Returns a digest of the state: equal for equal histories, on every machine
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        self.desk.link.digest(&mut digest);
+        for (token, attempt) in &self.desk.attempts {
+            (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
+            (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
+        }
+        digest.finish()
+    }
+
+    /// Panics if the state contradicts itself; for tests and simulation
+    pub fn check(&self) {
+        self.desk.check();
+    }
+}
+
+impl Desk {
+    // What the coordinator says.
+
+    fn take_batch(&mut self, now: Instant, body: &[u8]) {
+        for item in BodyReader::new(body) {
+            let taken = item.map_err(|_| Violation).and_then(|item| self.take(now, &item));
+            if taken.is_err() {
+                return self.link.violated(now);
+            }
+            if !self.link.carries_frames() {
+                // The message ended the connection; nothing behind it counts.
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, item: &Item<'_>) -> Result<(), Violation> {
+        match item.class {
+            Class::Control => match self.link.control(now, item)? {
+                LinkEvent::Nothing => {}
+                LinkEvent::Resumed => self.outbox.connected(&mut self.attempts),
+                LinkEvent::Anew => self.judged(),
+            },
+            Class::Numbered(number) => {
+                if self.link.arrive(now, number, item.payload.len())? && !item.payload.is_empty() {
+                    self.take_message(now, item)?;
+                }
+            }
+            Class::Loose => self.take_message(now, item)?,
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, now: Instant, item: &Item<'_>) -> Result<(), Violation> {
+        let Some(message) = item.decode::<ToWorker<'_>>() else {
+            return if item.ignorable { Ok(()) } else { Err(Violation) };
+        };
+        match message {
+            ToWorker::Assign { task, token, attempt, priority, payload } => {
+                self.assign(now, task, token, attempt, priority, payload)?;
+            }
+            ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
+            ToWorker::Recall { token } => self.recall(now, token),
+            ToWorker::Verdict { token, verdict } => self.verdict(now, token, verdict)?,
+            ToWorker::Settled { token, .. } => self.settle(now, token),
+            ToWorker::Kept { token, stream, offset } => {
+                if let Some(attempt) = self.attempts.get_mut(&token)
+                    && !attempt.streams[stream.index()].acknowledge(offset)
+                {
+                    return Err(Violation);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(
+        &mut self,
+        now: Instant,
+        task: TaskId,
+        token: Token,
+        attempt: u32,
+        priority: u8,
+        payload: &[u8],
+    ) -> Result<(), Violation> {
+        if self.room() == 0 || self.attempts.contains_key(&token) {
+            // Beyond the credit, or twice under one token.
+            return Err(Violation);
+        }
+        let mut slot = self.payloads.reserve().ok_or(Violation)?;
+        let result = self.results.reserve().ok_or(Violation)?;
+        if !self.payloads.fill(&mut slot, payload) {
+            return Err(Violation);
+        }
+        self.assigned += 1;
+        self.arrivals += 1;
+        let attempt = Attempt {
+            task,
+            attempt,
+            priority,
+            arrival: self.arrivals,
+            state: AttemptState::Waiting,
+            progress: 0,
+            payload: Some(slot),
+            result,
+            outcome: Outcome::Cancelled,
+            streams: [Outgoing::new(), Outgoing::new()],
+            unjudged: false,
+            report_queued: false,
+            result_queued: false,
+            cancel_due: None,
+        };
+        let fits = self.attempts.insert(token, attempt).is_ok();
+        debug_assert!(fits, "the table is at least as large as the arenas");
+        self.story.note(now, task, Some(token), "assigned");
+        self.may_start = true;
+        Ok(())
+    }
+
+    fn cancel(&mut self, now: Instant, token: Token, reason: CancelReason) {
+        if self.step(now, token, AttemptStep::Cancel).is_none() {
+            return;
+        }
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        match attempt.state {
+            AttemptState::Stopping => self.order_stop(token, reason),
+            AttemptState::Finished => self.outbox.offer_result(token, attempt),
+            _ => {}
+        }
+    }
+
+    fn recall(&mut self, now: Instant, token: Token) {
+        if self.step(now, token, AttemptStep::Recall).is_some() {
+            self.outbox.give_back(token);
+        }
+    }
+
+    fn verdict(&mut self, now: Instant, token: Token, verdict: Verdict) -> Result<(), Violation> {
+        let attempt = self.attempts.get_mut(&token).filter(|attempt| attempt.unjudged).ok_or(Violation)?;
+        attempt.unjudged = false;
+        self.unjudged -= 1;
+        match verdict {
+            Verdict::Keep { kept } | Verdict::SendResult { kept } => {
+                for (stream, offset) in attempt.streams.iter_mut().zip(kept) {
+                    if !stream.acknowledge(offset) {
+                        return Err(Violation);
+                    }
+                }
+                self.outbox.resume(token, attempt);
+                self.may_start = true;
+            }
+            Verdict::Discard => self.settle(now, token),
+        }
+        self.judged();
+        Ok(())
+    }
+
+    fn settle(&mut self, now: Instant, token: Token) {
+        if self.step(now, token, AttemptStep::Settle) == Some(AttemptState::Abandoned) {
+            self.order_stop(token, CancelReason::Replaced);
+        }
+    }
+
+    // What the embedder says.
+
+    fn started(&mut self, now: Instant, token: Token) -> Result<(), Rejected> {
+        let state = self.step(now, token, AttemptStep::Start).ok_or(Rejected::Unknown)?;
+        let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
+        if let Some(payload) = attempt.payload.take() {
+            self.payloads.free(payload);
+        }
+        if state == AttemptState::Running {
+            self.outbox.report(token, attempt);
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, token: Token, value: u64) -> Result<(), Rejected> {
+        let attempt = self.attempts.get_mut(&token).ok_or(Rejected::Unknown)?;
+        if attempt.state != AttemptState::Running {
+            return Err(Rejected::NotExpected);
+        }
+        attempt.progress = value;
+        self.outbox.report(token, attempt);
+        Ok(())
+    }
+
+    fn output_grew(&mut self, token: Token, stream: Stream, total: u64) -> Result<(), Rejected> {
+        let attempt = self.attempts.get_mut(&token).ok_or(Rejected::Unknown)?;
+        if !attempt.state.occupies_slot() {
+            return Err(Rejected::NotExpected);
+        }
+        if attempt.state != AttemptState::Abandoned {
+            attempt.streams[stream.index()].grow(total);
+            self.outbox.may_read = true;
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
+        self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
+        self.may_start = true;
+        let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
+        attempt.outcome = outcome;
+        if !self.results.fill(&mut attempt.result, result) {
+            // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
+            attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
+        }
+        if attempt.cancel_due.take().is_some() {
+            self.cancels -= 1;
+        }
+        self.outbox.offer_result(token, attempt);
+        Ok(())
+    }
+
+    // What to do next.
+
+    /// Writes one frame's body and returns its length, zero if there is nothing to say
+    fn fill(&mut self, now: Instant, frame: &mut [u8]) -> usize {
+        if !self.link.may_send() {
+            return 0;
+        }
+        let news = self.link.has_news(now) || self.outbox.has_news(&mut self.link, &self.attempts);
+        if !news {
+            return 0;
+        }
+        let mut body = body_of(frame);
+        self.link.write(now, &mut body);
+        self.outbox.write(&mut self.link, &mut self.attempts, &self.results, &mut body);
+        body.len()
+    }
+
+    fn next_cancel(&mut self) -> Option<(Token, CancelReason)> {
+        if self.cancels == 0 {
+            return None;
+        }
+        let (token, attempt) = self.attempts.iter_mut().find(|(_, a)| a.cancel_due.is_some())?;
+        self.cancels -= 1;
+        attempt.cancel_due.take().map(|reason| (*token, reason))
+    }
+
+    fn next_read(&mut self) -> Option<(Token, Stream, u64, u32)> {
+        if !self.link.may_send_bulk(BULK_PIECE_BYTES as u64) || !self.link.may_send() {
+            return None;
+        }
+        self.outbox.next_read(&self.attempts)
+    }
+
+    fn next_start(&mut self, now: Instant) -> Option<(TaskId, Token, u32)> {
+        if !self.may_start {
+            return None;
+        }
+        let busy = self.attempts.values().filter(|a| a.state.occupies_slot()).count();
+        let waiting = self.attempts.iter().filter(|(_, a)| a.state == AttemptState::Waiting && !a.unjudged);
+        let next = waiting.min_by_key(|(_, a)| (a.priority, a.arrival)).map(|(token, _)| *token);
+        let Some(token) = next.filter(|_| busy < usize::from(self.slots)) else {
+            self.may_start = false;
+            return None;
+        };
+        self.step(now, token, AttemptStep::Run)?;
+        self.attempts.get(&token).map(|a| (a.task, token, a.attempt))
+    }
+
+    fn next_gone(&mut self) -> Option<Token> {
+        if self.gone == 0 {
+            return None;
+        }
+        let token = self.attempts.iter().find(|(_, a)| a.state == AttemptState::Gone).map(|(token, _)| *token)?;
+        self.gone -= 1;
+        let attempt = self.attempts.swap_remove(&token)?;
+        self.results.free(attempt.result);
+        self.grant();
+        Some(token)
+    }
+
+    // Inside.
+
+    /// Moves an attempt along its table; `None` if there is none or the step is refused
+    fn step(&mut self, now: Instant, token: Token, step: AttemptStep) -> Option<AttemptState> {
+        let attempt = self.attempts.get_mut(&token)?;
+        let next = attempt.state.after(step)?;
+        if next == AttemptState::Gone {
+            self.gone += 1;
+            if attempt.cancel_due.take().is_some() {
+                self.cancels -= 1;
+            }
+        }
+        if matches!(next, AttemptState::Gone | AttemptState::Finished)
+            && let Some(payload) = attempt.payload.take()
+        {
+            self.payloads.free(payload);
+        }
+        if next != attempt.state {
+            self.story.note(now, attempt.task, Some(token), next.name());
+        }
+        attempt.state = next;
+        Some(next)
+    }
+
+    fn order_stop(&mut self, token: Token, reason: CancelReason) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        if attempt.cancel_due.replace(reason).is_none() {
+            self.cancels += 1;
+        }
+    }
+
+    /// After M3 of a handshake that opened a session: an inventory is due (SESS-7)
+    fn follow_link(&mut self) {
+        let Some(session) = self.link.session_id() else { return };
+        if self.outbox.session == Some(session) {
+            return;
+        }
+        self.assigned = 0;
+        self.unjudged = 0;
+        for attempt in self.attempts.values_mut() {
+            attempt.unjudged = attempt.state != AttemptState::Gone;
+            attempt.report_queued = false;
+            attempt.result_queued = false;
+            self.unjudged += u16::from(attempt.unjudged);
+        }
+        self.outbox.start_over(session, self.unjudged);
+        self.outbox.connected(&mut self.attempts);
+        self.judged();
+    }
+
+    fn judged(&mut self) {
+        if self.unjudged == 0 {
+            self.link.reconciled();
+        }
+    }
+
+    /// Assignments that may still come: each has a slot or a place to wait, and room for its result (LANES-2)
+    fn room(&self) -> u64 {
+        let active = self.attempts.values().filter(|a| {
+            a.state == AttemptState::Waiting || a.state.occupies_slot()
+        });
+        let places = u64::from(self.slots) + u64::from(self.prefetch);
+        places.saturating_sub(active.count() as u64).min(self.payloads.room()).min(self.results.room())
+    }
+
+    fn grant(&mut self) {
+        self.link.tasks = self.assigned + self.room();
+    }
+
+    fn check(&self) {
+        self.link.check();
+        let count = |f: &dyn Fn(&Attempt) -> bool| self.attempts.values().filter(|a| f(a)).count();
+        assert_eq!(count(&|a| a.unjudged), usize::from(self.unjudged));
+        assert_eq!(count(&|a| a.cancel_due.is_some()), usize::from(self.cancels));
+        assert_eq!(count(&|a| a.state == AttemptState::Gone), usize::from(self.gone));
+        assert!(count(&|a| a.state.occupies_slot()) <= usize::from(self.slots), "more tasks run than there are slots");
+        assert!(
+            count(&|a| a.state == AttemptState::Waiting && a.payload.is_none()) == 0,
+            "what has not started still has its input"
+        );
+        assert!(count(&|a| a.result_queued && a.state != AttemptState::Finished && a.state != AttemptState::Gone) == 0);
+    }
+}

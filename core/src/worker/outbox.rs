@@ -1,0 +1,337 @@
+//! What a worker has to say, in the order of its lanes (LANES-1), and how it is said again (SESS-3)
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+use heapless::index_map::FnvIndexMap;
+
+use crate::ids::{SessionId, Token};
+use crate::limits::{BULK_PIECE_BYTES, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
+use crate::link::Link;
+use crate::wire::message::{BodyWriter, Class, FromWorker, InventoryItem, Stream};
+use crate::worker::arena::Arena;
+use crate::worker::attempt::{Attempt, AttemptState};
+
+/// What a number stands for (SESS-3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Inventory(u16),
+    Result(Token),
+    Running(Token),
+    GivenBack(Token),
+}
+
+pub(crate) type SentLog = heapless::Deque<Sent, WORKER_UNACKED_MAX>;
+pub(crate) type Attempts = FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>;
+type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
+
+const INVENTORY_ITEM_BYTES_MAX: usize = 48;
+const INVENTORY_PART_BYTES: usize = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_MAX;
+
+/// What waits to be sent: ids only, each attempt at most once per lane
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    /// The session that the inventory below belongs to
+    pub(crate) session: Option<SessionId>,
+    /// Some stream may have bytes to read
+    pub(crate) may_read: bool,
+    inventory_parts: u16,
+    inventory_next: u16,
+    results: Lane,
+    reports: Lane,
+    given_back: Lane,
+    /// The stream whose turn it is
+    turn: usize,
+    reading: Option<Reading>,
+    piece: Option<Reading>,
+    piece_bytes: Box<[u8]>,
+    items: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    token: Token,
+    stream: Stream,
+    offset: u64,
+    len: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Outbox {
+            session: None,
+            may_read: false,
+            inventory_parts: 0,
+            inventory_next: 0,
+            results: Lane::new(),
+            reports: Lane::new(),
+            given_back: Lane::new(),
+            turn: 0,
+            reading: None,
+            piece: None,
+            piece_bytes: vec![0; BULK_PIECE_BYTES].into(),
+            items: vec![0; INVENTORY_PART_BYTES].into(),
+        }
+    }
+
+    /// A new session: nothing was said in it yet, and the inventory comes first
+    pub(crate) fn start_over(&mut self, session: SessionId, items: u16) {
+        self.session = Some(session);
+        self.inventory_parts = items.div_ceil(INVENTORY_PART_ITEMS as u16).max(1);
+        self.inventory_next = 0;
+        self.results.clear();
+        self.reports.clear();
+        self.given_back.clear();
+    }
+
+    /// A new connection: output goes on behind what the coordinator keeps
+    pub(crate) fn connected(&mut self, attempts: &mut Attempts) {
+        for attempt in attempts.values_mut() {
+            attempt.streams.iter_mut().for_each(|stream| stream.rewind());
+        }
+        self.piece = None;
+        self.may_read = true;
+    }
+
+    /// The coordinator wants to go on with an attempt of the inventory
+    pub(crate) fn resume(&mut self, token: Token, attempt: &mut Attempt) {
+        attempt.streams.iter_mut().for_each(|stream| stream.rewind());
+        self.may_read = true;
+        self.offer_result(token, attempt);
+    }
+
+    /// Queues a result, as soon as all output went before it
+    pub(crate) fn offer_result(&mut self, token: Token, attempt: &mut Attempt) {
+        if attempt.result_ready() && !attempt.result_queued {
+            attempt.result_queued = push(&mut self.results, token);
+        }
+    }
+
+    /// Queues a report that an attempt runs
+    pub(crate) fn report(&mut self, token: Token, attempt: &mut Attempt) {
+        if !attempt.unjudged && !attempt.report_queued {
+            attempt.report_queued = push(&mut self.reports, token);
+        }
+    }
+
+    /// Queues the news that an attempt will not be started
+    pub(crate) fn give_back(&mut self, token: Token) {
+        push(&mut self.given_back, token);
+    }
+
+    /// Asks for the next piece of output, going round all streams
+    pub(crate) fn next_read(&mut self, attempts: &Attempts) -> Option<(Token, Stream, u64, u32)> {
+        if !self.may_read || self.reading.is_some() || self.piece.is_some() {
+            return None;
+        }
+        let streams = attempts.len() * 2;
+        for step in 0..streams {
+            let turn = (self.turn + step) % streams;
+            let Some((token, attempt)) = attempts.get_index(turn / 2) else { continue };
+            let stream = Stream::ALL[turn % 2];
+            let wanted = !attempt.unjudged && !matches!(attempt.state, AttemptState::Gone | AttemptState::Abandoned);
+            if let Some((offset, unsent)) = attempt.streams[stream.index()].unsent().filter(|_| wanted) {
+                let len = unsent.min(BULK_PIECE_BYTES as u64) as usize;
+                self.turn = turn + 1;
+                self.reading = Some(Reading { token: *token, stream, offset, len });
+                return Some((*token, stream, offset, len as u32));
+            }
+        }
+        self.may_read = false;
+        None
+    }
+
+    /// Takes the answer; one that was not asked for is dropped
+    pub(crate) fn take_read(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) {
+        let Some(reading) = self.reading.take() else { return };
+        let len = bytes.len().min(reading.len);
+        if (reading.token, reading.stream, reading.offset) == (token, stream, offset) && len > 0 {
+            self.piece_bytes[..len].copy_from_slice(&bytes[..len]);
+            self.piece = Some(Reading { len, ..reading });
+        }
+    }
+
+    /// Whether a frame is worth sending
+    pub(crate) fn has_news(&mut self, link: &mut Link<Box<SentLog>>, attempts: &Attempts) -> bool {
+        self.drop_stale_piece(attempts);
+        if self.piece.is_some() {
+            return true;
+        }
+        let lanes = [&self.results, &self.reports, &self.given_back];
+        let new = self.inventory_next < self.inventory_parts || lanes.iter().any(|lane| !lane.is_empty());
+        link.session().is_some_and(|session| !session.replayed() || (new && session.may_number()))
+    }
+
+    /// Writes as much as fits: what has to be said again, then lane by lane, then one piece of output
+    pub(crate) fn write(
+        &mut self,
+        link: &mut Link<Box<SentLog>>,
+        attempts: &mut Attempts,
+        results: &Arena,
+        body: &mut BodyWriter<'_>,
+    ) {
+        let mut full = !self.replay(link, attempts, results, body);
+        while !full {
+            let Some(session) = link.session().filter(|session| session.may_number()) else { break };
+            let Some(sent) = self.next(attempts) else { break };
+            let number = session.next_number();
+            if self.write_one(number, sent, session.received(), attempts, results, body) {
+                session.number(sent);
+                self.advance(sent, attempts);
+            } else {
+                full = true;
+            }
+        }
+        if !full {
+            self.write_piece(link, attempts, body);
+        }
+    }
+
+    /// `false` when the frame is full
+    fn replay(
+        &mut self,
+        link: &mut Link<Box<SentLog>>,
+        attempts: &Attempts,
+        results: &Arena,
+        body: &mut BodyWriter<'_>,
+    ) -> bool {
+        let Some(session) = link.session() else { return true };
+        while let Some((number, sent)) = session.to_replay() {
+            if !self.write_one(number, sent, session.received(), attempts, results, body) {
+                return false;
+            }
+            session.replayed_one();
+        }
+        true
+    }
+
+    /// The first message in the order of lanes that has no number yet
+    fn next(&mut self, attempts: &mut Attempts) -> Option<Sent> {
+        if self.inventory_next < self.inventory_parts {
+            return Some(Sent::Inventory(self.inventory_next));
+        }
+        while let Some(token) = self.results.front().copied() {
+            match attempts.get_mut(&token) {
+                Some(attempt) if attempt.result_ready() => return Some(Sent::Result(token)),
+                // Settled meanwhile, or its output has to go again first.
+                Some(attempt) => attempt.result_queued = false,
+                None => {}
+            }
+            self.results.pop_front();
+        }
+        if let Some(token) = self.given_back.front() {
+            return Some(Sent::GivenBack(*token));
+        }
+        while let Some(token) = self.reports.front().copied() {
+            match attempts.get_mut(&token) {
+                Some(attempt) if attempt.state.occupies_slot() => return Some(Sent::Running(token)),
+                Some(attempt) => attempt.report_queued = false,
+                None => {}
+            }
+            self.reports.pop_front();
+        }
+        None
+    }
+
+    /// Takes a message that was written out of its lane
+    fn advance(&mut self, sent: Sent, attempts: &mut Attempts) {
+        match sent {
+            Sent::Inventory(_) => self.inventory_next += 1,
+            Sent::Result(_) => {
+                self.results.pop_front();
+            }
+            Sent::GivenBack(_) => {
+                self.given_back.pop_front();
+            }
+            Sent::Running(token) => {
+                self.reports.pop_front();
+                if let Some(attempt) = attempts.get_mut(&token) {
+                    attempt.report_queued = false;
+                }
+            }
+        }
+    }
+
+    /// Writes what a number stands for, or VOID when its cause is gone; `false` when the frame is full
+    fn write_one(
+        &mut self,
+        number: u64,
+        sent: Sent,
+        cut: u64,
+        attempts: &Attempts,
+        results: &Arena,
+        body: &mut BodyWriter<'_>,
+    ) -> bool {
+        let class = Class::Numbered(number);
+        match sent {
+            Sent::Inventory(part) => {
+                let len = self.inventory_items(part, attempts);
+                let last = part + 1 == self.inventory_parts;
+                body.push(class, &FromWorker::Inventory { part, last, cut, items: &self.items[..len] })
+            }
+            Sent::Result(token) => match attempts.get(&token).filter(|a| a.state == AttemptState::Finished) {
+                Some(attempt) => {
+                    let streams = [0, 1].map(|i| attempt.streams[i].end());
+                    let (task, outcome, result) = (attempt.task, attempt.outcome, results.bytes(&attempt.result));
+                    body.push(class, &FromWorker::Result { task, token, outcome, result, streams })
+                }
+                None => body.push_void(number),
+            },
+            Sent::Running(token) => match attempts.get(&token).filter(|a| a.state.occupies_slot()) {
+                Some(attempt) => body.push(class, &FromWorker::Running { token, progress: attempt.progress }),
+                None => body.push_void(number),
+            },
+            Sent::GivenBack(token) => body.push(class, &FromWorker::GivenBack { token }),
+        }
+    }
+
+    /// Writes one part's items; parts are cut by position, so that a part sent again has the same items
+    fn inventory_items(&mut self, part: u16, attempts: &Attempts) -> usize {
+        let start = usize::from(part) * INVENTORY_PART_ITEMS;
+        let unjudged = attempts.iter().filter(|(_, attempt)| attempt.unjudged);
+        let mut len = 0;
+        for (token, attempt) in unjudged.skip(start).take(INVENTORY_PART_ITEMS) {
+            let (task, held) = (attempt.task, attempt.held());
+            let item = InventoryItem { task, token: *token, attempt: attempt.attempt, held };
+            let written = postcard::to_slice(&item, &mut self.items[len..]).map_or(0, |bytes| bytes.len());
+            debug_assert!((1..=INVENTORY_ITEM_BYTES_MAX).contains(&written), "an item has a largest size");
+            len += written;
+        }
+        len
+    }
+
+    fn write_piece(&mut self, link: &mut Link<Box<SentLog>>, attempts: &mut Attempts, body: &mut BodyWriter<'_>) {
+        let Some(Reading { token, stream, offset, len }) = self.piece else { return };
+        let Some(attempt) = attempts.get_mut(&token) else { return };
+        let bytes = &self.piece_bytes[..len];
+        if !body.push(Class::Loose, &FromWorker::Output { token, stream, offset, bytes }) {
+            return;
+        }
+        attempt.streams[stream.index()].sent(offset, bytes);
+        link.bulk_sent(len as u64);
+        self.piece = None;
+        self.offer_result(token, attempt);
+    }
+
+    fn drop_stale_piece(&mut self, attempts: &Attempts) {
+        let stale = self.piece.is_some_and(|piece| {
+            attempts.get(&piece.token).is_none_or(|attempt| {
+                let next = attempt.streams[piece.stream.index()].unsent();
+                attempt.unjudged
+                    || attempt.state == AttemptState::Gone
+                    || next.is_none_or(|(offset, _)| offset != piece.offset)
+            })
+        });
+        if stale {
+            self.piece = None;
+            self.may_read = true;
+        }
+    }
+}
+
+/// Each attempt is in a lane at most once, so that a lane never overflows
+fn push(lane: &mut Lane, token: Token) -> bool {
+    let fits = lane.push_back(token).is_ok();
+    debug_assert!(fits, "a lane has room for every attempt");
+    fits
+}
