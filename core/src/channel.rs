@@ -31,6 +31,8 @@ pub(crate) struct Channel {
     told: Credit,
     /// Last round trip of a heartbeat, in microseconds
     pub(crate) rtt_us: Option<u64>,
+    /// When the newest heartbeat that was echoed had left
+    pub(crate) echoed: Option<Instant>,
 }
 
 impl Channel {
@@ -48,6 +50,7 @@ impl Channel {
             bulk_used: 0,
             told: Credit::default(),
             rtt_us: None,
+            echoed: None,
         }
     }
 
@@ -70,11 +73,6 @@ impl Channel {
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.arriving(now);
         }
-    }
-
-    /// When the peer was last heard; `None` before the channel is watched
-    pub(crate) fn last_heard(&self) -> Option<Instant> {
-        self.heartbeat.as_ref().map(Heartbeat::last_heard)
     }
 
     /// Asks the peer for a sign of life
@@ -120,6 +118,7 @@ impl Channel {
             }
             Control::Echo { stamp, credit } => {
                 self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
+                self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
                 credit
             }
             Control::Welcome(_) | Control::Denied(_) | Control::Confirm { .. } | Control::Begin { .. } => {

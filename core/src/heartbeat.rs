@@ -54,11 +54,6 @@ impl Heartbeat {
         }
     }
 
-    /// Asks for an answer now, without waiting for silence to grow (AUTH-4)
-    pub(crate) fn last_heard(&self) -> Instant {
-        self.heard
-    }
-
     /// When [`Self::expire`] has something to say
     pub(crate) fn deadline(&self) -> Instant {
         let silence = if self.probed { self.dead_at() } else { self.probe_at() };

@@ -784,10 +784,8 @@ mod tests {
     fn every_state_and_step_of_a_link_is_legal_or_refused_as_the_table_says() {
         use LinkState as S;
         use LinkStep as T;
-        let states =
-            [S::Waiting, S::Connecting, S::Greeting, S::Proving, S::Reconciling, S::Connected, S::Stopped];
-        let steps =
-            [T::Dial, T::Opened, T::Challenged, T::Resumed, T::Anew, T::Reconciled, T::Lost, T::Stop];
+        let states = [S::Waiting, S::Connecting, S::Greeting, S::Proving, S::Reconciling, S::Connected, S::Stopped];
+        let steps = [T::Dial, T::Opened, T::Challenged, T::Resumed, T::Anew, T::Reconciled, T::Lost, T::Stop];
         let none = None;
         let stop = Some(S::Stopped);
         let wait = Some(S::Waiting);

@@ -50,6 +50,16 @@ impl Outgoing {
         true
     }
 
+    /// The peer says where to go on, whatever it had acknowledged; more than was ever sent is a breach
+    pub(crate) fn go_on_at(&mut self, offset: u64) -> bool {
+        if offset > self.hashed {
+            return false;
+        }
+        self.acknowledged = offset;
+        self.sent = offset;
+        true
+    }
+
     /// On a new connection: go on behind what the peer keeps
     pub(crate) fn rewind(&mut self) {
         self.sent = self.acknowledged;
@@ -67,7 +77,6 @@ impl Outgoing {
 pub(crate) struct Incoming {
     received: u64,
     kept: u64,
-    told: u64,
     hash: Sha256,
 }
 
@@ -84,7 +93,7 @@ pub(crate) enum Piece<'a> {
 
 impl Incoming {
     pub(crate) fn new() -> Self {
-        Incoming { received: 0, kept: 0, told: 0, hash: Sha256::new() }
+        Incoming { received: 0, kept: 0, hash: Sha256::new() }
     }
 
     /// Takes a piece in
@@ -116,16 +125,6 @@ impl Incoming {
     /// Bytes that are durable
     pub(crate) fn kept(&self) -> u64 {
         self.kept
-    }
-
-    /// What to tell the sender, if it does not know yet
-    pub(crate) fn to_tell(&self) -> Option<u64> {
-        (self.told < self.kept).then_some(self.kept)
-    }
-
-    /// The sender was told
-    pub(crate) fn told(&mut self) {
-        self.told = self.kept;
     }
 
     /// Length and digest of what has arrived

@@ -541,7 +541,7 @@ impl Desk {
         match verdict {
             Verdict::Keep { kept } | Verdict::SendResult { kept } => {
                 for (stream, offset) in attempt.streams.iter_mut().zip(kept) {
-                    if !stream.acknowledge(offset) {
+                    if !stream.go_on_at(offset) {
                         return Err(Violation);
                     }
                 }
@@ -730,9 +730,7 @@ impl Desk {
 
     /// Assignments that may still come: each has a slot or a place to wait, and room for its result (LANES-2)
     fn room(&self) -> u64 {
-        let active = self.attempts.values().filter(|a| {
-            a.state == AttemptState::Waiting || a.state.occupies_slot()
-        });
+        let active = self.attempts.values().filter(|a| a.state == AttemptState::Waiting || a.state.occupies_slot());
         let places = u64::from(self.slots) + u64::from(self.prefetch);
         places.saturating_sub(active.count() as u64).min(self.payloads.room()).min(self.results.room())
     }

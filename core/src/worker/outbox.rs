@@ -95,7 +95,6 @@ impl Outbox {
 
     /// The coordinator wants to go on with an attempt of the inventory
     pub(crate) fn resume(&mut self, token: Token, attempt: &mut Attempt) {
-        attempt.streams.iter_mut().for_each(|stream| stream.rewind());
         self.may_read = true;
         self.offer_result(token, attempt);
     }

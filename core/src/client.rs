@@ -1,0 +1,656 @@
+//! The client: submits tasks, follows them, and fetches what they return
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+
+use crate::backoff::Loss;
+use crate::channel::{Violation, body_of};
+use crate::digest::Digest;
+use crate::error::{ConfigError, Rejected};
+use crate::ids::{SessionId, TaskId, Token};
+use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
+use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
+use crate::rng::Seed;
+use crate::session::HeapLog;
+use crate::stats::LinkStats;
+use crate::stream::{Incoming, Piece};
+use crate::time::Instant;
+use crate::wire::codec::Scratch;
+use crate::wire::message::{
+    BodyReader, BodyWriter, Class, FromClient, Item, Outcome, Refused, Stream, StreamEnd, TaskSpec, ToClient,
+};
+
+/// How a client behaves
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How it reaches the coordinator
+    pub link: LinkConfig,
+    /// Most tasks that are followed at a time; costs about 400 bytes each, and the payload until it is accepted
+    pub tasks_max: usize,
+}
+
+impl Config {
+    /// Room for 100,000 tasks
+    pub fn new(link: LinkConfig) -> Self {
+        Config { link, tasks_max: 100_000 }
+    }
+}
+
+/// What happened
+///
+/// `attempt` counts the dials, as with a [`Worker`](crate::worker::Worker).
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The transport is open
+    Connected {
+        /// Which dial
+        attempt: u64,
+        /// 32 fresh random bytes
+        entropy: [u8; 32],
+    },
+    /// A message arrived
+    Received {
+        /// Which dial
+        attempt: u64,
+        /// The whole message
+        bytes: &'a [u8],
+    },
+    /// Bytes of a message that is not complete yet arrived (LIVE-2)
+    Arriving {
+        /// Which dial
+        attempt: u64,
+    },
+    /// The transport is gone, or could not be opened
+    Disconnected {
+        /// Which dial
+        attempt: u64,
+        /// Who ended it
+        loss: Loss,
+    },
+    /// The transport takes more, or takes no more
+    Writable {
+        /// Which dial
+        attempt: u64,
+        /// Whether it takes more
+        writable: bool,
+    },
+    /// Have a task done; the same one again is fine (TASK-1)
+    Submit {
+        /// The key of idempotence
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// Its input
+        payload: &'a [u8],
+    },
+    /// Follow a task that somebody submitted
+    Watch {
+        /// Which one
+        task: TaskId,
+    },
+    /// Stop a task (TASK-7)
+    Cancel {
+        /// Which one
+        task: TaskId,
+    },
+    /// Follow a task no more
+    Forget {
+        /// Which one
+        task: TaskId,
+    },
+    /// Time has passed
+    Timeout,
+}
+
+/// What to do next
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output<'b> {
+    /// Open a transport to the coordinator; never while another one is open
+    Connect {
+        /// Names the connection in all its events
+        attempt: u64,
+    },
+    /// Close the transport
+    Disconnect {
+        /// Which dial
+        attempt: u64,
+        /// Why
+        reason: Reason,
+    },
+    /// Send a message on the current transport
+    Send {
+        /// The whole message
+        bytes: &'b [u8],
+    },
+    /// A piece of a task's output; pieces of one stream follow each other without gap or overlap
+    Piece {
+        /// Which task
+        task: TaskId,
+        /// Which attempt; another one starts again at offset 0
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where the bytes stand in it
+        offset: u64,
+        /// The bytes
+        bytes: &'b [u8],
+    },
+    /// Something about a task; details are looked up with [`Client::task`]
+    Event(Event),
+    /// Nothing, until something happens or the time has come
+    Idle {
+        /// When to say [`Input::Timeout`]
+        wake_at: Option<Instant>,
+    },
+}
+
+/// Something about a task
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The coordinator has it durably
+    Accepted {
+        /// Which one
+        task: TaskId,
+    },
+    /// A request was not carried out
+    Refused {
+        /// Which one
+        task: TaskId,
+        /// Why
+        reason: Refused,
+    },
+    /// It runs
+    Progress {
+        /// Which one
+        task: TaskId,
+    },
+    /// It is over, and all its output has been handed out
+    Ended {
+        /// Which one
+        task: TaskId,
+    },
+}
+
+/// How far a task is, as its client knows
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FollowState {
+    /// Submitted, not yet accepted
+    Submitted,
+    /// Accepted, or being followed
+    Followed,
+    /// Not carried out
+    Refused,
+    /// Over
+    Ended,
+}
+
+/// A task as its client knows it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskView<'a> {
+    /// How far it is
+    pub state: FollowState,
+    /// The newest attempt known, from 1; 0 before
+    pub attempt: u32,
+    /// What it last reported
+    pub progress: u64,
+    /// How it ended, and what it returned
+    pub end: Option<(Outcome, &'a [u8], [StreamEnd; 2])>,
+}
+
+/// A client as a state machine, driven like a [`Worker`](crate::worker::Worker)
+#[derive(Clone, Debug)]
+pub struct Client {
+    now: Instant,
+    scratch: Scratch,
+    desk: Box<Desk>,
+}
+
+type Log = HeapLog<Asked, SESSION_UNACKED_MAX>;
+
+/// What a number stands for (SESS-3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Submit(TaskId),
+    Watch(TaskId),
+    Cancel(TaskId),
+}
+
+#[derive(Clone, Debug)]
+struct Desk {
+    link: Link<Log>,
+    session: Option<SessionId>,
+    tasks_max: usize,
+    tasks: BTreeMap<TaskId, Followed>,
+    queue: VecDeque<Asked>,
+    pieces: VecDeque<Arrived>,
+    events: VecDeque<Event>,
+    /// How far output was taken, to be told; the newest value wins
+    taken: BTreeMap<(Token, Stream), u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Followed {
+    spec: TaskSpec,
+    /// Kept until the task is accepted
+    payload: Box<[u8]>,
+    state: FollowState,
+    cancel: bool,
+    attempt: u32,
+    progress: u64,
+    token: Option<Token>,
+    streams: [Incoming; 2],
+    end: Option<End>,
+}
+
+#[derive(Clone, Debug)]
+struct End {
+    outcome: Outcome,
+    result: Box<[u8]>,
+    streams: [StreamEnd; 2],
+}
+
+#[derive(Clone, Debug)]
+struct Arrived {
+    task: TaskId,
+    token: Token,
+    stream: Stream,
+    offset: u64,
+    bytes: Vec<u8>,
+    /// What it cost of the window, known parts included
+    cost: u64,
+}
+
+impl Client {
+    /// Makes a client that wants to dial at once
+    pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        if config.tasks_max == 0 {
+            return Err(ConfigError { field: "tasks_max", allowed: "at least 1" });
+        }
+        let mut link = Link::new(config.link, seed, now, Log::default())?;
+        link.expire(now);
+        let desk = Desk {
+            link,
+            session: None,
+            tasks_max: config.tasks_max,
+            tasks: BTreeMap::new(),
+            queue: VecDeque::new(),
+            pieces: VecDeque::new(),
+            events: VecDeque::new(),
+            taken: BTreeMap::new(),
+        };
+        Ok(Client { now, scratch: Scratch::new(), desk: Box::new(desk) })
+    }
+
+    /// Takes in what happened, and fires what is due
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Rejected> {
+        self.now = self.now.max(now);
+        let now = self.now;
+        let desk = &mut *self.desk;
+        let result = match input {
+            Input::Connected { attempt, entropy } => desk.link.opened(now, attempt, entropy),
+            Input::Received { attempt, bytes } => {
+                if let Some(body) = desk.link.receive(now, attempt, bytes, &mut self.scratch) {
+                    desk.take_batch(now, body);
+                }
+                desk.follow_link();
+                Ok(())
+            }
+            Input::Arriving { attempt } => {
+                desk.link.arriving(now, attempt);
+                Ok(())
+            }
+            Input::Disconnected { attempt, loss } => {
+                desk.link.closed(now, attempt, loss);
+                Ok(())
+            }
+            Input::Writable { attempt, writable } => {
+                desk.link.set_writable(attempt, writable);
+                Ok(())
+            }
+            Input::Submit { task, spec, payload } => desk.submit(task, spec, payload),
+            Input::Watch { task } => desk.watch(task),
+            Input::Cancel { task } => desk.cancel(task),
+            Input::Forget { task } => desk.tasks.remove(&task).map(|_| ()).ok_or(Rejected::Unknown),
+            Input::Timeout => Ok(()),
+        };
+        desk.link.expire(now);
+        result
+    }
+
+    /// Says what to do next; call until it says [`Output::Idle`]
+    ///
+    /// `frame` must have room for [`FRAME_BYTES_MAX`] bytes.
+    pub fn poll<'b>(&mut self, frame: &'b mut [u8]) -> Output<'b> {
+        assert!(frame.len() >= FRAME_BYTES_MAX, "the buffer is too small for a frame");
+        let desk = &mut *self.desk;
+        match desk.link.poll(frame) {
+            Some(LinkOutput::Connect { attempt }) => return Output::Connect { attempt },
+            Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
+            Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
+            None => {}
+        }
+        if let Some(Arrived { task, token, stream, offset, bytes, cost }) = desk.pieces.pop_front() {
+            desk.link.bulk_dealt_with(cost);
+            desk.offer_end(task);
+            if !bytes.is_empty() {
+                let room = &mut frame[..bytes.len()];
+                room.copy_from_slice(&bytes);
+                return Output::Piece { task, token, stream, offset, bytes: room };
+            }
+        }
+        if let Some(event) = desk.events.pop_front() {
+            return Output::Event(event);
+        }
+        let body_len = desk.fill(self.now, frame);
+        if body_len > 0 {
+            let len = desk.link.seal(frame, body_len, &mut self.scratch);
+            return Output::Send { bytes: &frame[..len] };
+        }
+        let wake_at = self.wake_at();
+        debug_assert!(wake_at.is_none_or(|at| at > self.now), "a timer would spin");
+        Output::Idle { wake_at }
+    }
+
+    /// When to say [`Input::Timeout`], whatever else happens
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.desk.link.wake_at()
+    }
+
+    /// Where the connection stands
+    pub fn state(&self) -> LinkState {
+        self.desk.link.state()
+    }
+
+    /// Why the client stopped for good, if it did
+    pub fn stopped(&self) -> Option<Reason> {
+        self.desk.link.stopped()
+    }
+
+    /// Returns a task that is being followed
+    pub fn task(&self, task: TaskId) -> Option<TaskView<'_>> {
+        let task = self.desk.tasks.get(&task)?;
+        let end = task.end.as_ref().filter(|_| task.state == FollowState::Ended);
+        Some(TaskView {
+            state: task.state,
+            attempt: task.attempt,
+            progress: task.progress,
+            end: end.map(|end| (end.outcome, &*end.result, end.streams)),
+        })
+    }
+
+    /// Returns the counters
+    pub fn stats(&self) -> LinkStats {
+        self.desk.link.stats()
+    }
+
+    /// Returns a digest of the state: equal for equal histories, on every machine
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        self.desk.link.digest(&mut digest);
+        for (id, task) in &self.desk.tasks {
+            (id, task.state, task.attempt, task.progress, task.token).hash(&mut digest);
+        }
+        digest.finish()
+    }
+
+    /// Panics if the state contradicts itself; for tests and simulation
+    pub fn check(&self) {
+        self.desk.link.check();
+        for (id, task) in &self.desk.tasks {
+            let over = task.state == FollowState::Ended;
+            assert!(!over || task.end.is_some(), "{id} is over without an outcome");
+            assert!(
+                task.payload.is_empty() || task.state == FollowState::Submitted,
+                "{id} keeps its input for nothing"
+            );
+        }
+    }
+}
+
+impl Desk {
+    fn submit(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+        if payload.len() > INLINE_BYTES_MAX {
+            return Err(Rejected::TooLarge);
+        }
+        if spec.priority >= PRIORITIES {
+            return Err(Rejected::BadSpec);
+        }
+        self.follow(id, FollowState::Submitted, spec, payload)?;
+        self.queue.push_back(Asked::Submit(id));
+        Ok(())
+    }
+
+    fn watch(&mut self, id: TaskId) -> Result<(), Rejected> {
+        self.follow(id, FollowState::Followed, TaskSpec::default(), &[])?;
+        self.queue.push_back(Asked::Watch(id));
+        Ok(())
+    }
+
+    fn follow(&mut self, id: TaskId, state: FollowState, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+        if self.tasks.contains_key(&id) {
+            return Err(Rejected::Conflict);
+        }
+        if self.tasks.len() >= self.tasks_max {
+            return Err(Rejected::Full);
+        }
+        let followed = Followed {
+            spec,
+            payload: payload.into(),
+            state,
+            cancel: false,
+            attempt: 0,
+            progress: 0,
+            token: None,
+            streams: [Incoming::new(), Incoming::new()],
+            end: None,
+        };
+        self.tasks.insert(id, followed);
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: TaskId) -> Result<(), Rejected> {
+        let task = self.tasks.get_mut(&id).ok_or(Rejected::Unknown)?;
+        if task.end.is_none() && !core::mem::replace(&mut task.cancel, true) {
+            self.queue.push_back(Asked::Cancel(id));
+        }
+        Ok(())
+    }
+
+    /// In a new session the coordinator knows nothing of what was asked: ask again, which is harmless (TASK-1)
+    fn follow_link(&mut self) {
+        let session = self.link.session_id();
+        if session.is_none() || self.session == session {
+            return;
+        }
+        self.session = session;
+        self.queue.clear();
+        self.taken.clear();
+        for (id, task) in &self.tasks {
+            match task.state {
+                FollowState::Submitted => self.queue.push_back(Asked::Submit(*id)),
+                FollowState::Followed => self.queue.push_back(Asked::Watch(*id)),
+                FollowState::Refused | FollowState::Ended => continue,
+            }
+            if task.cancel {
+                self.queue.push_back(Asked::Cancel(*id));
+            }
+        }
+    }
+
+    fn take_batch(&mut self, now: Instant, body: &[u8]) {
+        for item in BodyReader::new(body) {
+            let taken = item.map_err(|_| Violation).and_then(|item| self.take(now, &item));
+            if taken.is_err() {
+                return self.link.violated(now);
+            }
+            if !self.link.carries_frames() {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, item: &Item<'_>) -> Result<(), Violation> {
+        match item.class {
+            Class::Control => match self.link.control(now, item)? {
+                LinkEvent::Nothing | LinkEvent::Resumed => {}
+                // There is no inventory to compare: asking again is all.
+                LinkEvent::Anew => self.link.reconciled(),
+            },
+            Class::Numbered(number) => {
+                if self.link.arrive(now, number, item.payload.len())? && !item.payload.is_empty() {
+                    self.take_message(item)?;
+                }
+            }
+            Class::Loose => self.take_message(item)?,
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, item: &Item<'_>) -> Result<(), Violation> {
+        let Some(message) = item.decode::<ToClient<'_>>() else {
+            return if item.ignorable { Ok(()) } else { Err(Violation) };
+        };
+        match message {
+            ToClient::Accepted { task } => {
+                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state == FollowState::Submitted) {
+                    known.state = FollowState::Followed;
+                    known.payload = Box::default();
+                    self.events.push_back(Event::Accepted { task });
+                }
+            }
+            ToClient::Refused { task, reason } => {
+                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state != FollowState::Ended) {
+                    known.state = FollowState::Refused;
+                    known.payload = Box::default();
+                    self.events.push_back(Event::Refused { task, reason });
+                }
+            }
+            ToClient::Progress { task, attempt, progress } => {
+                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) {
+                    known.attempt = known.attempt.max(attempt);
+                    known.progress = progress;
+                    self.events.push_back(Event::Progress { task });
+                }
+            }
+            ToClient::Output { task, token, stream, offset, bytes } => {
+                self.take_output(task, token, stream, offset, bytes)?;
+            }
+            ToClient::Outcome { task, attempt, token, outcome, result, streams } => {
+                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) {
+                    known.attempt = attempt;
+                    if known.token != token {
+                        known.token = token;
+                        known.streams = [Incoming::new(), Incoming::new()];
+                    }
+                    known.payload = Box::default();
+                    if known.state == FollowState::Submitted {
+                        known.state = FollowState::Followed;
+                        self.events.push_back(Event::Accepted { task });
+                    }
+                    known.end = Some(End { outcome, result: result.into(), streams });
+                    self.offer_end(task);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_output(
+        &mut self,
+        task: TaskId,
+        token: Token,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        let cost = bytes.len() as u64;
+        let Some(known) = self.tasks.get_mut(&task) else {
+            self.link.bulk_dealt_with(cost);
+            return Ok(());
+        };
+        if known.token != Some(token) {
+            known.token = Some(token);
+            known.streams = [Incoming::new(), Incoming::new()];
+        }
+        let new = match known.streams[stream.index()].arrive(offset, bytes) {
+            Piece::New(new) => new,
+            Piece::Known => &[],
+            Piece::Gap => return Err(Violation),
+        };
+        let behind = offset + cost;
+        let offset = behind - new.len() as u64;
+        self.pieces.push_back(Arrived { task, token, stream, offset, bytes: new.into(), cost });
+        self.taken.insert((token, stream), behind);
+        Ok(())
+    }
+
+    /// The end is told once all output was handed out: on a new connection the outcome may come before it
+    fn offer_end(&mut self, id: TaskId) {
+        if self.pieces.iter().any(|piece| piece.task == id) {
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.state != FollowState::Ended) else { return };
+        let Some(end) = &task.end else { return };
+        let have = Stream::ALL.map(|stream| task.streams[stream.index()].received());
+        if have == end.streams.map(|stream| stream.len) {
+            task.state = FollowState::Ended;
+            self.events.push_back(Event::Ended { task: id });
+        }
+    }
+
+    fn fill(&mut self, now: Instant, frame: &mut [u8]) -> usize {
+        if !self.link.may_send() {
+            return 0;
+        }
+        let numbered = self
+            .link
+            .session()
+            .is_some_and(|session| !session.replayed() || (session.may_number() && !self.queue.is_empty()));
+        if !numbered && self.taken.is_empty() && !self.link.has_news(now) {
+            return 0;
+        }
+        let mut body = body_of(frame);
+        self.link.write(now, &mut body);
+        self.write(&mut body);
+        body.len()
+    }
+
+    fn write(&mut self, body: &mut BodyWriter<'_>) {
+        let Some(session) = self.link.session() else { return };
+        while let Some((number, asked)) = session.to_replay() {
+            if !write_one(number, asked, &self.tasks, body) {
+                return;
+            }
+            session.replayed_one();
+        }
+        while session.may_number() {
+            let Some(asked) = self.queue.front().copied() else { break };
+            if !write_one(session.next_number(), asked, &self.tasks, body) {
+                return;
+            }
+            session.number(asked);
+            self.queue.pop_front();
+        }
+        while let Some(((token, stream), offset)) = self.taken.first_key_value().map(|(k, v)| (*k, *v)) {
+            if !body.push(Class::Loose, &FromClient::Taken { token, stream, offset }) {
+                return;
+            }
+            self.taken.remove(&(token, stream));
+        }
+    }
+}
+
+/// Writes what a number stands for, or VOID when its cause is gone; `false` when the frame is full (SESS-3)
+fn write_one(number: u64, asked: Asked, tasks: &BTreeMap<TaskId, Followed>, body: &mut BodyWriter<'_>) -> bool {
+    let class = Class::Numbered(number);
+    match asked {
+        Asked::Submit(task) => match tasks.get(&task).filter(|known| known.state == FollowState::Submitted) {
+            Some(known) => body.push(class, &FromClient::Submit { task, spec: known.spec, payload: &known.payload }),
+            None => body.push_void(number),
+        },
+        Asked::Watch(task) => body.push(class, &FromClient::Watch { task }),
+        Asked::Cancel(task) => body.push(class, &FromClient::Cancel { task }),
+    }
+}

@@ -1,0 +1,222 @@
+//! What clients ask for, and what they are told (TASK-1, TASK-7, LOG-1)
+
+use crate::channel::Violation;
+use crate::error::Rejected;
+use crate::ids::{TaskId, Token};
+use crate::limits::BULK_PIECE_BYTES;
+use crate::wire::message::{FromClient, Item, Refused, Stream};
+
+use super::Desk;
+use super::peers::{PeerIx, Piece, Reading, Sent, Watch};
+use super::tasks::TaskState;
+
+impl Desk {
+    pub(super) fn take_from_client(&mut self, ix: PeerIx, item: &Item<'_>, numbered: bool) -> Result<(), Violation> {
+        let Some(message) = item.decode::<FromClient<'_>>() else {
+            return if item.ignorable { Ok(()) } else { Err(Violation) };
+        };
+        if numbered == matches!(message, FromClient::Taken { .. }) {
+            return Err(Violation);
+        }
+        match message {
+            FromClient::Submit { task, spec, payload } => match self.submit(task, spec, payload) {
+                Ok(()) => self.watch(ix, task),
+                Err(rejected) => self.say(ix, Sent::Refused(task, refused(rejected))),
+            },
+            FromClient::Watch { task } if self.tasks.all.contains_key(&task) => self.watch(ix, task),
+            FromClient::Watch { task } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
+            FromClient::Cancel { task } => {
+                if let Err(rejected) = self.request_cancel(task) {
+                    self.say(ix, Sent::Refused(task, refused(rejected)));
+                }
+            }
+            FromClient::Taken { token, stream, offset } => {
+                let peer = self.roster.get_mut(ix);
+                let watch = peer.watches.values_mut().find(|watch| watch.token == Some(token));
+                if watch.is_some_and(|watch| !watch.streams[stream.index()].acknowledge(offset)) {
+                    return Err(Violation);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, ix: PeerIx, id: TaskId) {
+        let Some(task) = self.tasks.all.get_mut(&id) else {
+            // Forgotten: accepted once, and nothing more to tell.
+            self.say(ix, Sent::Accepted(id));
+            return;
+        };
+        task.watchers.insert(ix);
+        let durable = task.state != TaskState::Accepting;
+        self.roster.get_mut(ix).watches.entry(id).or_insert_with(Watch::new);
+        if durable {
+            self.say(ix, Sent::Accepted(id));
+        }
+        self.grow_watches(id);
+    }
+
+    pub(super) fn unwatch(&mut self, ix: PeerIx, id: TaskId) {
+        self.roster.get_mut(ix).watches.remove(&id);
+        if let Some(task) = self.tasks.all.get_mut(&id) {
+            task.watchers.remove(&ix);
+        }
+    }
+
+    pub(super) fn tell_accepted(&mut self, id: TaskId) {
+        self.for_watchers(id, |desk, ix| desk.say(ix, Sent::Accepted(id)));
+    }
+
+    pub(super) fn tell_progress(&mut self, id: TaskId) {
+        self.for_watchers(id, |desk, ix| {
+            let watch = desk.roster.get_mut(ix).watches.get_mut(&id);
+            if watch.is_some_and(|watch| !core::mem::replace(&mut watch.progress_queued, true)) {
+                desk.say(ix, Sent::Progress(id));
+            }
+        });
+    }
+
+    pub(super) fn tell_ended(&mut self, id: TaskId) {
+        self.grow_watches(id);
+    }
+
+    /// More output of a task is durable, or its outcome is: whoever follows it gets that
+    pub(super) fn grow_watches(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let end = task.ended.as_ref().filter(|_| task.told);
+        let (token, kept) = match end {
+            Some(end) => (end.token, end.streams.map(|stream| stream.len)),
+            None => {
+                let current = self.tasks.current(id);
+                let attempt = current.and_then(|token| self.tasks.attempts.get(&token));
+                let kept = |stream: Stream| attempt.map_or(0, |a| a.streams[stream.index()].kept());
+                (current, Stream::ALL.map(kept))
+            }
+        };
+        self.for_watchers(id, |desk, ix| {
+            let peer = desk.roster.get_mut(ix);
+            let Some(watch) = peer.watches.get_mut(&id) else { return };
+            if watch.token != token {
+                // A new attempt: its output starts again at the beginning.
+                *watch = Watch { token, ..Watch::new() };
+            }
+            watch.streams.iter_mut().zip(kept).for_each(|(stream, kept)| stream.grow(kept));
+            if !peer.streaming.contains(&id) {
+                peer.streaming.push_back(id);
+            }
+            desk.readers.insert(ix);
+        });
+    }
+
+    /// On a new connection: output goes on behind what the client has taken
+    pub(super) fn rewind_watches(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        for (id, watch) in &mut peer.watches {
+            watch.streams.iter_mut().for_each(|stream| stream.rewind());
+            if !peer.streaming.contains(id) {
+                peer.streaming.push_back(*id);
+            }
+        }
+        self.readers.insert(ix);
+    }
+
+    /// The next piece of output that a client could be sent, to be read by the embedder
+    pub(super) fn next_read(&mut self) -> Option<Reading> {
+        while let Some(ix) = self.readers.first().copied() {
+            if let Some(reading) = self.next_read_for(ix) {
+                return Some(reading);
+            }
+            self.readers.remove(&ix);
+        }
+        None
+    }
+
+    fn next_read_for(&mut self, ix: PeerIx) -> Option<Reading> {
+        let peer = self.roster.get(ix);
+        if peer.reading.is_some() || peer.piece.is_some() || !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
+            return None;
+        }
+        let peer = self.roster.get_mut(ix);
+        while let Some(task) = peer.streaming.front().copied() {
+            if let Some(watch) = peer.watches.get(&task)
+                && let Some(token) = watch.token
+            {
+                for stream in Stream::ALL {
+                    if let Some((offset, unsent)) = watch.streams[stream.index()].unsent() {
+                        let max = unsent.min(BULK_PIECE_BYTES as u64) as u32;
+                        let reading = Reading { task, token, stream, offset, max };
+                        // To the back of the line, so that one long output does not hold up the others.
+                        peer.streaming.rotate_left(1);
+                        peer.reading = Some(reading);
+                        return Some(reading);
+                    }
+                }
+            }
+            peer.streaming.pop_front();
+            self.offer_outcome(ix, task);
+            return self.next_read_for(ix);
+        }
+        None
+    }
+
+    /// All output there is has been sent: the outcome may follow
+    fn offer_outcome(&mut self, ix: PeerIx, id: TaskId) {
+        if !self.tasks.all.get(&id).is_some_and(|task| task.told) {
+            return;
+        }
+        let watch = self.roster.get_mut(ix).watches.get_mut(&id);
+        if watch.is_some_and(|watch| !core::mem::replace(&mut watch.outcome_queued, true)) {
+            self.say(ix, Sent::Outcome(id));
+            self.let_effects_happen();
+        }
+    }
+
+    /// The embedder answers; an answer that nobody waits for any more is dropped
+    pub(super) fn output_read(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) {
+        let waiting = self
+            .roster
+            .iter()
+            .find(|(_, peer)| peer.reading.is_some_and(|r| (r.token, r.stream, r.offset) == (token, stream, offset)));
+        let Some(ix) = waiting.map(|(ix, _)| ix) else { return };
+        let peer = self.roster.get_mut(ix);
+        let Some(from) = peer.reading.take() else { return };
+        let len = bytes.len().min(from.max as usize);
+        if len > 0 {
+            peer.piece = Some(Piece { from, bytes: bytes[..len].into() });
+        }
+        self.readers.insert(ix);
+        self.touch(ix);
+    }
+
+    fn for_watchers(&mut self, id: TaskId, mut f: impl FnMut(&mut Desk, PeerIx)) {
+        let Some(task) = self.tasks.all.get(&id).filter(|task| !task.watchers.is_empty()) else { return };
+        for ix in task.watchers.clone() {
+            f(self, ix);
+        }
+    }
+
+    /// Effects that arose while outputs were being asked for
+    fn let_effects_happen(&mut self) {
+        while let Some(effect) = self.gate.next_effect() {
+            self.apply(effect);
+        }
+    }
+
+    fn may_send_bulk(&self, ix: PeerIx, bytes: u64) -> bool {
+        let conn = self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn));
+        match conn {
+            Some(super::entry::Conn::Live(live)) => live.channel.is_writable() && live.channel.may_send_bulk(bytes),
+            _ => false,
+        }
+    }
+}
+
+fn refused(rejected: Rejected) -> Refused {
+    match rejected {
+        Rejected::Conflict => Refused::Conflict,
+        Rejected::TooLarge => Refused::TooLarge,
+        Rejected::BadSpec => Refused::BadSpec,
+        Rejected::Unknown => Refused::Unknown,
+        Rejected::Full | Rejected::NotExpected | Rejected::RetryAfter(_) | Rejected::Stopped => Refused::Full,
+    }
+}

@@ -1,0 +1,230 @@
+//! Connections that have not proved who they are (AUTH-1 to AUTH-6)
+//!
+//! Nothing here changes anything but counters and this table. It is bounded, and so is the time of each entry.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
+use crate::limits::{
+    BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
+};
+use crate::time::{Instant, micros};
+use crate::wire::codec::Codec;
+use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
+use crate::wire::keys::{ConnectionKeys, Proofs, Transcript};
+
+use super::peers::{PeerIx, Roster};
+
+/// What the door says of itself in M2
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Face {
+    pub(crate) cluster: ClusterId,
+    pub(crate) epoch: u64,
+    pub(crate) compress: bool,
+}
+
+/// A connection in front of the door
+#[derive(Clone, Debug)]
+struct Waiting {
+    deadline: Instant,
+    entropy: [u8; 32],
+    /// Let in only if it resumes an open session; otherwise told to come back after this
+    only_open: Option<Duration>,
+    challenged: Option<Box<Challenged>>,
+}
+
+use alloc::boxed::Box;
+
+#[derive(Clone, Debug)]
+struct Challenged {
+    proofs: Proofs,
+    peer: PeerIx,
+    key: KeyId,
+    boot: BootId,
+    open: Option<SessionId>,
+    compress: bool,
+}
+
+/// A peer that has proved who it is
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    pub(crate) peer: PeerIx,
+    pub(crate) boot: BootId,
+    pub(crate) codec: Codec,
+    /// The key it used has been revoked: all it gets is a sealed refusal
+    pub(crate) revoked: bool,
+    /// The session it resumes, with a proof that is right
+    pub(crate) resume: Option<Resume>,
+    /// The session this handshake opens otherwise
+    pub(crate) session: SessionId,
+    pub(crate) resume_key: crate::wire::keys::Secret,
+}
+
+/// What the door wants done after a message
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Send this and wait
+    Answer(Vec<u8>),
+    /// Send this, if anything, and close
+    Refuse(Option<Vec<u8>>),
+    /// Let it in
+    Enter(Box<Verified>),
+}
+
+/// The table of connections in front of the door
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    waiting: BTreeMap<ConnId, Waiting>,
+    /// Those that did not name an open session; they get half the room
+    strangers: BTreeSet<ConnId>,
+    max: usize,
+}
+
+impl Door {
+    pub(crate) fn new(max: usize) -> Self {
+        Door { waiting: BTreeMap::new(), strangers: BTreeSet::new(), max }
+    }
+
+    /// Takes a connection in; returns one that has to go instead (AUTH-5)
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        entropy: [u8; 32],
+        only_open: Option<Duration>,
+    ) -> Option<ConnId> {
+        let deadline = now + HANDSHAKE_TIME;
+        self.waiting.insert(conn, Waiting { deadline, entropy, only_open, challenged: None });
+        self.strangers.insert(conn);
+        let crowded = if self.strangers.len() > self.max / 2 {
+            self.strangers.first().copied()
+        } else if self.waiting.len() > self.max {
+            self.waiting.first_key_value().map(|(conn, _)| *conn)
+        } else {
+            None
+        };
+        crowded.filter(|conn| self.leave(*conn))
+    }
+
+    /// Whether this connection is in front of the door
+    pub(crate) fn has(&self, conn: ConnId) -> bool {
+        self.waiting.contains_key(&conn)
+    }
+
+    /// Forgets a connection; `false` if it is not here
+    pub(crate) fn leave(&mut self, conn: ConnId) -> bool {
+        self.strangers.remove(&conn);
+        self.waiting.remove(&conn).is_some()
+    }
+
+    /// When a connection must be through
+    pub(crate) fn deadline(&self, conn: ConnId) -> Option<Instant> {
+        self.waiting.get(&conn).map(|waiting| waiting.deadline)
+    }
+
+    /// Takes M1 or M3 in
+    pub(crate) fn receive(&mut self, now: Instant, conn: ConnId, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
+        let Some(waiting) = self.waiting.get_mut(&conn) else { return Verdict::Refuse(None) };
+        let verdict = match waiting.challenged.take() {
+            None => waiting.hello(now, bytes, face, roster),
+            Some(challenged) => challenged.proof(bytes, roster),
+        };
+        match &verdict {
+            Verdict::Answer(_) => {
+                if waiting.challenged.as_ref().is_some_and(|c| c.open.is_some()) {
+                    self.strangers.remove(&conn);
+                }
+            }
+            Verdict::Refuse(_) | Verdict::Enter(_) => {
+                self.leave(conn);
+            }
+        }
+        verdict
+    }
+
+    /// Panics if the table is larger than it may be (S17)
+    pub(crate) fn check(&self) {
+        assert!(self.waiting.len() <= self.max && self.strangers.len() <= self.max / 2);
+        assert!(self.strangers.iter().all(|conn| self.waiting.contains_key(conn)));
+    }
+}
+
+impl Waiting {
+    fn hello(&mut self, now: Instant, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
+        let reject = |code| refuse(Refusal::Reject(code));
+        let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
+        if !hello.versions.contains(&WIRE_VERSION) {
+            return reject(RejectCode::Version);
+        }
+        let Some((key, ix)) = roster.key(hello.key, &hello.name, hello.role) else {
+            return reject(RejectCode::UnknownKey);
+        };
+        let session = hello.session.and_then(|id| roster.get(ix).session_named(id));
+        let session = session.filter(|session| session.boot == hello.boot);
+        if let (None, Some(slot)) = (session, self.only_open) {
+            // Said before anything is computed (AUTH-5).
+            return refuse(Refusal::RetryAfter(micros(slot)));
+        }
+        let capabilities = hello.capabilities & if face.compress { CAPABILITY_LZ4 } else { 0 };
+        let challenge = Challenge {
+            version: WIRE_VERSION,
+            capabilities,
+            binding: &[],
+            cluster: face.cluster,
+            epoch: face.epoch,
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            messages: session.map_or(0, |s| s.numbers.received()) + SESSION_UNACKED_MAX as u64,
+            bulk: BULK_WINDOW_BYTES,
+            open: session.map(|s| s.tellable),
+            nonce: self.entropy,
+        };
+        let mut answer = alloc::vec![0; 512];
+        let len = challenge.encode(&mut answer);
+        let nonces = [&hello.nonce[..], &challenge.nonce[..]];
+        let proofs = Transcript::start(bytes).challenge(&key.secret, nonces, &answer[..len], &[]);
+        let len = append_mac(&mut answer, len, &proofs.mac_c());
+        answer.truncate(len);
+        self.deadline = self.deadline.min(now + PROOF_TIME);
+        self.challenged = Some(Box::new(Challenged {
+            proofs,
+            peer: ix,
+            key: hello.key,
+            boot: hello.boot,
+            open: session.map(|s| s.numbers.id),
+            compress: capabilities & CAPABILITY_LZ4 != 0,
+        }));
+        Verdict::Answer(answer)
+    }
+}
+
+impl Challenged {
+    fn proof(&self, bytes: &[u8], roster: &Roster) -> Verdict {
+        let Some((proof, signed, mac)) = Proof::decode(bytes) else { return Verdict::Refuse(None) };
+        if !self.proofs.mac_w_is(signed, &mac) {
+            return Verdict::Refuse(None);
+        }
+        let ConnectionKeys { session, resume, .. } = &self.proofs.keys(signed, &mac);
+        let named = |r: &Resume| {
+            let open = roster.get(self.peer).session_named(r.session)?;
+            (self.open == Some(r.session) && self.proofs.rmac_is(&open.numbers.resume_key, &r.rmac)).then_some(*r)
+        };
+        Verdict::Enter(Box::new(Verified {
+            peer: self.peer,
+            boot: self.boot,
+            codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
+            revoked: roster.is_revoked(self.key),
+            resume: proof.resume.as_ref().and_then(named),
+            session: *session,
+            resume_key: resume.clone(),
+        }))
+    }
+}
+
+fn refuse(refusal: Refusal) -> Verdict {
+    let mut answer = alloc::vec![0; 32];
+    let len = refusal.encode(&mut answer);
+    answer.truncate(len);
+    Verdict::Refuse(Some(answer))
+}

@@ -1,0 +1,310 @@
+//! How attempts and tasks end: results, retries, losses, crashes and cancels (TASK-3, TASK-6, TASK-7)
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use crate::error::Rejected;
+use crate::ids::{TaskId, Token};
+use crate::journal::Record;
+use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
+
+use super::gate::Effect;
+use super::peers::{PeerIx, Sent};
+use super::tasks::{Attempt, EarlyResult, Ended, TaskState, TaskStep};
+use super::{Desk, Event, Timer};
+
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+impl Desk {
+    // Results.
+
+    /// A worker delivers a result: it is applied, or known, or stale, and the worker is told which (TASK-3)
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn take_result(
+        &mut self,
+        ix: PeerIx,
+        number: u64,
+        task: TaskId,
+        token: Token,
+        outcome: Outcome,
+        result: &[u8],
+        streams: [StreamEnd; 2],
+    ) {
+        let attempt = self.tasks.attempts.get_mut(&token).filter(|a| a.peer == ix && a.task == task);
+        let Some(attempt) = attempt else { return self.refuse_result(ix, task, token) };
+        attempt.running = true;
+        let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
+        if arrived == streams {
+            self.conclude(token, outcome, result, streams);
+        } else if arrived.iter().zip(&streams).all(|(have, want)| have.len <= want.len) && number > 0 {
+            // Sent again on a new connection, in front of the output that the cut swallowed.
+            attempt.early = Some(Box::new(EarlyResult { number, outcome, result: result.into(), streams }));
+            if let Some(session) = &mut self.roster.get_mut(ix).session {
+                session.early.insert(number);
+            }
+        } else {
+            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its length disagree", arrived);
+        }
+    }
+
+    /// Output has come in: a result may have waited for it
+    pub(super) fn try_early_result(&mut self, token: Token) {
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
+        let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end().len);
+        let complete = attempt.early.as_ref().is_some_and(|early| early.streams.map(|s| s.len) == arrived);
+        if !complete {
+            return;
+        }
+        let Some(early) = attempt.early.take() else { return };
+        let (ix, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
+        let EarlyResult { number, outcome, result, streams: claimed } = *early;
+        if streams == claimed {
+            self.conclude(token, outcome, &result, streams);
+        } else {
+            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its digest disagree", streams);
+        }
+        self.no_longer_early(ix, number);
+    }
+
+    /// Acknowledgements may go past a result that waited
+    fn no_longer_early(&mut self, ix: PeerIx, number: u64) {
+        let Some(session) = &mut self.roster.get_mut(ix).session else { return };
+        if session.early.remove(&number) {
+            let (id, received) = (session.numbers.id, session.numbers.received());
+            self.gate.then(Effect::Ack(ix, id, received));
+        }
+    }
+
+    fn refuse_result(&mut self, ix: PeerIx, task: TaskId, token: Token) {
+        let end = self.tasks.all.get(&task).and_then(|task| task.ended.as_ref());
+        let outcome = end.map(|end| end.outcome).or(self.tasks.forgotten.get(&task).map(|old| old.outcome));
+        let settlement = if end.is_some_and(|end| end.token == Some(token)) {
+            self.stats.duplicate_results += 1;
+            Settlement::Duplicate
+        } else {
+            self.stats.stale_results += 1;
+            Settlement::Stale
+        };
+        self.story.note(self.now, task, Some(token), "late result refused");
+        self.say_settled(ix, token, settlement, outcome);
+    }
+
+    /// An attempt is over, with all its output here
+    fn conclude(&mut self, token: Token, outcome: Outcome, result: &[u8], streams: [StreamEnd; 2]) {
+        let Some(Attempt { task: id, peer, attempt, detached, .. }) = self.drop_attempt(token) else { return };
+        let Some(task) = self.tasks.all.get_mut(&id) else { return };
+        task.suspect = false;
+        task.crashes = 0;
+        self.stats.applied += 1;
+        let again = match outcome {
+            Outcome::Succeeded => false,
+            // It was stopped, but nobody wants the task stopped: the attempt is lost, the task is not.
+            Outcome::Cancelled => !task.cancel_requested,
+            Outcome::Failed(failure) => {
+                let may = may_retry(failure) && task.retries < task.spec.retries;
+                // A replacement is on its way: the failure of what it replaces decides nothing.
+                (may && !task.cancel_requested) || detached
+            }
+        };
+        if !again {
+            self.end_task(id, Some((token, attempt)), outcome, result, streams);
+            self.say_settled(peer, token, Settlement::Applied, Some(outcome));
+            return;
+        }
+        let counts = matches!(outcome, Outcome::Failed(_)) && !detached;
+        let record = Record::Result { task: id, token: Some(token), attempt, outcome, last: false, result, streams };
+        self.gate.write(&record);
+        self.say_settled(peer, token, Settlement::Applied, None);
+        if detached {
+            return;
+        }
+        if counts {
+            self.retry(id);
+        } else {
+            self.tasks.step(id, TaskStep::Requeue);
+        }
+        self.gate.then(Effect::Event(Event::Again { task: id }));
+    }
+
+    fn retry(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.all.get_mut(&id) else { return };
+        let pause = self.config.retry_pause.saturating_mul(1 << task.retries.min(16)).min(RETRY_PAUSE_MAX);
+        task.retries += 1;
+        self.tasks.step(id, TaskStep::Retry);
+        let pause = self.rng.between(pause / 2, pause);
+        self.timers.set(Timer::Retry(id), Some(self.now + pause));
+        self.story.note(self.now, id, None, "failed, will be tried again");
+    }
+
+    /// The coordinator itself ends an attempt as failed, for good
+    pub(super) fn fail_attempt(&mut self, token: Token, failure: Failure) {
+        let Some(attempt) = self.tasks.attempts.get(&token) else { return };
+        let (peer, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
+        self.conclude(token, Outcome::Failed(failure), &[], streams);
+        self.say(peer, Sent::Cancel(token, CancelReason::Replaced));
+    }
+
+    /// The task has its outcome: the first durable one wins and retires every token (TASK-3)
+    pub(super) fn end_task(
+        &mut self,
+        id: TaskId,
+        by: Option<(Token, u32)>,
+        outcome: Outcome,
+        result: &[u8],
+        streams: [StreamEnd; 2],
+    ) {
+        if self.tasks.step(id, TaskStep::End).is_none() {
+            return;
+        }
+        self.timers.set(Timer::Retry(id), None);
+        let Some(task) = self.tasks.all.get_mut(&id) else { return };
+        let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
+        task.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
+        task.payload = Box::default();
+        for other in task.live.clone() {
+            if let Some(attempt) = self.drop_attempt(other) {
+                self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
+            }
+        }
+        self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+        self.gate.then(Effect::End(id));
+        self.story.note(self.now, id, token, "ended");
+    }
+
+    // Attempts that end without a result.
+
+    /// The worker does not have it, or is gone for good
+    pub(super) fn lost_attempt(&mut self, token: Token) {
+        let Some(attempt) = self.drop_attempt(token) else { return };
+        self.stats.lost_attempts += 1;
+        if !attempt.detached {
+            self.again_after_loss(attempt.task);
+        }
+    }
+
+    /// A worker's memory is gone: what ran there crashed with it, what did not start is merely lost (TASK-6)
+    pub(super) fn crashed(&mut self, absent: &[Token]) {
+        let ran = absent.iter().filter(|token| self.tasks.attempts.get(token).is_some_and(|a| a.running));
+        let alone = ran.count() == 1;
+        for token in absent {
+            let Some(attempt) = self.drop_attempt(*token) else { continue };
+            if !attempt.running {
+                if !attempt.detached {
+                    self.tasks.step(attempt.task, TaskStep::Requeue);
+                }
+                continue;
+            }
+            self.stats.crashed_attempts += 1;
+            let Some(task) = self.tasks.all.get_mut(&attempt.task) else { continue };
+            if alone {
+                task.crashes += 1;
+            }
+            task.suspect |= !alone;
+            let poisonous = task.crashes >= self.config.crashes_max;
+            self.story.note(self.now, attempt.task, Some(*token), "crashed");
+            if poisonous && !attempt.detached {
+                let by = Some((*token, attempt.attempt));
+                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), &[], Default::default());
+            } else if !attempt.detached {
+                self.again_after_loss(attempt.task);
+            }
+        }
+    }
+
+    /// The worker has been away for too long: its tasks go to others, and it may still deliver (TASK-3, TASK-5)
+    pub(super) fn peer_lost(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        if peer.role != crate::ids::Role::Worker {
+            return;
+        }
+        peer.lost = true;
+        self.events.push_back(Event::Lost { peer: peer.name.clone() });
+        for token in peer.held.clone() {
+            let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| !attempt.detached) else {
+                continue;
+            };
+            attempt.detached = true;
+            let task = attempt.task;
+            self.stats.lost_attempts += 1;
+            self.schedule.not_recalled(token);
+            self.again_after_loss(task);
+        }
+    }
+
+    fn again_after_loss(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.all.get_mut(&id) else { return };
+        task.losses += 1;
+        let (cancelled, hopeless) = (task.cancel_requested, task.losses >= self.config.losses_max);
+        if cancelled {
+            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+        } else if hopeless {
+            self.end_task(id, None, Outcome::Failed(Failure::WorkerLost), &[], Default::default());
+        } else {
+            self.tasks.step(id, TaskStep::Requeue);
+            self.story.note(self.now, id, None, "lost with its worker");
+            self.gate.then(Effect::Event(Event::Again { task: id }));
+        }
+    }
+
+    // Cancels.
+
+    /// A journaled request: never given out again, ended by whatever is durable first (TASK-7)
+    pub(super) fn request_cancel(&mut self, id: TaskId) -> Result<(), Rejected> {
+        let task = self.tasks.all.get_mut(&id).ok_or(Rejected::Unknown)?;
+        if task.state == TaskState::Ended || core::mem::replace(&mut task.cancel_requested, true) {
+            return Ok(());
+        }
+        let assigned = task.state == TaskState::Assigned;
+        let live = task.live.clone();
+        self.gate.write(&Record::Cancel { task: id });
+        self.story.note(self.now, id, None, "cancel requested");
+        if !assigned {
+            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            return Ok(());
+        }
+        for token in live {
+            if let Some(attempt) = self.tasks.attempts.get(&token) {
+                self.say(attempt.peer, Sent::Cancel(token, CancelReason::Requested));
+            }
+        }
+        Ok(())
+    }
+
+    // Inside.
+
+    /// Retires a token, and takes it off its worker's list
+    pub(super) fn drop_attempt(&mut self, token: Token) -> Option<Attempt> {
+        let mut attempt = self.tasks.retire(token)?;
+        let ix = attempt.peer;
+        let peer = self.roster.get_mut(ix);
+        peer.held.remove(&token);
+        for stream in Stream::ALL {
+            peer.to_tell.remove(&(token, stream));
+        }
+        self.schedule.not_recalled(token);
+        self.schedule.place(ix, &self.roster);
+        if let Some(early) = attempt.early.take() {
+            self.no_longer_early(ix, early.number);
+        }
+        Some(attempt)
+    }
+
+    /// Says something to a peer once everything written so far is durable (JOURN-3)
+    pub(super) fn say(&mut self, ix: PeerIx, sent: Sent) {
+        if let Some(session) = &self.roster.get(ix).session {
+            self.gate.then(Effect::Say(ix, session.numbers.id, sent));
+        }
+    }
+
+    fn say_settled(&mut self, ix: PeerIx, token: Token, settlement: Settlement, outcome: Option<Outcome>) {
+        self.say(ix, Sent::Settled(token, settlement, outcome));
+    }
+}
+
+/// Whether another attempt could end differently; a limit exceeded once is exceeded again
+fn may_retry(failure: Failure) -> bool {
+    match failure {
+        Failure::Exit(_) | Failure::Signal(_) | Failure::TimedOut | Failure::CannotStart | Failure::Error => true,
+        Failure::OutputTooLarge | Failure::ResultTooLarge | Failure::Poisonous | Failure::WorkerLost => false,
+    }
+}

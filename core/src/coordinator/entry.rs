@@ -1,0 +1,492 @@
+//! From an accepted connection to a session, and to its end (AUTH-4, AUTH-8, SESS-4 to SESS-6)
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::channel::{Channel, body_of};
+use crate::error::Rejected;
+use crate::ids::ConnId;
+use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
+use crate::link::Reason;
+use crate::session::Numbers;
+use crate::time::{Instant, micros};
+use crate::wire::codec::{OpenError, Scratch};
+use crate::wire::handshake::Resume;
+use crate::wire::message::{Class, Control, Denied, Welcome};
+
+use super::admission::Address;
+use super::door::{Verdict, Verified};
+use super::peers::{PeerIx, PeerSession};
+use super::tasks::TaskStep;
+use super::{Contention, Desk, Event, PeerState, Timer, admitted};
+
+const CONTENDER_FRAMES_MAX: usize = 8;
+
+/// A connection whose peer has proved who it is
+#[derive(Clone, Debug)]
+pub(crate) enum Conn {
+    /// The one that counts
+    Live(Box<Live>),
+    /// Waits for an older connection to answer, or to fail to (AUTH-4)
+    Contending(Box<Contending>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) peer: PeerIx,
+    pub(crate) channel: Channel,
+    pub(crate) generation: u64,
+    /// M4, until it is sent
+    pub(crate) welcome: Option<Welcome>,
+    /// What comes belongs to a session that is no more, until the peer begins anew (AUTH-3)
+    pub(crate) awaiting_begin: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Contending {
+    peer: PeerIx,
+    since: Instant,
+    verified: Box<Verified>,
+    /// What the newcomer sent behind its proof; sealed, so that order and tags keep
+    frames: Vec<Vec<u8>>,
+}
+
+/// A refusal to seal, send, and close behind (AUTH-2)
+#[derive(Clone, Debug)]
+pub(crate) struct Goodbye {
+    conn: ConnId,
+    channel: Channel,
+    denied: Denied,
+}
+
+impl Desk {
+    pub(super) fn accepted(&mut self, conn: ConnId, address: Address, entropy: [u8; 32]) -> Result<(), Rejected> {
+        if self.door.has(conn) || self.conns.contains_key(&conn) {
+            return Err(Rejected::Conflict);
+        }
+        let charged = self.admission.charge(self.now, address, &mut self.rng);
+        let only_open =
+            admitted(charged, &self.admission, &mut self.rng).inspect_err(|_| self.stats.turned_away += 1)?;
+        self.stats.accepted += 1;
+        if let Some(crowded) = self.door.accept(self.now, conn, entropy, only_open) {
+            self.timers.set(Timer::Conn(crowded), None);
+            self.closes.push_back((crowded, Reason::Crowded));
+        }
+        self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
+        Ok(())
+    }
+
+    pub(super) fn received(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
+        if self.door.has(conn) {
+            return self.knocked(conn, bytes, scratch);
+        }
+        match self.conns.get_mut(&conn) {
+            Some(Conn::Live(live)) => {
+                let peer = live.peer;
+                match live.channel.open(self.now, bytes, scratch) {
+                    Ok(body) => {
+                        self.stats.frames_in += 1;
+                        self.take_batch(conn, body);
+                        self.heard(peer);
+                    }
+                    Err(OpenError::BadTag) => {
+                        self.stats.bad_tags += 1;
+                        self.hang_up(conn, Reason::BadTag);
+                    }
+                    Err(OpenError::Malformed) => self.violated(conn),
+                }
+            }
+            Some(Conn::Contending(contending)) => {
+                if contending.frames.len() < CONTENDER_FRAMES_MAX && bytes.len() <= FRAME_BYTES_MAX {
+                    contending.frames.push(bytes.into());
+                } else {
+                    self.hang_up(conn, Reason::Crowded);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A handshake message came in
+    fn knocked(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
+        let face = self.face();
+        match self.door.receive(self.now, conn, bytes, face, &self.roster) {
+            Verdict::Answer(answer) => {
+                self.answers.push_back((conn, answer));
+                self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
+            }
+            Verdict::Refuse(answer) => {
+                self.stats.failed_handshakes += 1;
+                self.timers.set(Timer::Conn(conn), None);
+                let reason = if answer.is_some() { Reason::Rejected } else { Reason::NotAuthenticated };
+                self.answers.extend(answer.map(|answer| (conn, answer)));
+                self.closes.push_back((conn, reason));
+            }
+            Verdict::Enter(verified) => {
+                self.timers.set(Timer::Conn(conn), None);
+                self.enter(conn, verified, scratch);
+            }
+        }
+    }
+
+    fn enter(&mut self, conn: ConnId, verified: Box<Verified>, scratch: &mut Scratch) {
+        let ix = verified.peer;
+        if verified.revoked {
+            let channel = Channel::new(verified.codec, 0, true);
+            self.goodbyes.push_back(Goodbye { conn, channel, denied: Denied::Revoked });
+            return;
+        }
+        if let Some(resume) = verified.resume.filter(|resume| self.may_resume(ix, resume)) {
+            return self.resume(conn, *verified, resume);
+        }
+        let peer = self.roster.get(ix);
+        let confirmed = peer.session.as_ref().is_some_and(|session| session.confirmed.is_some());
+        if peer.conn.is_some() && confirmed {
+            self.contend(conn, verified);
+        } else {
+            self.open(conn, *verified, Vec::new(), scratch);
+        }
+    }
+
+    /// Whether a proven resume belongs to the same history (SESS-5)
+    fn may_resume(&self, ix: PeerIx, resume: &Resume) -> bool {
+        let Some(session) = self.roster.get(ix).session_named(resume.session) else { return false };
+        let Resume { received, sent, acknowledged, .. } = *resume;
+        let known = session.confirmed.unwrap_or(0)..=session.numbers.generation;
+        known.contains(&resume.generation) && session.numbers.agrees(Numbers { received, sent, acknowledged })
+    }
+
+    /// Goes on in a session; an older connection of it is closed at once (AUTH-4)
+    fn resume(&mut self, conn: ConnId, verified: Verified, resume: Resume) {
+        let ix = verified.peer;
+        self.replace_connection(ix);
+        let peer = self.roster.get_mut(ix);
+        if peer.session.as_ref().is_none_or(|session| session.numbers.id != resume.session) {
+            // The unconfirmed session never came about; the one it would have replaced goes on (AUTH-8).
+            peer.session = peer.previous.take();
+            peer.watches.clear();
+        }
+        let Some(session) = &mut peer.session else { return };
+        let plausible = session.numbers.acknowledge(resume.received).and(session.numbers.rewind(resume.received));
+        debug_assert!(plausible.is_ok(), "the numbers agreed");
+        session.numbers.ack_told(self.now, session.tellable);
+        let received = Some(session.tellable);
+        self.stats.resumed += 1;
+        self.go_live(conn, verified, received);
+        self.tell_kept_again(ix);
+        self.rewind_watches(ix);
+        self.unlose(ix);
+    }
+
+    /// Opens a new session; what it would replace stays valid until it is confirmed (AUTH-8)
+    fn open(&mut self, conn: ConnId, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
+        let ix = verified.peer;
+        self.replace_connection(ix);
+        let peer = self.roster.get_mut(ix);
+        let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
+        if let Some(old) = old.filter(|old| old.confirmed.is_some()) {
+            peer.previous = Some(old);
+        }
+        peer.watches.clear();
+        peer.streaming.clear();
+        peer.reading = None;
+        peer.piece = None;
+        self.stats.opened += 1;
+        self.go_live(conn, verified, None);
+        for frame in frames {
+            self.received(conn, &frame, scratch);
+        }
+    }
+
+    fn go_live(&mut self, conn: ConnId, verified: Verified, resumed: Option<u64>) {
+        let ix = verified.peer;
+        let (heartbeat, spread, lifetime) = (self.heartbeat(), self.spread(), self.config.session_lifetime);
+        let mut channel = Channel::new(verified.codec, BULK_WINDOW_BYTES, true);
+        channel.watch(self.now, heartbeat, false, &mut self.rng);
+        let peer = self.roster.get_mut(ix);
+        let Some(session) = &mut peer.session else { return };
+        session.numbers.generation += 1;
+        let generation = session.numbers.generation;
+        let credit = channel.credit(&session.numbers, 0);
+        channel.credit_told(credit);
+        let welcome = Welcome {
+            generation,
+            resumed,
+            heartbeat_us: micros(heartbeat),
+            spread_us: micros(spread),
+            lifetime_us: micros(lifetime),
+            credit,
+        };
+        peer.conn = Some(conn);
+        peer.disconnected_at = None;
+        let event = Event::Connected { peer: peer.name.clone(), resumed: resumed.is_some() };
+        self.events.push_back(event);
+        self.timers.set(Timer::Lost(ix), None);
+        self.timers.set(Timer::Session(ix), None);
+        let awaiting_begin = resumed.is_none();
+        let live = Live { peer: ix, channel, generation, welcome: Some(welcome), awaiting_begin };
+        self.conns.insert(conn, Conn::Live(Box::new(live)));
+        self.schedule.place(ix, &self.roster);
+        self.touch(ix);
+    }
+
+    // Contention.
+
+    /// Holds a newcomer until the old connection has answered, or failed to (AUTH-4)
+    fn contend(&mut self, conn: ConnId, verified: Box<Verified>) {
+        let ix = verified.peer;
+        if let Some(earlier) = self.roster.get_mut(ix).contender.replace(conn) {
+            self.timers.set(Timer::Contender(earlier), None);
+            self.deny(earlier, Denied::Busy { retry_after_us: micros(PROBE_TIME) });
+        }
+        if let Some(Conn::Live(old)) = self.roster.get(ix).conn.and_then(|old| self.conns.get_mut(&old)) {
+            old.channel.probe();
+        }
+        let contending = Contending { peer: ix, since: self.now, verified, frames: Vec::new() };
+        self.conns.insert(conn, Conn::Contending(Box::new(contending)));
+        self.timers.set(Timer::Contender(conn), Some(self.now + PROBE_TIME));
+        self.touch(ix);
+    }
+
+    /// A peer was heard: if that was the answer to a probe, it decides who stays
+    fn heard(&mut self, ix: PeerIx) {
+        let Some(newcomer) = self.roster.get(ix).contender else { return };
+        let Some(Conn::Contending(contending)) = self.conns.get(&newcomer) else { return };
+        let Some(old) = self.roster.get(ix).conn else { return };
+        // Only an echo of the probe says that the old connection works both ways; frames may have been under way.
+        let answered =
+            matches!(self.conns.get(&old), Some(Conn::Live(live)) if live.channel.echoed >= Some(contending.since));
+        if !answered {
+            return;
+        }
+        match self.config.contention {
+            Contention::Reject => {
+                self.roster.get_mut(ix).contender = None;
+                self.timers.set(Timer::Contender(newcomer), None);
+                self.deny(newcomer, Denied::Busy { retry_after_us: micros(Duration::from_secs(30)) });
+            }
+            Contention::Newest => {
+                // Leaving makes room: the newcomer enters when the connection ends.
+                self.deny(old, Denied::TakenOver);
+            }
+        }
+    }
+
+    /// The old connection has not answered: it is dead
+    pub(super) fn contention_over(&mut self, newcomer: ConnId) {
+        let Some(Conn::Contending(contending)) = self.conns.get(&newcomer) else { return };
+        match self.roster.get(contending.peer).conn {
+            Some(old) => self.hang_up(old, Reason::Silence),
+            None => self.let_contender_in(contending.peer),
+        }
+    }
+
+    fn let_contender_in(&mut self, ix: PeerIx) {
+        let Some(newcomer) = self.roster.get_mut(ix).contender.take() else { return };
+        self.timers.set(Timer::Contender(newcomer), None);
+        let Some(Conn::Contending(contending)) = self.conns.remove(&newcomer) else { return };
+        // The newcomer's frames are few and small; working memory of their own keeps this off the hot path.
+        self.open(newcomer, *contending.verified, contending.frames, &mut Scratch::new());
+    }
+
+    // The end of a connection.
+
+    /// The transport is gone; a connection that was replaced is not known any more (SESS-4)
+    pub(super) fn closed(&mut self, conn: ConnId) {
+        if self.door.leave(conn) {
+            self.timers.set(Timer::Conn(conn), None);
+            return;
+        }
+        self.end(conn, None);
+    }
+
+    /// Closes a connection from this side
+    pub(super) fn hang_up(&mut self, conn: ConnId, reason: Reason) {
+        self.closes.push_back((conn, reason));
+        self.end(conn, Some(reason));
+    }
+
+    /// Refuses a peer under seal, then closes (AUTH-2)
+    pub(super) fn deny(&mut self, conn: ConnId, denied: Denied) {
+        let channel = match self.conns.get(&conn) {
+            Some(Conn::Live(live)) => live.channel.clone(),
+            Some(Conn::Contending(contending)) => Channel::new(contending.verified.codec.clone(), 0, true),
+            None => return,
+        };
+        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+        self.end(conn, Some(Reason::Denied(denied)));
+    }
+
+    /// The peer broke the rules under its own seal: its session ends, its tasks do not (FRAME-2)
+    pub(super) fn violated(&mut self, conn: ConnId) {
+        self.stats.violations += 1;
+        let Some(Conn::Live(live)) = self.conns.get(&conn) else { return };
+        let ix = live.peer;
+        self.deny(conn, Denied::Protocol);
+        self.session_over(ix);
+    }
+
+    fn end(&mut self, conn: ConnId, reason: Option<Reason>) {
+        self.timers.set(Timer::Conn(conn), None);
+        self.timers.set(Timer::Contender(conn), None);
+        self.dirty.remove(&conn);
+        let ix = match self.conns.remove(&conn) {
+            Some(Conn::Live(live)) => live.peer,
+            Some(Conn::Contending(contending)) => {
+                let peer = self.roster.get_mut(contending.peer);
+                peer.contender = peer.contender.filter(|newcomer| *newcomer != conn);
+                return;
+            }
+            None => return,
+        };
+        let peer = self.roster.get_mut(ix);
+        peer.conn = None;
+        peer.disconnected_at = Some(self.now);
+        peer.reading = None;
+        peer.piece = None;
+        let event = Event::Disconnected { peer: peer.name.clone(), reason };
+        self.events.push_back(event);
+        self.timers.set(Timer::Lost(ix), Some(self.now + self.config.lost_after));
+        self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));
+        self.schedule.place(ix, &self.roster);
+        self.let_contender_in(ix);
+    }
+
+    /// Closes the connection that a newer one of the same peer replaces (AUTH-4)
+    fn replace_connection(&mut self, ix: PeerIx) {
+        if let Some(newcomer) = self.roster.get_mut(ix).contender.take() {
+            self.timers.set(Timer::Contender(newcomer), None);
+            self.deny(newcomer, Denied::Busy { retry_after_us: micros(PROBE_TIME) });
+        }
+        if let Some(old) = self.roster.get(ix).conn {
+            self.stats.takeovers += 1;
+            self.hang_up(old, Reason::Superseded);
+        }
+    }
+
+    /// The session is given up; a worker that comes back reconciles (SESS-9)
+    pub(super) fn session_over(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        peer.session = None;
+        peer.previous = None;
+        for task in core::mem::take(&mut peer.watches).into_keys() {
+            if let Some(task) = self.tasks.all.get_mut(&task) {
+                task.watchers.remove(&ix);
+            }
+        }
+        self.schedule.place(ix, &self.roster);
+    }
+
+    /// Its tasks are its own again, as far as nobody else has them
+    fn unlose(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        if !core::mem::take(&mut peer.lost) {
+            return;
+        }
+        for token in peer.held.clone() {
+            self.take_back(token);
+        }
+    }
+
+    /// An attempt that nobody waited for any more is there after all
+    pub(super) fn take_back(&mut self, token: crate::ids::Token) {
+        let Some(attempt) = self.tasks.attempts.get(&token).filter(|attempt| attempt.detached) else { return };
+        let task = attempt.task;
+        if self.tasks.current(task).is_none() && self.tasks.step(task, TaskStep::Adopt).is_some() {
+            self.timers.set(Timer::Retry(task), None);
+            if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
+                attempt.detached = false;
+            }
+            self.story.note(self.now, task, Some(token), "taken back");
+        }
+    }
+
+    // Small things.
+
+    /// A deadline of a connection has come
+    pub(super) fn conn_due(&mut self, conn: ConnId) {
+        if self.door.leave(conn) {
+            self.stats.failed_handshakes += 1;
+            self.closes.push_back((conn, Reason::Timeout));
+            return;
+        }
+        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return };
+        let ix = live.peer;
+        let session = self.roster.get(ix).session.as_ref();
+        let tellable = session.map_or(0, |session| session.tellable);
+        if live.channel.expire(self.now, session.map(|s| &s.numbers), tellable, &mut self.rng) {
+            self.stats.silences += 1;
+            self.hang_up(conn, Reason::Silence);
+        } else {
+            self.touch(ix);
+        }
+    }
+
+    /// Something about a peer has changed: it may have something to be told, and another deadline
+    pub(super) fn touch(&mut self, ix: PeerIx) {
+        let peer = self.roster.get(ix);
+        let Some(conn) = peer.conn else { return };
+        let Some(Conn::Live(live)) = self.conns.get(&conn) else { return };
+        let session = peer.session.as_ref();
+        let tellable = session.map_or(0, |session| session.tellable);
+        self.timers.advance(Timer::Conn(conn), live.channel.deadline(session.map(|s| &s.numbers), tellable));
+        self.dirty.insert(conn);
+    }
+
+    pub(super) fn arriving(&mut self, conn: ConnId) {
+        if let Some(Conn::Live(live)) = self.conns.get_mut(&conn) {
+            live.channel.arriving(self.now);
+        }
+    }
+
+    pub(super) fn writable(&mut self, conn: ConnId, writable: bool) {
+        if let Some(Conn::Live(live)) = self.conns.get_mut(&conn) {
+            live.channel.set_writable(writable);
+            let ix = live.peer;
+            self.touch(ix);
+        }
+    }
+
+    pub(super) fn bulk_dealt_with(&mut self, conn: ConnId, bytes: u64) {
+        if let Some(Conn::Live(live)) = self.conns.get_mut(&conn) {
+            live.channel.bulk_dealt_with(bytes);
+            let ix = live.peer;
+            self.touch(ix);
+        }
+    }
+
+    pub(super) fn rtt(&self, conn: ConnId) -> Option<u64> {
+        match self.conns.get(&conn)? {
+            Conn::Live(live) => live.channel.rtt_us,
+            Conn::Contending(_) => None,
+        }
+    }
+
+    pub(super) fn peer_state(&self, ix: PeerIx) -> PeerState {
+        let peer = self.roster.get(ix);
+        match (peer.conn, peer.disconnected_at) {
+            (Some(_), _) if peer.session.as_ref().is_some_and(|session| session.reconciled) => PeerState::Connected,
+            (Some(_), _) => PeerState::Reconciling,
+            (None, _) if peer.lost => PeerState::Lost,
+            (None, Some(_)) => PeerState::Disconnected,
+            (None, None) => PeerState::Unknown,
+        }
+    }
+
+    pub(super) fn seal_goodbye(
+        &mut self,
+        goodbye: Goodbye,
+        frame: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> (ConnId, usize) {
+        let Goodbye { conn, mut channel, denied } = goodbye;
+        let mut body = body_of(frame);
+        let fits = body.push(Class::Control, &Control::Denied(denied));
+        debug_assert!(fits);
+        let body_len = body.len();
+        self.closes.push_back((conn, Reason::Denied(denied)));
+        self.stats.frames_out += 1;
+        (conn, channel.seal(frame, body_len, scratch))
+    }
+}

@@ -1,0 +1,182 @@
+//! What is put into frames: what has to be said again, then lane by lane, then one bulk piece (LANES-1, SESS-3)
+
+use core::ops::Bound;
+
+use crate::channel::body_of;
+use crate::ids::ConnId;
+use crate::wire::codec::Scratch;
+use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
+
+use super::Desk;
+use super::entry::{Conn, Live};
+use super::peers::{Peer, Piece, Sent};
+use super::tasks::Tasks;
+
+impl Desk {
+    /// Writes and seals the next frame of any connection that has something to say, in turn
+    pub(super) fn next_frame(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Option<(ConnId, usize)> {
+        loop {
+            let behind = (Bound::Excluded(self.last_served), Bound::Unbounded);
+            let conn = *self.dirty.range(behind).next().or(self.dirty.first())?;
+            let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else {
+                self.dirty.remove(&conn);
+                continue;
+            };
+            self.last_served = conn;
+            let ix = live.peer;
+            let peer = self.roster.get_mut(ix);
+            let body_len = fill(self.now, live, peer, &mut self.tasks, frame);
+            if body_len == 0 {
+                self.dirty.remove(&conn);
+                continue;
+            }
+            let len = live.channel.seal(frame, body_len, scratch);
+            self.stats.frames_out += 1;
+            if peer.role == crate::ids::Role::Client {
+                self.readers.insert(ix);
+            }
+            return Some((conn, len));
+        }
+    }
+}
+
+/// Writes one frame's body and returns its length, zero if there is nothing to say
+fn fill(now: crate::time::Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame: &mut [u8]) -> usize {
+    let Some(session) = &peer.session else { return 0 };
+    let news = live.welcome.is_some()
+        || live.channel.has_news(now, &session.numbers, session.tellable, 0)
+        || session.has_news()
+        || !peer.to_tell.is_empty()
+        || peer.piece.is_some();
+    if !news || !live.channel.is_writable() {
+        return 0;
+    }
+    let mut body = body_of(frame);
+    if let Some(welcome) = live.welcome.take() {
+        let fits = body.push(Class::Control, &Control::Welcome(welcome));
+        debug_assert!(fits, "the first message of a frame always fits");
+    }
+    if let Some(session) = &mut peer.session {
+        live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);
+    }
+    if replay(peer, tasks, &mut body) && say_new(peer, tasks, &mut body) && tell_kept(peer, tasks, &mut body) {
+        send_piece(live, peer, &mut body);
+    }
+    body.len()
+}
+
+/// `false` when the frame is full
+fn replay(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    while let Some((number, sent)) = peer.session.as_ref().and_then(|session| session.numbers.to_replay()) {
+        if !write(number, sent, peer, tasks, body) {
+            return false;
+        }
+        if let Some(session) = &mut peer.session {
+            session.numbers.replayed_one();
+        }
+    }
+    true
+}
+
+/// `false` when the frame is full
+fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> bool {
+    loop {
+        let Some(session) = peer.session.as_ref().filter(|session| session.numbers.may_number()) else { return true };
+        let Some(sent) = session.next_to_say() else { return true };
+        let (id, number) = (session.numbers.id, session.numbers.next_number());
+        let pointless = matches!(sent, Sent::Assign(token) if !tasks.attempts.contains_key(&token));
+        if !pointless && !write(number, sent, peer, tasks, body) {
+            return false;
+        }
+        let Some(session) = &mut peer.session else { return true };
+        session.said(sent);
+        if pointless {
+            continue;
+        }
+        session.numbers.number(sent);
+        match sent {
+            Sent::Assign(token) => {
+                if let Some(attempt) = tasks.attempts.get_mut(&token) {
+                    attempt.sent_as = Some((id, number));
+                }
+            }
+            Sent::Progress(task) => {
+                if let Some(watch) = peer.watches.get_mut(&task) {
+                    watch.progress_queued = false;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes what a number stands for, or VOID when its cause is gone; `false` when the frame is full (SESS-3)
+fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    let class = Class::Numbered(number);
+    match sent {
+        Sent::Assign(token) => {
+            let attempt = tasks.attempts.get(&token);
+            match attempt.and_then(|a| tasks.all.get(&a.task).map(|task| (a, task))) {
+                Some((attempt, task)) => {
+                    let (attempt, priority, payload) = (attempt.attempt, task.spec.priority, &*task.payload);
+                    let task = tasks.attempts[&token].task;
+                    body.push(class, &ToWorker::Assign { task, token, attempt, priority, payload })
+                }
+                None => body.push_void(number),
+            }
+        }
+        Sent::Cancel(token, reason) => body.push(class, &ToWorker::Cancel { token, reason }),
+        Sent::Recall(token) => body.push(class, &ToWorker::Recall { token }),
+        Sent::Verdict(token, verdict) => body.push(class, &ToWorker::Verdict { token, verdict }),
+        Sent::Settled(token, settlement, outcome) => {
+            body.push(class, &ToWorker::Settled { token, settlement, outcome })
+        }
+        Sent::Accepted(task) => body.push(class, &ToClient::Accepted { task }),
+        Sent::Refused(task, reason) => body.push(class, &ToClient::Refused { task, reason }),
+        Sent::Progress(task) => {
+            let token = peer.watches.get(&task).and_then(|watch| watch.token);
+            match token.and_then(|token| tasks.attempts.get(&token)) {
+                Some(a) => body.push(class, &ToClient::Progress { task, attempt: a.attempt, progress: a.progress }),
+                None => body.push_void(number),
+            }
+        }
+        Sent::Outcome(task) => match tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
+            Some(end) => {
+                let (attempt, token, outcome, streams) = (end.attempt, end.token, end.outcome, end.streams);
+                body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
+            }
+            None => body.push_void(number),
+        },
+    }
+}
+
+/// Newest value of what is kept of each output stream; `false` when the frame is full (LOG-1)
+fn tell_kept(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    while let Some((token, stream)) = peer.to_tell.first().copied() {
+        if let Some(attempt) = tasks.attempts.get(&token) {
+            let offset = attempt.streams[stream.index()].kept();
+            if !body.push(Class::Loose, &ToWorker::Kept { token, stream, offset }) {
+                return false;
+            }
+        }
+        peer.to_tell.remove(&(token, stream));
+    }
+    true
+}
+
+fn send_piece(live: &mut Live, peer: &mut Peer, body: &mut BodyWriter<'_>) {
+    let Some(Piece { from, bytes }) = &peer.piece else { return };
+    let (task, token, stream, offset) = (from.task, from.token, from.stream, from.offset);
+    let watch = peer.watches.get_mut(&task).filter(|watch| watch.token == Some(token));
+    let Some(watch) = watch.filter(|watch| watch.streams[stream.index()].unsent().is_some_and(|next| next.0 == offset))
+    else {
+        // The client follows another attempt by now, or has taken this already.
+        peer.piece = None;
+        return;
+    };
+    if body.push(Class::Loose, &ToClient::Output { task, token, stream, offset, bytes }) {
+        watch.streams[stream.index()].sent(offset, bytes);
+        live.channel.bulk_sent(bytes.len() as u64);
+        peer.piece = None;
+    }
+}

@@ -1,0 +1,123 @@
+//! The journal's seam: records out, durability in, and nothing derived leaves before (JOURN-3)
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::ids::{SessionId, TaskId, Token};
+use crate::journal::Record;
+use crate::wire::message::Stream;
+
+use super::Event;
+use super::peers::{PeerIx, Sent};
+
+/// What may happen outside once a record is durable
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The task may be assigned, and its submitter told (TASK-1)
+    Accept(TaskId),
+    /// A message may go out in this session
+    Say(PeerIx, SessionId, Sent),
+    /// The peer may be told that this number was taken in (SESS-2)
+    Ack(PeerIx, SessionId, u64),
+    /// Output up to here is kept (LOG-1)
+    Keep(Token, Stream, u64),
+    /// Bulk bytes of this connection were dealt with
+    Bulk(crate::ids::ConnId, u64),
+    /// The task's outcome may be told
+    End(TaskId),
+    /// The embedder may be told
+    Event(Event),
+}
+
+/// Records on their way to the journal, and what waits for them
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate {
+    written: u64,
+    durable: u64,
+    records: VecDeque<(u64, Vec<u8>)>,
+    waiting: VecDeque<(u64, Effect)>,
+    failed: bool,
+}
+
+impl Gate {
+    /// Hands a record to the journal
+    pub(crate) fn write(&mut self, record: &Record<'_>) {
+        self.written += 1;
+        self.records.push_back((self.written, record.encode()));
+    }
+
+    /// Lets something happen once all records written so far are durable
+    pub(crate) fn then(&mut self, effect: Effect) {
+        self.waiting.push_back((self.written, effect));
+    }
+
+    /// Everything up to this record is durable; more than was handed out is not believed
+    pub(crate) fn journaled(&mut self, upto: u64) {
+        let handed_out = self.records.front().map_or(self.written, |(seq, _)| seq - 1);
+        self.durable = self.durable.max(upto.min(handed_out));
+    }
+
+    /// The journal failed: nothing more will ever be durable
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
+        self.records.clear();
+        self.waiting.clear();
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The next record to append
+    pub(crate) fn next_record(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.records.pop_front()
+    }
+
+    /// The next thing that may happen now
+    pub(crate) fn next_effect(&mut self) -> Option<Effect> {
+        if self.failed || self.waiting.front()?.0 > self.durable {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, effect)| effect)
+    }
+
+    /// Number of the last record written
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether everything up to a record is durable
+    pub(crate) fn is_durable(&self, seq: u64) -> bool {
+        seq <= self.durable && !self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TaskId;
+
+    #[test]
+    fn journ_3_nothing_happens_before_its_record_is_durable() {
+        let mut gate = Gate::default();
+        let task = TaskId([1; 16]);
+        gate.then(Effect::End(task));
+        assert_eq!(gate.next_effect(), Some(Effect::End(task)), "derived from nothing");
+        gate.write(&Record::Cancel { task });
+        gate.then(Effect::Accept(task));
+        gate.write(&Record::Cancel { task });
+        gate.then(Effect::End(task));
+        gate.journaled(2);
+        assert_eq!(gate.next_effect(), None, "a record that was not handed out is not durable");
+        assert_eq!(gate.next_record().map(|r| r.0), Some(1));
+        assert_eq!(gate.next_record().map(|r| r.0), Some(2));
+        gate.journaled(1);
+        assert_eq!(gate.next_effect(), Some(Effect::Accept(task)));
+        assert_eq!(gate.next_effect(), None);
+        gate.journaled(0);
+        assert!(gate.is_durable(1) && !gate.is_durable(2));
+        gate.fail();
+        gate.journaled(2);
+        assert_eq!(gate.next_effect(), None, "after a failure nothing is ever told");
+    }
+}

@@ -1,0 +1,859 @@
+//! The coordinator: accepts tasks, gives them to workers, and takes each result exactly once
+//!
+//! | room | concern |
+//! | --- | --- |
+//! | `admission` | how many connections are let in |
+//! | `door` | connections that have not proved who they are |
+//! | `peers` | who may connect, and the session of each |
+//! | `entry` | takeover, contention, welcome, and the end of a connection |
+//! | `tasks` | tasks and attempts, and the tables of their states |
+//! | `schedule` | who gets what |
+//! | `worker_talk`, `client_talk` | what peers say |
+//! | `reconcile` | inventories and verdicts |
+//! | `endings` | results, retries, losses, crashes and cancels |
+//! | `frames` | what is put into frames |
+//! | `gate` | the journal's seam |
+
+mod admission;
+mod client_talk;
+mod door;
+mod endings;
+mod entry;
+mod frames;
+mod gate;
+mod peers;
+mod reconcile;
+mod schedule;
+mod tasks;
+mod worker_talk;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+use core::time::Duration;
+
+pub use self::admission::{Address, AdmissionConfig};
+pub use self::schedule::Why;
+pub use self::tasks::{Counts, TaskState};
+
+use self::admission::{Admission, Admitted};
+use self::door::{Door, Face};
+use self::entry::{Conn, Goodbye};
+use self::gate::{Effect, Gate};
+use self::peers::{PeerIx, Reading, Roster};
+use self::schedule::Schedule;
+use self::tasks::{Remembered, TaskStep, Tasks, content_digest};
+use crate::digest::Digest;
+use crate::error::{ConfigError, Rejected};
+use crate::ids::{ClusterId, ConnId, KeyId, PeerName, TaskId, Token};
+use crate::journal::Record;
+use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
+use crate::link::Reason;
+use crate::rng::{Rng, Seed};
+use crate::stats::CoordinatorStats;
+use crate::story::{Note, Story};
+use crate::time::{Instant, micros};
+use crate::timers::Timers;
+use crate::wire::codec::Scratch;
+use crate::wire::keys::Key;
+use crate::wire::message::{Denied, Outcome, Stream, StreamEnd, TaskSpec};
+
+/// How a coordinator behaves
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster, the same for all its epochs
+    pub cluster: ClusterId,
+    /// Higher than that of any start before (JOURN-2)
+    pub epoch: u64,
+    /// Tokens below this may have been given by an earlier epoch (TASK-2)
+    pub tokens_from: u64,
+    /// Everybody who may connect (AUTH-6)
+    pub keys: Vec<Key>,
+    /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
+    pub heartbeat: Option<Duration>,
+    /// How long a session outlives its connection (SESS-9)
+    pub session_lifetime: Duration,
+    /// From a worker's disconnection to giving its tasks to others (TASK-5)
+    pub lost_after: Duration,
+    /// How many connections are let in (BACK-2)
+    pub admission: AdmissionConfig,
+    /// Most connections that have not proved who they are; costs about 1 KiB each, while used
+    pub pending_max: usize,
+    /// Most tasks, ended ones that were not forgotten included; costs about 500 bytes and the payload each
+    pub tasks_max: usize,
+    /// How long a forgotten task's id and outcome are remembered (TASK-1)
+    pub retention: Duration,
+    /// Most forgotten tasks that are remembered; costs about 100 bytes each
+    pub forgotten_max: usize,
+    /// Largest output of a task, per stream, in bytes (LOG-1)
+    pub output_bytes_max: u64,
+    /// First pause before a failed attempt is followed by another; doubles up to a minute
+    pub retry_pause: Duration,
+    /// Crashes of its worker, while it ran alone, that end a task as poisonous (TASK-6)
+    pub crashes_max: u32,
+    /// Losses of its worker that end a task (TASK-6)
+    pub losses_max: u32,
+    /// Who stays when two hold the same key (AUTH-4)
+    pub contention: Contention,
+    /// Whether lz4 may be used (FRAME-5)
+    pub compress: bool,
+}
+
+/// Who stays when a second holder of a key comes while the first one answers (AUTH-4)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contention {
+    /// The first; the second is told to come back
+    Reject,
+    /// The second; the first is told to stop
+    Newest,
+}
+
+impl Config {
+    /// Everything but identity and keys at its default
+    pub fn new(cluster: ClusterId, epoch: u64, keys: Vec<Key>) -> Self {
+        Config {
+            cluster,
+            epoch,
+            tokens_from: 1,
+            keys,
+            heartbeat: None,
+            session_lifetime: Duration::from_secs(300),
+            lost_after: Duration::from_secs(60),
+            admission: AdmissionConfig::default(),
+            pending_max: 4096,
+            tasks_max: 1_000_000,
+            retention: Duration::from_secs(24 * 3600),
+            forgotten_max: 1_000_000,
+            output_bytes_max: 64 * 1024 * 1024,
+            retry_pause: Duration::from_millis(100),
+            crashes_max: 3,
+            losses_max: 20,
+            contention: Contention::Reject,
+            compress: true,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let error = |field, allowed| Err(ConfigError { field, allowed });
+        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
+            return error("heartbeat", "50 ms to 40 s");
+        }
+        if self.epoch == 0 || self.tokens_from == 0 {
+            return error("epoch", "at least 1, and so must the first token");
+        }
+        if self.pending_max < 2 || self.tasks_max == 0 {
+            return error("pending_max", "at least 2, with room for at least one task");
+        }
+        if self.admission.rate == 0 || self.admission.burst == 0 {
+            return error("admission", "at least one connection per second and at once");
+        }
+        if self.crashes_max == 0 {
+            return error("crashes_max", "at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// What happened
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Somebody connected; refused with [`Rejected::RetryAfter`] when too many do
+    Accepted {
+        /// A name never used before
+        conn: ConnId,
+        /// From where
+        address: Address,
+        /// 32 fresh random bytes
+        entropy: [u8; 32],
+    },
+    /// A message arrived
+    Received {
+        /// On which connection
+        conn: ConnId,
+        /// The whole message
+        bytes: &'a [u8],
+    },
+    /// Bytes of a message that is not complete yet arrived (LIVE-2)
+    Arriving {
+        /// On which connection
+        conn: ConnId,
+    },
+    /// A connection is gone
+    Closed {
+        /// Which one
+        conn: ConnId,
+    },
+    /// A connection takes more, or takes no more
+    Writable {
+        /// Which one
+        conn: ConnId,
+        /// Whether it takes more
+        writable: bool,
+    },
+    /// Accept a task; the same one again is fine (TASK-1)
+    Submit {
+        /// The key of idempotence
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// Its input, at most [`INLINE_BYTES_MAX`] bytes
+        payload: &'a [u8],
+    },
+    /// Stop a task; again is fine (TASK-7)
+    Cancel {
+        /// Which one
+        task: TaskId,
+    },
+    /// Drop everything of an ended task but its id and outcome (TASK-1)
+    Forget {
+        /// Which one
+        task: TaskId,
+    },
+    /// Let another peer in (AUTH-6)
+    AddKey {
+        /// Its key
+        key: &'a Key,
+    },
+    /// Let a peer in no more, and end its connection (AUTH-6)
+    RevokeKey {
+        /// Its key
+        key: KeyId,
+    },
+    /// Every record up to this one is durable
+    Journaled {
+        /// The record's number
+        upto: u64,
+    },
+    /// A record could not be made durable, and none will be: final (JOURN-3)
+    JournalFailed,
+    /// The answer to [`Output::ReadOutput`]
+    OutputRead {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// As asked
+        offset: u64,
+        /// The bytes there, at least one
+        bytes: &'a [u8],
+    },
+    /// Time has passed
+    Timeout,
+}
+
+/// What to do next
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output<'b> {
+    /// Append this record, and say [`Input::Journaled`] once it is durable
+    Journal {
+        /// Its number; they rise by one
+        seq: u64,
+        /// An encoded [`Record`]
+        record: &'b [u8],
+    },
+    /// Send a message
+    Send {
+        /// On which connection
+        conn: ConnId,
+        /// The whole message
+        bytes: &'b [u8],
+    },
+    /// Close a connection
+    Close {
+        /// Which one
+        conn: ConnId,
+        /// Why
+        reason: Reason,
+    },
+    /// Answer with a piece of kept output, at once if possible
+    ReadOutput {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
+    /// Something the embedder may want to know
+    Event(Event),
+    /// Nothing, until something happens or the time has come
+    Idle {
+        /// When to say [`Input::Timeout`]
+        wake_at: Option<Instant>,
+    },
+}
+
+/// Something the embedder may want to know; what it is about is looked up by id
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The task is durable
+    Accepted {
+        /// Which one
+        task: TaskId,
+    },
+    /// An attempt runs
+    Running {
+        /// Of which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+    },
+    /// An attempt failed or was lost; another follows
+    Again {
+        /// Of which task
+        task: TaskId,
+    },
+    /// The task is over, durably
+    Ended {
+        /// Which one
+        task: TaskId,
+    },
+    /// A peer is connected
+    Connected {
+        /// Which one
+        peer: PeerName,
+        /// Whether its session went on
+        resumed: bool,
+    },
+    /// A peer is not connected any more
+    Disconnected {
+        /// Which one
+        peer: PeerName,
+        /// Why
+        reason: Option<Reason>,
+    },
+    /// A worker has been away for so long that its tasks go to others
+    Lost {
+        /// Which one
+        peer: PeerName,
+    },
+    /// The journal failed: nothing more will be accepted, acknowledged or told
+    Stopped,
+}
+
+/// A task as the embedder sees it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskView<'a> {
+    /// How far it is
+    pub state: TaskState,
+    /// Attempts so far
+    pub attempts: u32,
+    /// How it ended
+    pub end: Option<EndView<'a>>,
+}
+
+/// How a task ended
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndView<'a> {
+    /// How
+    pub outcome: Outcome,
+    /// The attempt that ended it, whose output is the task's
+    pub token: Option<Token>,
+    /// Its number; 0 if there was none
+    pub attempt: u32,
+    /// What it returned
+    pub result: &'a [u8],
+    /// Its output streams
+    pub streams: [StreamEnd; 2],
+}
+
+/// A peer as the embedder sees it
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its name
+    pub name: PeerName,
+    /// Where its connection stands
+    pub state: PeerState,
+    /// Attempts it holds
+    pub held: usize,
+    /// Last round trip of a heartbeat that this side sent, in microseconds
+    pub rtt_us: Option<u64>,
+}
+
+/// Where a peer's connection stands, seen from the coordinator
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// Never seen
+    Unknown,
+    /// Connected; both sides are comparing what they hold
+    Reconciling,
+    /// Connected
+    Connected,
+    /// Not connected; its tasks are still its own
+    Disconnected,
+    /// Not connected for so long that its tasks went to others
+    Lost,
+}
+
+/// Names of timers
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A connection in front of the door, or one whose peer must be heard
+    Conn(ConnId),
+    /// A newcomer waits for an old connection to answer
+    Contender(ConnId),
+    /// A worker will be lost for its tasks
+    Lost(PeerIx),
+    /// A session will be dropped
+    Session(PeerIx),
+    /// A task's pause is over
+    Retry(TaskId),
+    /// A forgotten task is to be forgotten altogether
+    Retention(TaskId),
+}
+
+/// A coordinator as a state machine
+///
+/// Tell it what happened with [`handle`](Coordinator::handle), then ask [`poll`](Coordinator::poll) what to do until
+/// it says [`Output::Idle`].
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    scratch: Scratch,
+    desk: Box<Desk>,
+}
+
+/// Everything but the working memory, so that messages can be read from there while this changes
+#[derive(Clone, Debug)]
+struct Desk {
+    config: Config,
+    now: Instant,
+    rng: Rng,
+    admission: Admission,
+    door: Door,
+    roster: Roster,
+    conns: BTreeMap<ConnId, Conn>,
+    tasks: Tasks,
+    schedule: Schedule,
+    gate: Gate,
+    timers: Timers<Timer>,
+    /// The next token, and the end of the block that is durably reserved
+    token_next: u64,
+    tokens_reserved: u64,
+    tokens_asked: u64,
+    tokens_asked_at: u64,
+    /// Handshake messages to send
+    answers: VecDeque<(ConnId, Vec<u8>)>,
+    /// Refusals to seal and send, then close
+    goodbyes: VecDeque<Goodbye>,
+    closes: VecDeque<(ConnId, Reason)>,
+    events: VecDeque<Event>,
+    /// Connections that may have something to send
+    dirty: BTreeSet<ConnId>,
+    /// The connection that had the last frame; the next one in line follows
+    last_served: ConnId,
+    /// Clients that may have output to be read for
+    readers: BTreeSet<PeerIx>,
+    stats: CoordinatorStats,
+    story: Story,
+}
+
+impl Coordinator {
+    /// Makes a coordinator; its first outputs are the records of its epoch and its first tokens
+    pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let mut roster = Roster::default();
+        for key in &config.keys {
+            if !roster.add_key(key.clone()) {
+                return Err(ConfigError { field: "keys", allowed: "one role for each name" });
+            }
+        }
+        let mut desk = Desk {
+            now,
+            rng: Rng::new(seed),
+            admission: Admission::new(config.admission, now),
+            door: Door::new(config.pending_max),
+            roster,
+            conns: BTreeMap::new(),
+            tasks: Tasks::default(),
+            schedule: Schedule::default(),
+            gate: Gate::default(),
+            timers: Timers::new(),
+            token_next: config.tokens_from,
+            tokens_reserved: config.tokens_from,
+            tokens_asked: config.tokens_from,
+            tokens_asked_at: 0,
+            answers: VecDeque::new(),
+            goodbyes: VecDeque::new(),
+            closes: VecDeque::new(),
+            events: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            last_served: ConnId(0),
+            readers: BTreeSet::new(),
+            stats: CoordinatorStats::default(),
+            story: Story::default(),
+            config,
+        };
+        desk.gate.write(&Record::Epoch { epoch: desk.config.epoch, cluster: desk.config.cluster });
+        desk.reserve_tokens();
+        Ok(Coordinator { scratch: Scratch::new(), desk: Box::new(desk) })
+    }
+
+    /// Takes in what happened
+    ///
+    /// Fires what is due as well; several calls before the next [`poll`](Coordinator::poll) are fine. What a peer
+    /// does never causes an error. After a failed journal everything but [`Input::Timeout`] and the end of
+    /// connections is [`Rejected::Stopped`].
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Rejected> {
+        let desk = &mut *self.desk;
+        desk.now = desk.now.max(now);
+        let result = match input {
+            Input::Closed { conn } => {
+                desk.closed(conn);
+                Ok(())
+            }
+            Input::Timeout => Ok(()),
+            Input::JournalFailed => {
+                desk.journal_failed();
+                Ok(())
+            }
+            _ if desk.gate.has_failed() => Err(Rejected::Stopped),
+            Input::Accepted { conn, address, entropy } => desk.accepted(conn, address, entropy),
+            Input::Received { conn, bytes } => {
+                desk.received(conn, bytes, &mut self.scratch);
+                Ok(())
+            }
+            Input::Arriving { conn } => {
+                desk.arriving(conn);
+                Ok(())
+            }
+            Input::Writable { conn, writable } => {
+                desk.writable(conn, writable);
+                Ok(())
+            }
+            Input::Submit { task, spec, payload } => desk.submit(task, spec, payload),
+            Input::Cancel { task } => desk.request_cancel(task),
+            Input::Forget { task } => desk.forget(task),
+            Input::AddKey { key } => {
+                if desk.roster.add_key(key.clone()) {
+                    Ok(())
+                } else {
+                    Err(Rejected::Conflict)
+                }
+            }
+            Input::RevokeKey { key } => desk.revoke(key),
+            Input::Journaled { upto } => {
+                desk.gate.journaled(upto);
+                Ok(())
+            }
+            Input::OutputRead { token, stream, offset, bytes } => {
+                desk.output_read(token, stream, offset, bytes);
+                Ok(())
+            }
+        };
+        desk.settle_down();
+        result
+    }
+
+    /// Says what to do next; call until it says [`Output::Idle`]
+    ///
+    /// `frame` must have room for [`FRAME_BYTES_MAX`] bytes.
+    pub fn poll<'b>(&mut self, frame: &'b mut [u8]) -> Output<'b> {
+        assert!(frame.len() >= FRAME_BYTES_MAX, "the buffer is too small for a frame");
+        let desk = &mut *self.desk;
+        if let Some((seq, record)) = desk.gate.next_record() {
+            frame[..record.len()].copy_from_slice(&record);
+            return Output::Journal { seq, record: &frame[..record.len()] };
+        }
+        if let Some((conn, answer)) = desk.answers.pop_front() {
+            frame[..answer.len()].copy_from_slice(&answer);
+            return Output::Send { conn, bytes: &frame[..answer.len()] };
+        }
+        if let Some(goodbye) = desk.goodbyes.pop_front() {
+            let (conn, len) = desk.seal_goodbye(goodbye, frame, &mut self.scratch);
+            return Output::Send { conn, bytes: &frame[..len] };
+        }
+        if let Some((conn, reason)) = desk.closes.pop_front() {
+            return Output::Close { conn, reason };
+        }
+        if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
+            return Output::Send { conn, bytes: &frame[..len] };
+        }
+        if let Some(Reading { token, stream, offset, max, .. }) = desk.next_read() {
+            return Output::ReadOutput { token, stream, offset, max };
+        }
+        if let Some(event) = desk.events.pop_front() {
+            return Output::Event(event);
+        }
+        let wake_at = desk.timers.next();
+        debug_assert!(wake_at.is_none_or(|at| at > desk.now), "a timer would spin");
+        Output::Idle { wake_at }
+    }
+
+    /// When to say [`Input::Timeout`], whatever else happens
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.desk.timers.next()
+    }
+
+    /// Returns a task, unless it is unknown or forgotten
+    pub fn task(&self, task: TaskId) -> Option<TaskView<'_>> {
+        let task = self.desk.tasks.all.get(&task)?;
+        let end = task.ended.as_ref().filter(|_| task.told).map(|end| EndView {
+            outcome: end.outcome,
+            token: end.token,
+            attempt: end.attempt,
+            result: &end.result,
+            streams: end.streams,
+        });
+        Some(TaskView { state: task.state, attempts: task.attempts, end })
+    }
+
+    /// Why a task does not run (TASK-9)
+    pub fn why(&self, task: TaskId) -> Option<Why> {
+        self.desk.why(task)
+    }
+
+    /// Returns how many tasks are in each state
+    pub fn counts(&self) -> Counts {
+        self.desk.tasks.counts
+    }
+
+    /// Returns all peers, in the order in which their keys came
+    pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
+        self.desk.roster.iter().map(|(ix, peer)| PeerView {
+            name: peer.name.clone(),
+            state: self.desk.peer_state(ix),
+            held: peer.held.len(),
+            rtt_us: peer.conn.and_then(|conn| self.desk.rtt(conn)),
+        })
+    }
+
+    /// Returns the counters
+    pub fn stats(&self) -> CoordinatorStats {
+        self.desk.stats
+    }
+
+    /// Returns the last transitions of a task
+    pub fn story(&self, task: TaskId) -> impl Iterator<Item = Note> + '_ {
+        self.desk.story.of(task)
+    }
+
+    /// Returns a digest of the state: equal for equal histories, on every machine
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        for (id, task) in &self.desk.tasks.all {
+            (id, task.state, task.attempts, task.retries, task.losses, task.crashes).hash(&mut digest);
+            (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
+        }
+        for (token, attempt) in &self.desk.tasks.attempts {
+            (token, attempt.peer, attempt.running, attempt.detached, attempt.progress).hash(&mut digest);
+        }
+        (self.desk.token_next, self.desk.gate.written()).hash(&mut digest);
+        digest.finish()
+    }
+
+    /// Panics if the state contradicts itself; for tests and simulation
+    pub fn check(&self) {
+        self.desk.check();
+    }
+}
+
+impl Desk {
+    // What the embedder asks for.
+
+    fn submit(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+        if payload.len() > INLINE_BYTES_MAX {
+            return Err(Rejected::TooLarge);
+        }
+        if spec.priority >= PRIORITIES {
+            return Err(Rejected::BadSpec);
+        }
+        let known = self.tasks.all.get(&id).map(|task| task.content);
+        if let Some(content) = known.or(self.tasks.forgotten.get(&id).map(|old| old.content)) {
+            let same = content == content_digest(spec, payload);
+            return if same { Ok(()) } else { Err(Rejected::Conflict) };
+        }
+        if self.tasks.all.len() >= self.config.tasks_max || self.tasks.forgotten.len() >= self.config.forgotten_max {
+            return Err(Rejected::Full);
+        }
+        self.tasks.insert(id, spec, payload);
+        self.gate.write(&Record::Submit { task: id, spec, payload });
+        self.gate.then(Effect::Accept(id));
+        self.story.note(self.now, id, None, "submitted");
+        Ok(())
+    }
+
+    fn forget(&mut self, id: TaskId) -> Result<(), Rejected> {
+        let task = self.tasks.all.get(&id).ok_or(Rejected::Unknown)?;
+        let Some(end) = task.ended.as_ref().filter(|_| task.told) else { return Err(Rejected::NotExpected) };
+        let until = self.now + self.config.retention;
+        let remembered = Remembered { content: task.content, outcome: end.outcome };
+        for watcher in task.watchers.clone() {
+            self.unwatch(watcher, id);
+        }
+        self.tasks.all.remove(&id);
+        self.tasks.counts.ended -= 1;
+        self.tasks.forgotten.insert(id, remembered);
+        self.timers.set(Timer::Retention(id), Some(until));
+        self.gate.write(&Record::Forget { task: id });
+        Ok(())
+    }
+
+    fn revoke(&mut self, key: KeyId) -> Result<(), Rejected> {
+        let peer = self.roster.revoke(key).ok_or(Rejected::Unknown)?;
+        if let Some(conn) = self.roster.get(peer).conn {
+            self.deny(conn, Denied::Revoked);
+        }
+        Ok(())
+    }
+
+    fn journal_failed(&mut self) {
+        if self.gate.has_failed() {
+            return;
+        }
+        self.gate.fail();
+        self.answers.clear();
+        self.goodbyes.clear();
+        self.events.clear();
+        self.dirty.clear();
+        self.readers.clear();
+        for conn in core::mem::take(&mut self.conns).into_keys() {
+            self.closes.push_back((conn, Reason::Stopping));
+        }
+        for ix in self.roster.iter().map(|(ix, _)| ix).collect::<Vec<_>>() {
+            let peer = self.roster.get_mut(ix);
+            peer.conn = None;
+            peer.contender = None;
+        }
+        self.door = Door::new(self.config.pending_max);
+        self.timers = Timers::new();
+        self.events.push_back(Event::Stopped);
+    }
+
+    // What follows from it.
+
+    /// Fires what is due, lets happen what has become durable, and gives out tasks, until nothing is left
+    fn settle_down(&mut self) {
+        loop {
+            if let Some(timer) = self.timers.pop_due(self.now) {
+                self.fire(timer);
+            } else if let Some(effect) = self.gate.next_effect() {
+                self.apply(effect);
+            } else {
+                self.give_tasks();
+                return;
+            }
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Conn(conn) => self.conn_due(conn),
+            Timer::Contender(conn) => self.contention_over(conn),
+            Timer::Lost(peer) => self.peer_lost(peer),
+            Timer::Session(peer) => self.session_over(peer),
+            Timer::Retry(task) => {
+                self.tasks.step(task, TaskStep::Due);
+            }
+            Timer::Retention(task) => {
+                self.tasks.forgotten.remove(&task);
+            }
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Accept(task) => {
+                // It may have been cancelled before it was durable.
+                self.tasks.step(task, TaskStep::Accept);
+                self.events.push_back(Event::Accepted { task });
+                self.tell_accepted(task);
+            }
+            Effect::Say(peer, session, sent) => {
+                if let Some(session) = self.roster.get_mut(peer).current(session) {
+                    session.say(sent);
+                    self.touch(peer);
+                }
+            }
+            Effect::Ack(peer, session, number) => {
+                if let Some(session) = self.roster.get_mut(peer).current(session) {
+                    // Not past a result that waits for its output: it is not taken in yet.
+                    let before_early = session.early.first().map_or(u64::MAX, |early| early - 1);
+                    session.tellable = session.tellable.max(number.min(before_early));
+                    self.touch(peer);
+                }
+            }
+            Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
+            Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),
+            Effect::End(task) => {
+                if let Some(task) = self.tasks.all.get_mut(&task) {
+                    task.told = true;
+                }
+                self.events.push_back(Event::Ended { task });
+                self.tell_ended(task);
+            }
+            Effect::Event(event) => self.events.push_back(event),
+        }
+    }
+
+    /// The next token, if one is durably reserved (TASK-2)
+    fn next_token(&mut self) -> Option<Token> {
+        if self.gate.is_durable(self.tokens_asked_at) {
+            self.tokens_reserved = self.tokens_asked;
+        }
+        if self.token_next + TOKEN_BLOCK / 2 > self.tokens_asked {
+            self.reserve_tokens();
+        }
+        if self.token_next >= self.tokens_reserved {
+            return None;
+        }
+        let token = Token(self.token_next);
+        self.token_next += 1;
+        Some(token)
+    }
+
+    fn reserve_tokens(&mut self) {
+        self.tokens_asked += TOKEN_BLOCK;
+        self.gate.write(&Record::Tokens { below: self.tokens_asked });
+        self.tokens_asked_at = self.gate.written();
+    }
+
+    fn face(&self) -> Face {
+        Face { cluster: self.config.cluster, epoch: self.config.epoch, compress: self.config.compress }
+    }
+
+    /// Heartbeat period for a fleet of this size (LIVE-1)
+    fn heartbeat(&self) -> Duration {
+        let by_size = Duration::from_micros(self.roster.workers() * 1_000_000 / 400);
+        self.config.heartbeat.unwrap_or(by_size.clamp(Duration::from_secs(5), HEARTBEAT_MAX))
+    }
+
+    /// Over how long first retries are spread (BACK-1)
+    fn spread(&self) -> Duration {
+        let AdmissionConfig { rate, burst, .. } = self.config.admission;
+        let excess = self.roster.workers().saturating_sub(u64::from(burst));
+        Duration::from_micros(excess * 1_000_000 / u64::from(rate)).min(Duration::from_secs(30))
+    }
+
+    fn check(&self) {
+        self.tasks.check();
+        self.door.check();
+        for (ix, peer) in self.roster.iter() {
+            for session in [&peer.session, &peer.previous].into_iter().flatten() {
+                session.numbers.check();
+                assert!(session.tellable <= session.numbers.received(), "told more than was taken in");
+                assert!(session.tasks_given <= session.tasks_granted || !session.reconciled, "beyond its credit (S21)");
+            }
+            if let Some(conn) = peer.conn {
+                assert!(matches!(self.conns.get(&conn), Some(Conn::Live(live)) if live.peer == ix));
+            }
+            for token in &peer.held {
+                assert!(self.tasks.attempts.get(token).is_some_and(|attempt| attempt.peer == ix));
+            }
+        }
+        for (token, attempt) in &self.tasks.attempts {
+            assert!(self.roster.get(attempt.peer).held.contains(token), "{token} is held by nobody");
+        }
+        self.schedule.check(&self.roster);
+    }
+}
+
+fn admitted(admitted: Admitted, admission: &Admission, rng: &mut Rng) -> Result<Option<Duration>, Rejected> {
+    match admitted {
+        Admitted::Yes => Ok(None),
+        Admitted::IfOpen => Ok(Some(admission.slot(rng))),
+        Admitted::No(slot) => Err(Rejected::RetryAfter(micros(slot))),
+    }
+}

@@ -1,0 +1,289 @@
+//! The roster: who may connect, who is connected, and the session of each (SESS-4, AUTH-4, AUTH-8)
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
+use crate::limits::SESSION_UNACKED_MAX;
+use crate::session::{HeapLog, Session};
+use crate::stream::Outgoing;
+use crate::time::Instant;
+use crate::wire::keys::{Key, Secret};
+use crate::wire::message::{CancelReason, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict};
+
+/// A peer's place in the roster; it keeps it for the coordinator's life
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerIx(pub(crate) u32);
+
+/// What a numbered message to a peer stands for (SESS-3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Assign(Token),
+    Cancel(Token, CancelReason),
+    Recall(Token),
+    Verdict(Token, Verdict),
+    Settled(Token, Settlement, Option<Outcome>),
+    Accepted(TaskId),
+    Refused(TaskId, Refused),
+    Progress(TaskId),
+    Outcome(TaskId),
+}
+
+impl Sent {
+    /// Which lane it waits in until it is numbered: control, results, task state (LANES-1)
+    const fn lane(self) -> usize {
+        match self {
+            Sent::Cancel(..) | Sent::Recall(_) | Sent::Refused(..) => 0,
+            Sent::Verdict(..) | Sent::Settled(..) | Sent::Accepted(_) | Sent::Outcome(_) => 1,
+            Sent::Assign(_) | Sent::Progress(_) => 2,
+        }
+    }
+}
+
+/// A session, with what belongs to it on the coordinator's side
+#[derive(Clone, Debug)]
+pub(crate) struct PeerSession {
+    pub(crate) numbers: Session<HeapLog<Sent, SESSION_UNACKED_MAX>>,
+    pub(crate) boot: BootId,
+    /// Newest generation whose welcome was acknowledged (AUTH-8)
+    pub(crate) confirmed: Option<u64>,
+    /// Both sides know what the other holds (SESS-7)
+    pub(crate) reconciled: bool,
+    /// Highest number taken in whose consequences are durable (SESS-2)
+    pub(crate) tellable: u64,
+    /// Numbers of results that wait for output in front of them
+    pub(crate) early: BTreeSet<u64>,
+    /// Tasks the worker grants, and tasks given, as totals of this session (LANES-2)
+    pub(crate) tasks_granted: u64,
+    pub(crate) tasks_given: u64,
+    pub(crate) inventory: Inventory,
+    lanes: [VecDeque<Sent>; 3],
+}
+
+/// Parts of an inventory that have arrived
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) items: Vec<InventoryItem>,
+    pub(crate) parts: u16,
+    pub(crate) cut: u64,
+    pub(crate) complete: bool,
+}
+
+impl PeerSession {
+    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId) -> Self {
+        PeerSession {
+            numbers: Session::open(id, resume_key, SESSION_UNACKED_MAX as u64, HeapLog::default()),
+            boot,
+            confirmed: None,
+            reconciled: false,
+            tellable: 0,
+            early: BTreeSet::new(),
+            tasks_granted: 0,
+            tasks_given: 0,
+            inventory: Inventory::default(),
+            lanes: Default::default(),
+        }
+    }
+
+    /// Queues a message that gets its number when it enters a frame
+    pub(crate) fn say(&mut self, sent: Sent) {
+        self.lanes[sent.lane()].push_back(sent);
+    }
+
+    /// The first message in the order of lanes
+    pub(crate) fn next_to_say(&self) -> Option<Sent> {
+        self.lanes.iter().find_map(|lane| lane.front().copied())
+    }
+
+    /// The message returned by [`Self::next_to_say`] was written, or is of no use any more
+    pub(crate) fn said(&mut self, sent: Sent) {
+        let front = self.lanes[sent.lane()].pop_front();
+        debug_assert_eq!(front, Some(sent));
+    }
+
+    /// Whether there is anything numbered to send
+    pub(crate) fn has_news(&self) -> bool {
+        !self.numbers.replayed() || (self.numbers.may_number() && self.next_to_say().is_some())
+    }
+
+    /// Tasks that may still be given (LANES-2)
+    pub(crate) fn task_credit(&self) -> u64 {
+        self.tasks_granted.saturating_sub(self.tasks_given)
+    }
+}
+
+/// One holder of a key
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: PeerName,
+    pub(crate) role: Role,
+    /// The one connection that counts
+    pub(crate) conn: Option<ConnId>,
+    /// A newcomer that waits for the old connection to answer (AUTH-4)
+    pub(crate) contender: Option<ConnId>,
+    pub(crate) session: Option<PeerSession>,
+    /// What an unconfirmed session would replace; valid until then (AUTH-8)
+    pub(crate) previous: Option<PeerSession>,
+    pub(crate) disconnected_at: Option<Instant>,
+    /// Declared lost for its tasks (TASK-5)
+    pub(crate) lost: bool,
+    /// Life of the memory whose inventory was last compared
+    pub(crate) boot: Option<BootId>,
+    /// Live attempts at this worker
+    pub(crate) held: BTreeSet<Token>,
+    /// Runs a suspect alone, or is kept free for one (TASK-6)
+    pub(crate) reserved: bool,
+    /// Attempts whose kept output the worker does not know yet
+    pub(crate) to_tell: BTreeSet<(Token, Stream)>,
+    /// What a client follows
+    pub(crate) watches: BTreeMap<TaskId, Watch>,
+    /// Watches with output to send, in turn
+    pub(crate) streaming: VecDeque<TaskId>,
+    pub(crate) reading: Option<Reading>,
+    pub(crate) piece: Option<Piece>,
+}
+
+/// A task that a client follows
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// The attempt whose output is being sent
+    pub(crate) token: Option<Token>,
+    pub(crate) streams: [Outgoing; 2],
+    pub(crate) progress_queued: bool,
+    pub(crate) outcome_queued: bool,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Watch {
+            token: None,
+            streams: [Outgoing::new(), Outgoing::new()],
+            progress_queued: false,
+            outcome_queued: false,
+        }
+    }
+}
+
+/// A piece of output asked of the embedder for a client
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) task: TaskId,
+    pub(crate) token: Token,
+    pub(crate) stream: Stream,
+    pub(crate) offset: u64,
+    pub(crate) max: u32,
+}
+
+/// A piece of output on its way to a client
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) from: Reading,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Peer {
+    fn new(name: PeerName, role: Role) -> Self {
+        Peer {
+            name,
+            role,
+            conn: None,
+            contender: None,
+            session: None,
+            previous: None,
+            disconnected_at: None,
+            lost: false,
+            boot: None,
+            held: BTreeSet::new(),
+            reserved: false,
+            to_tell: BTreeSet::new(),
+            watches: BTreeMap::new(),
+            streaming: VecDeque::new(),
+            reading: None,
+            piece: None,
+        }
+    }
+
+    /// The session that an id names, whether it is confirmed or about to be replaced
+    pub(crate) fn session_named(&self, id: SessionId) -> Option<&PeerSession> {
+        [&self.session, &self.previous].into_iter().flatten().find(|session| session.numbers.id == id)
+    }
+
+    /// Whether tasks may be given to it, were there any
+    pub(crate) fn takes_tasks(&self) -> bool {
+        self.role == Role::Worker
+            && self.conn.is_some()
+            && self.session.as_ref().is_some_and(|session| session.reconciled && session.task_credit() > 0)
+    }
+
+    /// The session of this id, if it is the current one
+    pub(crate) fn current(&mut self, id: SessionId) -> Option<&mut PeerSession> {
+        self.session.as_mut().filter(|session| session.numbers.id == id)
+    }
+}
+
+/// All keys and their holders
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roster {
+    keys: BTreeMap<KeyId, KeyEntry>,
+    names: BTreeMap<PeerName, PeerIx>,
+    peers: Vec<Peer>,
+}
+
+#[derive(Clone, Debug)]
+struct KeyEntry {
+    key: Key,
+    peer: PeerIx,
+    revoked: bool,
+}
+
+impl Roster {
+    /// Adds a key; a name keeps its place and its role
+    ///
+    /// `false` if the name has another role already.
+    pub(crate) fn add_key(&mut self, key: Key) -> bool {
+        let next = PeerIx(self.peers.len() as u32);
+        let peer = *self.names.entry(key.name.clone()).or_insert(next);
+        if peer == next {
+            self.peers.push(Peer::new(key.name.clone(), key.role));
+        }
+        if self.get(peer).role != key.role {
+            return false;
+        }
+        self.keys.insert(key.id, KeyEntry { key, peer, revoked: false });
+        true
+    }
+
+    /// Flags a key; it is kept, so that the refusal can be sealed (AUTH-6)
+    pub(crate) fn revoke(&mut self, id: KeyId) -> Option<PeerIx> {
+        let entry = self.keys.get_mut(&id)?;
+        entry.revoked = true;
+        Some(entry.peer)
+    }
+
+    /// Finds a key by what M1 says; another name or role is as good as no key (AUTH-6)
+    pub(crate) fn key(&self, id: KeyId, name: &PeerName, role: Role) -> Option<(&Key, PeerIx)> {
+        let entry = self.keys.get(&id)?;
+        (entry.key.name == *name && entry.key.role == role).then_some((&entry.key, entry.peer))
+    }
+
+    pub(crate) fn is_revoked(&self, id: KeyId) -> bool {
+        self.keys.get(&id).is_none_or(|entry| entry.revoked)
+    }
+
+    pub(crate) fn get(&self, ix: PeerIx) -> &Peer {
+        &self.peers[ix.0 as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, ix: PeerIx) -> &mut Peer {
+        &mut self.peers[ix.0 as usize]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerIx, &Peer)> {
+        self.peers.iter().enumerate().map(|(n, peer)| (PeerIx(n as u32), peer))
+    }
+
+    /// Connected workers, on which admission's spread is based (BACK-1)
+    pub(crate) fn workers(&self) -> u64 {
+        self.peers.iter().filter(|peer| peer.role == Role::Worker).count() as u64
+    }
+}

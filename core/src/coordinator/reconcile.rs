@@ -1,0 +1,123 @@
+//! After a session was opened: what the worker holds against what it should hold (SESS-7)
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::channel::Violation;
+use crate::ids::Token;
+use crate::limits::WORKER_ATTEMPTS_MAX;
+use crate::wire::message::{Held, InventoryItem, Stream, Verdict};
+
+use super::Desk;
+use super::gate::Effect;
+use super::peers::{PeerIx, Sent};
+use super::tasks::{TaskState, TaskStep};
+
+impl Desk {
+    pub(super) fn take_inventory(
+        &mut self,
+        ix: PeerIx,
+        part: u16,
+        last: bool,
+        cut: u64,
+        mut items: &[u8],
+    ) -> Result<(), Violation> {
+        let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
+        let inventory = &mut session.inventory;
+        if inventory.complete || part != inventory.parts {
+            return Err(Violation);
+        }
+        while !items.is_empty() {
+            let (item, rest) = postcard::take_from_bytes::<InventoryItem>(items).map_err(|_| Violation)?;
+            inventory.items.push(item);
+            items = rest;
+        }
+        if inventory.items.len() > WORKER_ATTEMPTS_MAX {
+            return Err(Violation);
+        }
+        inventory.parts += 1;
+        inventory.cut = cut;
+        inventory.complete = last;
+        self.reconcile(ix);
+        Ok(())
+    }
+
+    /// Compares, once the inventory is complete and the session confirmed
+    pub(super) fn reconcile(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        let Some(session) = &mut peer.session else { return };
+        if !session.inventory.complete || session.confirmed.is_none() || session.reconciled {
+            return;
+        }
+        session.reconciled = true;
+        let inventory = core::mem::take(&mut session.inventory);
+        let (id, boot) = (session.numbers.id, session.boot);
+        let restarted = peer.boot.replace(boot).is_some_and(|old| old != boot);
+        peer.lost = false;
+        let mut there: BTreeMap<Token, InventoryItem> = inventory.items.iter().map(|i| (i.token, *i)).collect();
+        let absent: Vec<Token> = peer.held.iter().copied().filter(|token| !there.contains_key(token)).collect();
+        let before_cut = |token: &Token| {
+            let sent_as = self.tasks.attempts.get(token).and_then(|attempt| attempt.sent_as);
+            // Whatever an earlier session carried is older than this inventory; in this one, the cut decides.
+            sent_as.is_none_or(|(session, number)| session != id || number <= inventory.cut)
+        };
+        let absent: Vec<Token> = absent.into_iter().filter(before_cut).collect();
+        if restarted {
+            self.crashed(&absent);
+        } else {
+            absent.into_iter().for_each(|token| self.lost_attempt(token));
+        }
+        for item in inventory.items {
+            // An item named twice is judged once.
+            if there.remove(&item.token).is_some() {
+                let verdict = self.judge(ix, &item);
+                self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
+            }
+        }
+        self.schedule.place(ix, &self.roster);
+        self.touch(ix);
+    }
+
+    fn judge(&mut self, ix: PeerIx, item: &InventoryItem) -> Verdict {
+        let token = item.token;
+        if !self.tasks.attempts.contains_key(&token) && !self.adopt(ix, item) {
+            return Verdict::Discard;
+        }
+        self.take_back(token);
+        let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
+            return Verdict::Discard;
+        };
+        let kept = Stream::ALL.map(|stream| attempt.streams[stream.index()].received());
+        match item.held {
+            Held::Waiting => Verdict::Keep { kept },
+            Held::Running { progress } => {
+                attempt.running = true;
+                attempt.progress = progress;
+                Verdict::Keep { kept }
+            }
+            Held::Finished => {
+                attempt.running = true;
+                Verdict::SendResult { kept }
+            }
+        }
+    }
+
+    /// A worker holds an attempt of an unfinished task that nobody else has, under a token that may have been given:
+    /// the record of its assignment was lost with an earlier epoch (TASK-2)
+    fn adopt(&mut self, ix: PeerIx, item: &InventoryItem) -> bool {
+        let given_before = item.token.0 < self.config.tokens_from;
+        let free =
+            self.tasks.all.get(&item.task).is_some_and(|task| {
+                matches!(task.state, TaskState::Ready | TaskState::Backoff) && !task.cancel_requested
+            });
+        if !given_before || !free {
+            return false;
+        }
+        self.tasks.step(item.task, TaskStep::Adopt);
+        self.timers.set(super::Timer::Retry(item.task), None);
+        self.tasks.give(item.token, item.task, ix, item.attempt);
+        self.roster.get_mut(ix).held.insert(item.token);
+        self.story.note(self.now, item.task, Some(item.token), "adopted");
+        true
+    }
+}

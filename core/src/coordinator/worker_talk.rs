@@ -1,0 +1,225 @@
+//! What peers say on a live connection, and what workers mean by it
+
+use crate::channel::Violation;
+use crate::ids::{ConnId, Token};
+use crate::journal::Record;
+use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item, Outcome, Stream};
+
+use super::entry::Conn;
+use super::gate::Effect;
+use super::peers::PeerIx;
+use super::tasks::TaskStep;
+use super::{Desk, Event};
+use crate::ids::Role;
+use crate::stream::Piece;
+
+impl Desk {
+    pub(super) fn take_batch(&mut self, conn: ConnId, body: &[u8]) {
+        for item in BodyReader::new(body) {
+            let taken = item.map_err(|_| Violation).and_then(|item| self.take(conn, &item));
+            if taken.is_err() {
+                return self.violated(conn);
+            }
+            if !self.conns.contains_key(&conn) {
+                // The message ended the connection; nothing behind it counts.
+                return;
+            }
+        }
+        if let Some(Conn::Live(live)) = self.conns.get(&conn) {
+            let ix = live.peer;
+            self.touch(ix);
+        }
+    }
+
+    fn take(&mut self, conn: ConnId, item: &Item<'_>) -> Result<(), Violation> {
+        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
+        let (ix, stale) = (live.peer, live.awaiting_begin);
+        match item.class {
+            Class::Control => self.take_control(conn, ix, item),
+            // Sent on trust in a session that did not go on: the peer counts it as never sent (AUTH-3).
+            Class::Numbered(_) | Class::Loose if stale => Ok(()),
+            Class::Loose => self.take_message(conn, ix, item, 0),
+            Class::Numbered(number) => {
+                let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
+                let id = session.numbers.id;
+                match session.numbers.arrive(self.now, number, item.payload.len()) {
+                    crate::session::Arrival::New => {}
+                    crate::session::Arrival::Duplicate => {
+                        self.stats.duplicates += 1;
+                        return Ok(());
+                    }
+                    crate::session::Arrival::Gap => return Err(Violation),
+                }
+                if !item.payload.is_empty() {
+                    self.take_message(conn, ix, item, number)?;
+                }
+                // Behind whatever record the message caused (JOURN-3).
+                self.gate.then(Effect::Ack(ix, id, number));
+                Ok(())
+            }
+        }
+    }
+
+    fn take_control(&mut self, conn: ConnId, ix: PeerIx, item: &Item<'_>) -> Result<(), Violation> {
+        let Some(control) = item.decode::<Control>() else {
+            return if item.ignorable { Ok(()) } else { Err(Violation) };
+        };
+        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
+        let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
+        match control {
+            Control::Begin { session: id } => {
+                // A peer that sent on trust begins again when the welcome tells it to; one that did not, once.
+                if !live.awaiting_begin || id != session.numbers.id {
+                    return Err(Violation);
+                }
+                live.awaiting_begin = false;
+            }
+            _ if live.awaiting_begin => {}
+            Control::Confirm { generation } => {
+                if generation != live.generation {
+                    return Err(Violation);
+                }
+                self.confirmed(ix);
+            }
+            other => {
+                let credit = live.channel.control(self.now, &other, &mut session.numbers)?;
+                if let Some(credit) = credit {
+                    session.tasks_granted = session.tasks_granted.max(credit.tasks);
+                    self.schedule.place(ix, &self.roster);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The welcome was acknowledged: this session counts, and what it replaces is gone (AUTH-8)
+    fn confirmed(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        peer.previous = None;
+        let role = peer.role;
+        let Some(session) = &mut peer.session else { return };
+        session.confirmed = Some(session.numbers.generation);
+        match role {
+            Role::Worker => self.reconcile(ix),
+            Role::Client => session.reconciled = true,
+        }
+    }
+
+    fn take_message(&mut self, conn: ConnId, ix: PeerIx, item: &Item<'_>, number: u64) -> Result<(), Violation> {
+        let numbered = item.class != Class::Loose;
+        if self.roster.get(ix).role == Role::Client {
+            return self.take_from_client(ix, item, numbered);
+        }
+        let Some(message) = item.decode::<FromWorker<'_>>() else {
+            return if item.ignorable { Ok(()) } else { Err(Violation) };
+        };
+        if numbered == matches!(message, FromWorker::Output { .. }) {
+            return Err(Violation);
+        }
+        match message {
+            FromWorker::Inventory { part, last, cut, items } => self.take_inventory(ix, part, last, cut, items)?,
+            FromWorker::Running { token, progress } => self.running(ix, token, progress),
+            FromWorker::Result { task, token, outcome, result, streams } => {
+                self.take_result(ix, number, task, token, outcome, result, streams);
+            }
+            FromWorker::GivenBack { token } => self.given_back(ix, token),
+            FromWorker::Output { token, stream, offset, bytes } => {
+                self.take_output(conn, ix, token, stream, offset, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&mut self, ix: PeerIx, token: Token, progress: u64) {
+        let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else { return };
+        let first = !core::mem::replace(&mut attempt.running, true);
+        attempt.progress = progress;
+        let task = attempt.task;
+        self.schedule.not_recalled(token);
+        if first {
+            self.story.note(self.now, task, Some(token), "running");
+            self.gate.then(Effect::Event(Event::Running { task, token }));
+        }
+        self.tell_progress(task);
+    }
+
+    /// It never started, so that it was no attempt, and its number is used again
+    fn given_back(&mut self, ix: PeerIx, token: Token) {
+        if self.tasks.attempts.get(&token).is_none_or(|attempt| attempt.peer != ix || attempt.running) {
+            return;
+        }
+        let Some(attempt) = self.drop_attempt(token) else { return };
+        let Some(task) = self.tasks.all.get_mut(&attempt.task) else { return };
+        if task.attempts == attempt.attempt {
+            task.attempts -= 1;
+        }
+        self.story.note(self.now, attempt.task, Some(token), "given back");
+        if attempt.detached {
+            return;
+        }
+        if task.cancel_requested {
+            self.end_task(attempt.task, None, Outcome::Cancelled, &[], Default::default());
+        } else {
+            self.tasks.step(attempt.task, TaskStep::Requeue);
+        }
+    }
+
+    fn take_output(
+        &mut self,
+        conn: ConnId,
+        ix: PeerIx,
+        token: Token,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        let len = bytes.len() as u64;
+        let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
+            // Of an attempt that is no more: of no use, but it makes room.
+            self.bulk_dealt_with(conn, len);
+            return Ok(());
+        };
+        let task = attempt.task;
+        if offset.saturating_add(len) > self.config.output_bytes_max {
+            self.bulk_dealt_with(conn, len);
+            self.fail_attempt(token, Failure::OutputTooLarge);
+            return Ok(());
+        }
+        match attempt.streams[stream.index()].arrive(offset, bytes) {
+            Piece::New(new) => {
+                let upto = attempt.streams[stream.index()].received();
+                let offset = upto - new.len() as u64;
+                self.gate.write(&Record::Output { task, token, stream, offset, bytes: new });
+                self.gate.then(Effect::Keep(token, stream, upto));
+                self.gate.then(Effect::Bulk(conn, len));
+                self.try_early_result(token);
+            }
+            Piece::Known => self.bulk_dealt_with(conn, len),
+            Piece::Gap => return Err(Violation),
+        }
+        Ok(())
+    }
+
+    /// Output is durable: the worker may be told, and clients may have it
+    pub(super) fn output_kept(&mut self, token: Token, stream: Stream, offset: u64) {
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
+        attempt.streams[stream.index()].keep(offset);
+        let (task, ix) = (attempt.task, attempt.peer);
+        self.roster.get_mut(ix).to_tell.insert((token, stream));
+        self.touch(ix);
+        self.grow_watches(task);
+    }
+
+    /// On a new connection: what was told on the last one may have been lost
+    pub(super) fn tell_kept_again(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        for token in &peer.held {
+            let Some(attempt) = self.tasks.attempts.get(token) else { continue };
+            for stream in Stream::ALL {
+                if attempt.streams[stream.index()].kept() > 0 {
+                    peer.to_tell.insert((*token, stream));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The records that a coordinator's memory is made of (JOURN-1)
+//!
+//! The coordinator hands each record out with its number, as bytes; the embedder appends them in order and says how
+//! far they are durable. Replaying them gives the same tables again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, PeerName, TaskId, Token};
+use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
+
+/// Version of the record format, the first byte of each record
+pub const RECORD_VERSION: u8 = 1;
+
+/// One thing that happened and must not be forgotten
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record<'a> {
+    /// A coordinator started; first record of each start (JOURN-2)
+    Epoch {
+        /// Higher than any before
+        epoch: u64,
+        /// Always the same
+        cluster: ClusterId,
+    },
+    /// Tokens below this may have been given (TASK-2)
+    Tokens {
+        /// The first token of no block yet
+        below: u64,
+    },
+    /// A task was accepted (TASK-1)
+    Submit {
+        /// Which task
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// Its input
+        #[serde(with = "serde_bytes", borrow)]
+        payload: &'a [u8],
+    },
+    /// An attempt was given to a worker; written before it is sent, not waited for (TASK-2)
+    Assign {
+        /// Which task
+        task: TaskId,
+        /// The attempt's token
+        token: Token,
+        /// Its number among the task's attempts
+        attempt: u32,
+        /// To whom
+        worker: PeerName,
+    },
+    /// An attempt ended, and the task with it if `last`
+    Result {
+        /// Which task
+        task: TaskId,
+        /// Which attempt; `None` if the task ended without one
+        token: Option<Token>,
+        /// The attempt's number; 0 if there was none
+        attempt: u32,
+        /// How it ended
+        outcome: Outcome,
+        /// Whether this is the task's outcome; if not, another attempt follows
+        last: bool,
+        /// What it returned
+        #[serde(with = "serde_bytes", borrow)]
+        result: &'a [u8],
+        /// Its complete output streams
+        streams: [StreamEnd; 2],
+    },
+    /// Somebody wants the task stopped (TASK-7)
+    Cancel {
+        /// Which task
+        task: TaskId,
+    },
+    /// The task's content is gone; its id and outcome stay for the retention time (TASK-1)
+    Forget {
+        /// Which task
+        task: TaskId,
+    },
+    /// A piece of an output stream; its bytes may be kept beside the journal (LOG-1)
+    Output {
+        /// Which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where the bytes stand in it; pieces follow each other without gap or overlap
+        offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Record<'a> {
+    /// Writes a record with its version in front
+    pub fn encode(&self) -> alloc::vec::Vec<u8> {
+        match postcard::to_extend(self, alloc::vec![RECORD_VERSION]) {
+            Ok(bytes) => bytes,
+            Err(_) => unreachable!("memory grows, and every field can be encoded"),
+        }
+    }
+
+    /// Reads a record; `None` if it is damaged or of another version
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        match postcard::take_from_bytes(bytes.strip_prefix(&[RECORD_VERSION])?) {
+            Ok((record, [])) => Some(record),
+            _ => None,
+        }
+    }
+}
