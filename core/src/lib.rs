@@ -21,5 +21,7 @@ mod time;
 mod timers;
 pub mod wire;
 pub mod worker;
+pub use backoff::Loss;
+pub use error::{ConfigError, Rejected};
 pub use rng::Seed;
 pub use time::Instant;

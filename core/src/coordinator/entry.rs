@@ -165,9 +165,9 @@ impl Desk {
         if peer.session.as_ref().is_none_or(|session| session.numbers.id != resume.session) {
             // The unconfirmed session never came about; the one it would have replaced goes on (AUTH-8).
             peer.session = peer.previous.take();
-            peer.watches.clear();
+            self.drop_watches(ix);
         }
-        let Some(session) = &mut peer.session else { return };
+        let Some(session) = &mut self.roster.get_mut(ix).session else { return };
         let plausible = session.numbers.acknowledge(resume.received).and(session.numbers.rewind(resume.received));
         debug_assert!(plausible.is_ok(), "the numbers agreed");
         session.numbers.ack_told(self.now, session.tellable);
@@ -188,10 +188,7 @@ impl Desk {
         if let Some(old) = old.filter(|old| old.confirmed.is_some()) {
             peer.previous = Some(old);
         }
-        peer.watches.clear();
-        peer.streaming.clear();
-        peer.reading = None;
-        peer.piece = None;
+        self.drop_watches(ix);
         self.stats.opened += 1;
         self.go_live(conn, verified, None);
         for frame in frames {
@@ -370,12 +367,21 @@ impl Desk {
         let peer = self.roster.get_mut(ix);
         peer.session = None;
         peer.previous = None;
+        self.drop_watches(ix);
+        self.schedule.place(ix, &self.roster);
+    }
+
+    /// What a client follows belongs to its session
+    fn drop_watches(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        peer.streaming.clear();
+        peer.reading = None;
+        peer.piece = None;
         for task in core::mem::take(&mut peer.watches).into_keys() {
             if let Some(task) = self.tasks.all.get_mut(&task) {
                 task.watchers.remove(&ix);
             }
         }
-        self.schedule.place(ix, &self.roster);
     }
 
     /// Its tasks are its own again, as far as nobody else has them

@@ -1,0 +1,66 @@
+//! What virtual tasks do
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rejoin_core::ids::Token;
+use rejoin_core::wire::message::{Failure, Outcome, Stream};
+
+/// A task: how long it takes, what it prints, and how it ends
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// From start to end
+    pub takes: Duration,
+    /// Bytes on standard output, half of them at the start
+    pub prints: Vec<u8>,
+    /// What it returns
+    pub returns: Vec<u8>,
+    /// How its first attempts end; later ones succeed
+    pub ends: Vec<Outcome>,
+}
+
+impl Job {
+    /// A task of 10 ms that prints something and succeeds
+    pub fn prints(bytes: &[u8]) -> Self {
+        Job { takes: Duration::from_millis(10), prints: bytes.into(), returns: Vec::new(), ends: Vec::new() }
+    }
+
+    /// A silent task that succeeds after some time
+    pub fn takes(takes: Duration) -> Self {
+        Job { takes, ..Job::prints(b"") }
+    }
+
+    /// A task whose first attempts fail with exit status 1
+    pub fn fails(times: usize) -> Self {
+        Job { ends: vec![Outcome::Failed(Failure::Exit(1)); times], ..Job::prints(b"") }
+    }
+
+    pub(crate) fn outcome(&self, attempt: u32) -> Outcome {
+        self.ends.get(attempt as usize - 1).copied().unwrap_or(Outcome::Succeeded)
+    }
+}
+
+/// A worker's running tasks
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Executor {
+    pub(crate) running: BTreeMap<Token, Running>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) job: Job,
+    pub(crate) outcome: Outcome,
+    /// Output so far
+    pub(crate) printed: usize,
+    pub(crate) over: bool,
+}
+
+impl Executor {
+    /// Answers what an output stream has at an offset
+    pub(crate) fn read(&self, token: Token, stream: Stream, offset: u64, max: u32) -> &[u8] {
+        let Some(running) = self.running.get(&token).filter(|_| stream == Stream::Out) else { return &[] };
+        let start = offset as usize;
+        let end = running.printed.min(start + max as usize);
+        running.job.prints.get(start..end).unwrap_or(&[])
+    }
+}

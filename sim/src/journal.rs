@@ -1,0 +1,66 @@
+//! A journal in memory that can be told to lag or to fail
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::journal::Record;
+use rejoin_core::wire::message::{Outcome, Stream};
+
+/// How the journal behaves
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalMode {
+    /// Everything is durable after this time
+    Syncs(Duration),
+    /// Nothing becomes durable any more
+    Stuck,
+    /// The next record fails
+    Fails,
+}
+
+/// Records in the order in which they were written
+#[derive(Clone, Debug)]
+pub struct Journal {
+    /// How it behaves from now on
+    pub mode: JournalMode,
+    pub(crate) records: Vec<Vec<u8>>,
+    /// How many of them are durable
+    pub(crate) durable: usize,
+    pub(crate) kept: BTreeMap<(Token, Stream), Vec<u8>>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Journal { mode: JournalMode::Syncs(Duration::ZERO), records: Vec::new(), durable: 0, kept: BTreeMap::new() }
+    }
+
+    pub(crate) fn append(&mut self, record: &[u8]) {
+        if let Some(Record::Output { token, stream, offset, bytes, .. }) = Record::decode(record) {
+            let kept = self.kept.entry((token, stream)).or_default();
+            assert_eq!(kept.len() as u64, offset, "pieces of output follow each other without gap or overlap (LOG-1)");
+            kept.extend_from_slice(bytes);
+        }
+        self.records.push(record.into());
+    }
+
+    /// Returns all records, or only those that are durable
+    pub fn records(&self, durable_only: bool) -> impl Iterator<Item = Record<'_>> {
+        let count = if durable_only { self.durable } else { self.records.len() };
+        self.records[..count].iter().map(|bytes| Record::decode(bytes).expect("the coordinator writes whole records"))
+    }
+
+    /// Returns how often a task ended, and the last way it did; an honest history has each task end once (S3)
+    pub fn ends(&self, task: TaskId) -> Vec<Outcome> {
+        self.records(true)
+            .filter_map(|record| match record {
+                Record::Result { task: id, outcome, last: true, .. } if id == task => Some(outcome),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns what is kept of an output stream
+    pub fn kept(&self, token: Token, stream: Stream) -> &[u8] {
+        self.kept.get(&(token, stream)).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,73 @@
+//! Virtual sockets: two ordered pipes of messages between a peer and the coordinator, and what can befall them
+
+use std::time::Duration;
+
+use rejoin_core::ids::ConnId;
+
+/// One of the two ends of a connection
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The worker or client
+    Peer,
+    /// The coordinator
+    Coordinator,
+}
+
+impl Side {
+    pub(crate) fn other(self) -> Side {
+        match self {
+            Side::Peer => Side::Coordinator,
+            Side::Coordinator => Side::Peer,
+        }
+    }
+}
+
+/// One connection, from its opening to its end
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    pub(crate) peer: usize,
+    pub(crate) attempt: u64,
+    pub(crate) conn: ConnId,
+    /// Whether an end still believes in it
+    pub(crate) peer_open: bool,
+    pub(crate) coordinator_open: bool,
+    /// Towards an end, nothing arrives any more and nobody is told
+    pub(crate) deaf: [bool; 2],
+}
+
+impl Socket {
+    pub(crate) fn is_open(&self, side: Side) -> bool {
+        match side {
+            Side::Peer => self.peer_open,
+            Side::Coordinator => self.coordinator_open,
+        }
+    }
+
+    pub(crate) fn close(&mut self, side: Side) {
+        match side {
+            Side::Peer => self.peer_open = false,
+            Side::Coordinator => self.coordinator_open = false,
+        }
+    }
+
+    pub(crate) fn deaf(&mut self, side: Side) -> &mut bool {
+        &mut self.deaf[side as usize]
+    }
+}
+
+/// What a peer's network is like
+#[derive(Clone, Copy, Debug)]
+pub struct Wire {
+    /// One way
+    pub latency: Duration,
+    /// New connections fail
+    pub refuses: bool,
+    /// New connections are dropped without a word
+    pub swallows: bool,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Wire { latency: Duration::from_millis(1), refuses: false, swallows: false }
+    }
+}

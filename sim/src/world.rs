@@ -1,0 +1,803 @@
+//! The world: machines, sockets, tasks, a journal, and time that jumps
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use rejoin_core::client::{self, Client};
+use rejoin_core::coordinator::{self, Address, Coordinator};
+use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
+use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::link::{LinkConfig, LinkState};
+use rejoin_core::wire::keys::{Key, Secret};
+use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
+use rejoin_core::worker::{self, Worker};
+use rejoin_core::{Instant, Loss, Seed};
+
+use crate::executor::{Executor, Job, Running};
+use crate::journal::{Journal, JournalMode};
+use crate::net::{Side, Socket, Wire};
+
+/// How a world begins; everything has a default that suits most stories
+pub struct Setup {
+    /// Number of workers
+    pub workers: usize,
+    /// Number of clients
+    pub clients: usize,
+    /// Everything random follows from it
+    pub seed: u64,
+    /// Last changes to the coordinator's settings
+    pub coordinator: fn(&mut coordinator::Config),
+    /// Last changes to each worker's settings
+    pub worker: fn(&mut worker::Config),
+    /// Last changes to each client's settings
+    pub client: fn(&mut client::Config),
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup { workers: 1, clients: 0, seed: 1, coordinator: |_| {}, worker: |_| {}, client: |_| {} }
+    }
+}
+
+/// The key of worker `n`
+pub fn worker_key(n: usize) -> Key {
+    key(&format!("worker-{n}"), 1, n, Role::Worker)
+}
+
+/// The key of client `n`
+pub fn client_key(n: usize) -> Key {
+    key(&format!("client-{n}"), 2, n, Role::Client)
+}
+
+fn key(name: &str, kind: u8, n: usize, role: Role) -> Key {
+    let mut secret = [kind; 32];
+    secret[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    let mut id = [kind; 8];
+    id[..4].copy_from_slice(&(n as u32).to_le_bytes());
+    let name = name.parse().expect("a legal name");
+    Key { id: KeyId(id), secret: Secret::new(secret), name, role }
+}
+
+/// One coordinator, its workers and clients, and the network between them
+///
+/// Peers are counted from 0, workers first. After each event the invariants of every machine are checked.
+pub struct World {
+    now: Instant,
+    /// The coordinator; read it as you like
+    pub coordinator: Coordinator,
+    /// Its journal
+    pub journal: Journal,
+    /// What the coordinator told its embedder
+    pub events: Vec<coordinator::Event>,
+    /// What a client told its embedder, by client
+    pub client_events: Vec<Vec<client::Event>>,
+    /// Output that reached a client
+    pub client_output: BTreeMap<(TaskId, Token, Stream), Vec<u8>>,
+    /// Executions begun: task, token, attempt, worker
+    pub starts: Vec<(TaskId, Token, u32, usize)>,
+    peers: Vec<Peer>,
+    sockets: BTreeMap<ConnId, Socket>,
+    heap: BinaryHeap<Reverse<(Instant, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    sequence: u64,
+    entropy: u64,
+    boots: u64,
+    worker_setup: fn(&mut worker::Config),
+    jobs: BTreeMap<TaskId, Job>,
+    frame: Vec<u8>,
+}
+
+struct Peer {
+    machine: Machine,
+    wire: Wire,
+    executor: Executor,
+    alive: bool,
+    /// Flip a bit in the next message towards an end
+    flip: BTreeSet<Side>,
+    /// Connections this peer dialled
+    pub(crate) dials: u64,
+}
+
+enum Machine {
+    Worker(Box<Worker>),
+    Client(Box<Client>),
+}
+
+enum Happening {
+    Opened { conn: ConnId },
+    Refused { peer: usize, attempt: u64 },
+    Arrives { conn: ConnId, at: Side, bytes: Vec<u8> },
+    Closed { conn: ConnId, at: Side, loss: Loss },
+    Printed { peer: usize, token: Token },
+    Finished { peer: usize, token: Token },
+    Durable { upto: u64 },
+    JournalFailed,
+}
+
+impl World {
+    /// Makes a world in which everybody is about to dial
+    pub fn new(setup: Setup) -> Self {
+        let keys = (0..setup.workers).map(worker_key).chain((0..setup.clients).map(client_key)).collect();
+        let mut config = coordinator::Config::new(ClusterId([9; 16]), 1, keys);
+        (setup.coordinator)(&mut config);
+        let now = Instant::from_micros(1_000_000);
+        let coordinator = Coordinator::new(config, seed(setup.seed, 0), now).expect("legal settings");
+        let mut world = World {
+            now,
+            coordinator,
+            journal: Journal::new(),
+            events: Vec::new(),
+            client_events: vec![Vec::new(); setup.clients],
+            client_output: BTreeMap::new(),
+            starts: Vec::new(),
+            peers: Vec::new(),
+            sockets: BTreeMap::new(),
+            heap: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            sequence: 0,
+            entropy: setup.seed << 32,
+            boots: 0,
+            worker_setup: setup.worker,
+            jobs: BTreeMap::new(),
+            frame: vec![0; FRAME_BYTES_MAX],
+        };
+        for n in 0..setup.workers {
+            let machine = world.new_worker(worker_key(n), setup.seed);
+            world.peers.push(Peer::new(machine));
+        }
+        for n in 0..setup.clients {
+            let mut config = client::Config::new(world.link_config(client_key(n)));
+            (setup.client)(&mut config);
+            let client = Client::new(config, seed(setup.seed, 1000 + n as u64), now).expect("legal settings");
+            world.peers.push(Peer::new(Machine::Client(Box::new(client))));
+        }
+        world.drain();
+        world
+    }
+
+    fn link_config(&mut self, key: Key) -> LinkConfig {
+        self.boots += 1;
+        let mut boot = [7; 16];
+        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
+        LinkConfig::new(key, BootId(boot), "ws://coordinator/v1/worker")
+    }
+
+    fn new_worker(&mut self, key: Key, seed_number: u64) -> Machine {
+        let link = self.link_config(key);
+        let mut config = worker::Config::new(link);
+        (self.worker_setup)(&mut config);
+        let seed = seed(seed_number, self.boots);
+        Machine::Worker(Box::new(Worker::new(config, seed, self.now).expect("legal settings")))
+    }
+
+    // What a story can do.
+
+    /// Submits a task at the coordinator, as its embedder would
+    pub fn submit(&mut self, name: &str, job: Job) -> TaskId {
+        self.submit_with(name, TaskSpec::default(), job)
+    }
+
+    /// Submits a task with a specification
+    pub fn submit_with(&mut self, name: &str, spec: TaskSpec, job: Job) -> TaskId {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        let input = coordinator::Input::Submit { task, spec, payload: name.as_bytes() };
+        self.coordinator.handle(self.now, input).expect("the submit is legal");
+        self.drain();
+        task
+    }
+
+    /// Submits a task through client `n`
+    pub fn submit_by_client(&mut self, n: usize, name: &str, job: Job) -> TaskId {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        let input = client::Input::Submit { task, spec: TaskSpec::default(), payload: name.as_bytes() };
+        self.tell_client(n, input).expect("the submit is legal");
+        task
+    }
+
+    /// Tells client `n` something
+    pub fn tell_client(&mut self, n: usize, input: client::Input<'_>) -> Result<(), rejoin_core::Rejected> {
+        let at = self.client_peer(n);
+        let now = self.now;
+        let Machine::Client(client) = &mut self.peers[at].machine else { panic!("peer {at} is a worker") };
+        let result = client.handle(now, input);
+        self.drain();
+        result
+    }
+
+    /// Tells the coordinator something
+    pub fn tell_coordinator(&mut self, input: coordinator::Input<'_>) -> Result<(), rejoin_core::Rejected> {
+        let result = self.coordinator.handle(self.now, input);
+        self.drain();
+        result
+    }
+
+    /// Cuts a peer's connection so that both ends notice
+    pub fn reset(&mut self, peer: usize) {
+        let Some(conn) = self.connection(peer) else { return };
+        self.forget_in_flight(conn);
+        self.happen(Duration::ZERO, Happening::Closed { conn, at: Side::Peer, loss: Loss::Peer });
+        self.happen(Duration::ZERO, Happening::Closed { conn, at: Side::Coordinator, loss: Loss::Peer });
+    }
+
+    /// Cuts a peer's connection so that only one end notices; the other one hears nothing any more
+    pub fn reset_seen_by(&mut self, peer: usize, side: Side) {
+        let Some(conn) = self.connection(peer) else { return };
+        self.forget_in_flight(conn);
+        self.make_deaf(conn, side.other());
+        self.happen(Duration::ZERO, Happening::Closed { conn, at: side, loss: Loss::Peer });
+    }
+
+    /// From now on nothing arrives at an end of a peer's connection, and nobody is told
+    pub fn half_open(&mut self, peer: usize, deaf: Side) {
+        let Some(conn) = self.connection(peer) else { return };
+        self.make_deaf(conn, deaf);
+    }
+
+    /// Tells the coordinator late that a peer's connections of the past are gone
+    pub fn deliver_old_closes(&mut self, peer: usize) {
+        let current = self.connection(peer);
+        let old: Vec<ConnId> =
+            self.sockets.values().filter(|s| s.peer == peer && Some(s.conn) != current).map(|s| s.conn).collect();
+        for conn in old {
+            self.coordinator.handle(self.now, coordinator::Input::Closed { conn }).expect("a close is never refused");
+        }
+        self.drain();
+    }
+
+    /// Flips a bit in the next message that arrives at an end of a peer's connection
+    pub fn corrupt_next(&mut self, peer: usize, at: Side) {
+        self.peers[peer].flip.insert(at);
+    }
+
+    /// Ends a worker and all it knew
+    pub fn crash(&mut self, peer: usize) {
+        self.reset(peer);
+        self.peers[peer].alive = false;
+        self.peers[peer].executor = Executor::default();
+    }
+
+    /// Ends a worker so that the coordinator does not notice
+    pub fn crash_unnoticed(&mut self, peer: usize) {
+        self.half_open(peer, Side::Coordinator);
+        if let Some(conn) = self.connection(peer) {
+            self.make_deaf(conn, Side::Peer);
+        }
+        self.peers[peer].alive = false;
+        self.peers[peer].executor = Executor::default();
+    }
+
+    /// Starts a worker that had crashed, with an empty memory
+    pub fn restart(&mut self, peer: usize) {
+        assert!(!self.peers[peer].alive, "peer {peer} runs");
+        let machine = self.new_worker(worker_key(peer), peer as u64);
+        self.peers[peer].machine = machine;
+        self.peers[peer].alive = true;
+        self.drain();
+    }
+
+    /// Replaces a peer's worker by one made from other settings
+    pub fn replace_worker(&mut self, peer: usize, worker: Worker) {
+        self.peers[peer].machine = Machine::Worker(Box::new(worker));
+        self.peers[peer].alive = true;
+        self.drain();
+    }
+
+    /// A peer's network
+    pub fn wire(&mut self, peer: usize) -> &mut Wire {
+        &mut self.peers[peer].wire
+    }
+
+    /// Opens a connection of nobody's; returns its name
+    pub fn stranger(&mut self) -> Result<ConnId, rejoin_core::Rejected> {
+        let conn = self.next_conn();
+        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy: self.fresh() };
+        self.coordinator.handle(self.now, input)?;
+        self.sockets.insert(
+            conn,
+            Socket {
+                peer: usize::MAX,
+                attempt: 0,
+                conn,
+                peer_open: false,
+                coordinator_open: true,
+                deaf: [true, false],
+            },
+        );
+        self.drain();
+        Ok(conn)
+    }
+
+    /// Says something on a connection of nobody's
+    pub fn say(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.tell_coordinator(coordinator::Input::Received { conn, bytes }).expect("bytes are never refused");
+    }
+
+    // Time.
+
+    /// Now
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Jumps to the next thing that happens, and lets it happen; `false` when nothing ever will
+    pub fn step(&mut self) -> bool {
+        self.step_before(Instant::from_micros(u64::MAX))
+    }
+
+    /// Lets this much time pass
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.step_before(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds; panics after ten virtual minutes
+    pub fn drive_until(&mut self, what: &str, mut holds: impl FnMut(&mut World) -> bool) {
+        let end = self.now + Duration::from_secs(600);
+        while !holds(self) {
+            assert!(self.step_before(end), "{what}: still not so after ten minutes");
+        }
+    }
+
+    // What there is to see.
+
+    /// Whether a task is over and succeeded
+    pub fn succeeded(&self, task: TaskId) -> bool {
+        self.outcome(task) == Some(Outcome::Succeeded)
+    }
+
+    /// How a task ended, durably
+    pub fn outcome(&self, task: TaskId) -> Option<Outcome> {
+        self.coordinator.task(task)?.end.map(|end| end.outcome)
+    }
+
+    /// What is kept of a task's standard output, once it is over
+    pub fn output(&self, task: TaskId) -> &[u8] {
+        let token = self.coordinator.task(task).and_then(|task| task.end).and_then(|end| end.token);
+        token.map_or(&[], |token| self.journal.kept(token, Stream::Out))
+    }
+
+    /// Worker `n`
+    pub fn worker(&self, n: usize) -> &Worker {
+        match &self.peers[n].machine {
+            Machine::Worker(worker) => worker,
+            Machine::Client(_) => panic!("peer {n} is a client"),
+        }
+    }
+
+    /// Client `n`
+    pub fn client(&self, n: usize) -> &Client {
+        match &self.peers[self.client_peer(n)].machine {
+            Machine::Client(client) => client,
+            Machine::Worker(_) => panic!("peer is a worker"),
+        }
+    }
+
+    /// Where a peer's connection stands, as the peer sees it
+    pub fn state(&self, peer: usize) -> LinkState {
+        match &self.peers[peer].machine {
+            Machine::Worker(worker) => worker.state(),
+            Machine::Client(client) => client.state(),
+        }
+    }
+
+    /// Dials that a peer has begun
+    pub fn dials(&self, peer: usize) -> u64 {
+        self.peers[peer].dials
+    }
+
+    /// How often a task was started
+    pub fn executions(&self, task: TaskId) -> usize {
+        self.starts.iter().filter(|start| start.0 == task).count()
+    }
+
+    /// The peer number of client `n`
+    pub fn client_peer(&self, n: usize) -> usize {
+        self.peers.iter().position(|p| matches!(p.machine, Machine::Client(_))).expect("there are clients") + n
+    }
+
+    /// The connection a peer believes in
+    pub fn connection(&self, peer: usize) -> Option<ConnId> {
+        self.sockets.values().rev().find(|s| s.peer == peer && s.peer_open).map(|s| s.conn)
+    }
+
+    /// Panics unless every submitted task ended exactly once, durably
+    pub fn audit(&self) {
+        for task in self.jobs.keys() {
+            let ends = self.journal.ends(*task);
+            let story: Vec<String> = self.coordinator.story(*task).map(|note| note.to_string()).collect();
+            assert_eq!(ends.len(), 1, "{task} ended {} times (S3)\n{}", ends.len(), story.join("\n"));
+        }
+        let mut tokens = BTreeSet::new();
+        for (task, token, _, worker) in &self.starts {
+            assert!(tokens.insert((*token, *worker)), "{task} was started twice under {token} (S10)");
+        }
+    }
+
+    // Inside.
+
+    fn step_before(&mut self, end: Instant) -> bool {
+        let wakes = self.peers.iter().filter(|peer| peer.alive).filter_map(|peer| peer.machine.wake_at());
+        let wake = wakes.chain(self.coordinator.wake_at()).min();
+        let next = self.heap.peek().map(|Reverse((at, _))| *at);
+        let Some(at) = [wake, next].into_iter().flatten().min().filter(|at| *at <= end) else { return false };
+        self.now = self.now.max(at);
+        if next == Some(at) {
+            let Some(Reverse((_, key))) = self.heap.pop() else { return false };
+            if let Some(happening) = self.happenings.remove(&key) {
+                self.let_happen(happening);
+            }
+        } else {
+            self.wake_everybody();
+        }
+        self.drain();
+        true
+    }
+
+    fn wake_everybody(&mut self) {
+        let now = self.now;
+        self.coordinator.handle(now, coordinator::Input::Timeout).expect("time is never refused");
+        for peer in self.peers.iter_mut().filter(|peer| peer.alive) {
+            match &mut peer.machine {
+                Machine::Worker(worker) => worker.handle(now, worker::Input::Timeout).expect("time is never refused"),
+                Machine::Client(client) => client.handle(now, client::Input::Timeout).expect("time is never refused"),
+            }
+        }
+    }
+
+    fn happen(&mut self, after: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse((self.now + after, self.sequence)));
+        self.happenings.insert(self.sequence, happening);
+    }
+
+    fn let_happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Opened { conn } => self.open(conn),
+            Happening::Refused { peer, attempt } => self.tell_lost(peer, attempt, Loss::Peer),
+            Happening::Arrives { conn, at, bytes } => self.arrive(conn, at, bytes),
+            Happening::Closed { conn, at, loss } => self.close(conn, at, loss),
+            Happening::Printed { peer, token } => self.printed(peer, token),
+            Happening::Finished { peer, token } => self.finished(peer, token),
+            Happening::Durable { upto } => {
+                self.journal.durable = self.journal.durable.max(upto as usize);
+                // After a failure nothing is taken in any more.
+                let _ = self.coordinator.handle(self.now, coordinator::Input::Journaled { upto });
+            }
+            Happening::JournalFailed => {
+                self.coordinator
+                    .handle(self.now, coordinator::Input::JournalFailed)
+                    .expect("a failure is never refused");
+            }
+        }
+    }
+
+    fn open(&mut self, conn: ConnId) {
+        let entropy = self.fresh();
+        let address = Address::LOOPBACK;
+        let accepted = self.coordinator.handle(self.now, coordinator::Input::Accepted { conn, address, entropy });
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        let (peer, attempt) = (socket.peer, socket.attempt);
+        if accepted.is_err() {
+            socket.close(Side::Peer);
+            return self.tell_lost(peer, attempt, Loss::Peer);
+        }
+        socket.coordinator_open = true;
+        let entropy = self.fresh();
+        self.tell_peer(peer, |machine, now| match machine {
+            Machine::Worker(worker) => worker.handle(now, worker::Input::Connected { attempt, entropy }),
+            Machine::Client(client) => client.handle(now, client::Input::Connected { attempt, entropy }),
+        });
+    }
+
+    fn arrive(&mut self, conn: ConnId, at: Side, mut bytes: Vec<u8>) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        if !socket.is_open(at) || *socket.deaf(at) {
+            return;
+        }
+        let (peer, attempt) = (socket.peer, socket.attempt);
+        if self.peers.get_mut(peer).is_some_and(|peer| peer.flip.remove(&at)) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+        }
+        match at {
+            Side::Coordinator => {
+                let input = coordinator::Input::Received { conn, bytes: &bytes };
+                // After its journal has failed the coordinator takes nothing in.
+                let _ = self.coordinator.handle(self.now, input);
+            }
+            Side::Peer => self.tell_peer(peer, |machine, now| match machine {
+                Machine::Worker(worker) => worker.handle(now, worker::Input::Received { attempt, bytes: &bytes }),
+                Machine::Client(client) => client.handle(now, client::Input::Received { attempt, bytes: &bytes }),
+            }),
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, at: Side, loss: Loss) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        if !socket.is_open(at) || *socket.deaf(at) {
+            return;
+        }
+        socket.close(at);
+        let (peer, attempt) = (socket.peer, socket.attempt);
+        match at {
+            Side::Coordinator => {
+                self.coordinator.handle(self.now, coordinator::Input::Closed { conn }).expect("never refused");
+            }
+            Side::Peer => self.tell_lost(peer, attempt, loss),
+        }
+    }
+
+    fn tell_lost(&mut self, peer: usize, attempt: u64, loss: Loss) {
+        self.tell_peer(peer, |machine, now| match machine {
+            Machine::Worker(worker) => worker.handle(now, worker::Input::Disconnected { attempt, loss }),
+            Machine::Client(client) => client.handle(now, client::Input::Disconnected { attempt, loss }),
+        });
+    }
+
+    fn tell_peer(&mut self, peer: usize, f: impl FnOnce(&mut Machine, Instant) -> Result<(), rejoin_core::Rejected>) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(peer).filter(|peer| peer.alive) {
+            f(&mut peer.machine, now).expect("what the network does is never refused");
+        }
+    }
+
+    fn printed(&mut self, peer: usize, token: Token) {
+        let now = self.now;
+        let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
+        let Some(running) = executor.running.get_mut(&token).filter(|running| !running.over) else { return };
+        running.printed = running.job.prints.len() / 2;
+        let total = running.printed as u64;
+        // A task that was told to stop may be gone by now.
+        let _ = worker.handle(now, worker::Input::OutputGrew { token, stream: Stream::Out, total });
+        let _ = worker.handle(now, worker::Input::Progress { token, value: 50 });
+    }
+
+    fn finished(&mut self, peer: usize, token: Token) {
+        let now = self.now;
+        let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
+        let Some(running) = executor.running.get_mut(&token).filter(|running| !running.over) else { return };
+        running.over = true;
+        running.printed = running.job.prints.len();
+        let total = running.printed as u64;
+        let (outcome, result) = (running.outcome, running.job.returns.clone());
+        let _ = worker.handle(now, worker::Input::OutputGrew { token, stream: Stream::Out, total });
+        let _ = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });
+    }
+
+    /// Asks every machine what to do, until none has anything to do, then checks all invariants
+    fn drain(&mut self) {
+        self.drain_coordinator();
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].alive {
+                self.drain_peer(peer);
+            }
+        }
+        self.drain_coordinator();
+        self.coordinator.check();
+        for peer in &self.peers {
+            match &peer.machine {
+                Machine::Worker(worker) => worker.check(),
+                Machine::Client(client) => client.check(),
+            }
+        }
+    }
+
+    fn drain_coordinator(&mut self) {
+        let mut frame = std::mem::take(&mut self.frame);
+        loop {
+            match self.coordinator.poll(&mut frame) {
+                coordinator::Output::Journal { seq, record } => {
+                    self.journal.append(record);
+                    match self.journal.mode {
+                        JournalMode::Syncs(lag) => self.happen(lag, Happening::Durable { upto: seq }),
+                        JournalMode::Stuck => {}
+                        JournalMode::Fails => self.happen(Duration::ZERO, Happening::JournalFailed),
+                    }
+                }
+                coordinator::Output::Send { conn, bytes } => {
+                    let bytes = bytes.into();
+                    self.send(conn, Side::Coordinator, bytes);
+                }
+                coordinator::Output::Close { conn, .. } => self.hang_up(conn, Side::Coordinator),
+                coordinator::Output::ReadOutput { token, stream, offset, max } => {
+                    let kept = self.journal.kept(token, stream);
+                    let end = kept.len().min((offset + u64::from(max)) as usize);
+                    let bytes = kept[offset as usize..end].to_vec();
+                    let input = coordinator::Input::OutputRead { token, stream, offset, bytes: &bytes };
+                    self.coordinator.handle(self.now, input).expect("an answer is never refused");
+                }
+                coordinator::Output::Event(event) => self.events.push(event),
+                coordinator::Output::Idle { .. } => break,
+            }
+        }
+        self.frame = frame;
+    }
+
+    fn drain_peer(&mut self, peer: usize) {
+        let mut frame = std::mem::take(&mut self.frame);
+        match self.peers[peer].machine {
+            Machine::Worker(_) => while self.worker_output(peer, &mut frame) {},
+            Machine::Client(_) => while self.client_output(peer, &mut frame) {},
+        }
+        self.frame = frame;
+    }
+
+    fn worker_output(&mut self, peer: usize, frame: &mut [u8]) -> bool {
+        let Machine::Worker(worker) = &mut self.peers[peer].machine else { return false };
+        match worker.poll(frame) {
+            worker::Output::Connect { attempt } => self.dial(peer, attempt),
+            worker::Output::Disconnect { attempt, .. } => self.leave(peer, attempt),
+            worker::Output::Send { bytes } => {
+                let bytes = bytes.into();
+                self.send_from(peer, bytes);
+            }
+            worker::Output::Run { task, token, attempt } => self.run(peer, task, token, attempt),
+            worker::Output::Cancel { token, .. } => {
+                if let Some(running) = self.peers[peer].executor.running.get_mut(&token) {
+                    running.outcome = Outcome::Cancelled;
+                    self.happen(Duration::from_millis(1), Happening::Finished { peer, token });
+                }
+            }
+            worker::Output::ReadOutput { token, stream, offset, max } => {
+                let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else {
+                    return false;
+                };
+                let bytes = executor.read(token, stream, offset, max);
+                let input = worker::Input::OutputRead { token, stream, offset, bytes };
+                worker.handle(self.now, input).expect("an answer is never refused");
+            }
+            worker::Output::Forget { token } => {
+                self.peers[peer].executor.running.remove(&token);
+            }
+            worker::Output::Idle { .. } => return false,
+        }
+        true
+    }
+
+    fn client_output(&mut self, peer: usize, frame: &mut [u8]) -> bool {
+        let n = peer - self.client_peer(0);
+        let Machine::Client(client) = &mut self.peers[peer].machine else { return false };
+        match client.poll(frame) {
+            client::Output::Connect { attempt } => self.dial(peer, attempt),
+            client::Output::Disconnect { attempt, .. } => self.leave(peer, attempt),
+            client::Output::Send { bytes } => {
+                let bytes = bytes.into();
+                self.send_from(peer, bytes);
+            }
+            client::Output::Piece { task, token, stream, offset, bytes } => {
+                let kept = self.client_output.entry((task, token, stream)).or_default();
+                assert_eq!(kept.len() as u64, offset, "a client's pieces follow each other");
+                kept.extend_from_slice(bytes);
+            }
+            client::Output::Event(event) => self.client_events[n].push(event),
+            client::Output::Idle { .. } => return false,
+        }
+        true
+    }
+
+    fn run(&mut self, peer: usize, task: TaskId, token: Token, attempt: u32) {
+        let now = self.now;
+        let Some(job) = self.jobs.get(&task).cloned() else { panic!("{task} was never submitted") };
+        self.starts.push((task, token, attempt, peer));
+        let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
+        assert!(worker.payload(token).is_some(), "the input is there when the task is to start");
+        worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
+        let takes = job.takes;
+        let outcome = job.outcome(attempt);
+        executor.running.insert(token, Running { job, outcome, printed: 0, over: false });
+        self.happen(takes / 2, Happening::Printed { peer, token });
+        self.happen(takes, Happening::Finished { peer, token });
+    }
+
+    fn dial(&mut self, peer: usize, attempt: u64) {
+        let wire = self.peers[peer].wire;
+        self.peers[peer].dials += 1;
+        assert!(self.connection(peer).is_none(), "peer {peer} has two sockets (S23)");
+        if wire.refuses {
+            return self.happen(wire.latency * 2, Happening::Refused { peer, attempt });
+        }
+        let conn = self.next_conn();
+        let deaf = [wire.swallows; 2];
+        let (peer_open, coordinator_open) = (true, false);
+        self.sockets.insert(conn, Socket { peer, attempt, conn, peer_open, coordinator_open, deaf });
+        if !wire.swallows {
+            self.happen(wire.latency * 2, Happening::Opened { conn });
+        }
+    }
+
+    /// A peer hangs up
+    fn leave(&mut self, peer: usize, attempt: u64) {
+        let conn =
+            self.sockets.values().find(|s| s.peer == peer && s.attempt == attempt && s.peer_open).map(|s| s.conn);
+        if let Some(conn) = conn {
+            self.hang_up(conn, Side::Peer);
+        }
+    }
+
+    /// An end closes; the other one learns of it, if anything reaches it
+    fn hang_up(&mut self, conn: ConnId, side: Side) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        socket.close(side);
+        let latency = self.peers.get(socket.peer).map_or(Duration::ZERO, |peer| peer.wire.latency);
+        self.happen(latency, Happening::Closed { conn, at: side.other(), loss: Loss::Peer });
+    }
+
+    fn send_from(&mut self, peer: usize, bytes: Vec<u8>) {
+        let conn = self.connection(peer).expect("a peer sends only while it is connected");
+        self.send(conn, Side::Peer, bytes);
+    }
+
+    fn send(&mut self, conn: ConnId, from: Side, bytes: Vec<u8>) {
+        let Some(socket) = self.sockets.get(&conn).filter(|socket| socket.is_open(from)) else { return };
+        let latency = self.peers.get(socket.peer).map_or(Duration::ZERO, |peer| peer.wire.latency);
+        self.happen(latency, Happening::Arrives { conn, at: from.other(), bytes });
+    }
+
+    /// What was under way on a connection that is cut never arrives
+    fn forget_in_flight(&mut self, conn: ConnId) {
+        self.happenings.retain(|_, happening| match happening {
+            Happening::Arrives { conn: on, .. }
+            | Happening::Opened { conn: on }
+            | Happening::Closed { conn: on, .. } => *on != conn,
+            Happening::Refused { .. }
+            | Happening::Printed { .. }
+            | Happening::Finished { .. }
+            | Happening::Durable { .. }
+            | Happening::JournalFailed => true,
+        });
+    }
+
+    fn make_deaf(&mut self, conn: ConnId, side: Side) {
+        if let Some(socket) = self.sockets.get_mut(&conn) {
+            *socket.deaf(side) = true;
+        }
+    }
+
+    fn next_conn(&mut self) -> ConnId {
+        self.sequence += 1;
+        ConnId(self.sequence)
+    }
+
+    fn fresh(&mut self) -> [u8; 32] {
+        self.entropy += 1;
+        let mut entropy = [0; 32];
+        for (n, chunk) in entropy.chunks_mut(8).enumerate() {
+            let mixed = (self.entropy ^ (n as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+            chunk.copy_from_slice(&mixed.wrapping_mul(0xBF58_476D_1CE4_E5B9).to_le_bytes());
+        }
+        entropy
+    }
+}
+
+impl Peer {
+    fn new(machine: Machine) -> Self {
+        Peer {
+            machine,
+            wire: Wire::default(),
+            executor: Executor::default(),
+            alive: true,
+            flip: BTreeSet::new(),
+            dials: 0,
+        }
+    }
+}
+
+impl Machine {
+    fn wake_at(&self) -> Option<Instant> {
+        match self {
+            Machine::Worker(worker) => worker.wake_at(),
+            Machine::Client(client) => client.wake_at(),
+        }
+    }
+}
+
+fn seed(number: u64, stream: u64) -> Seed {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    seed[8..16].copy_from_slice(&stream.to_le_bytes());
+    Seed(seed)
+}
