@@ -595,14 +595,6 @@ impl<L: Log> Link<L> {
 
     /// Fires what is due
     pub(crate) fn expire(&mut self, now: Instant) {
-        if self.dial_at.is_some_and(|at| at <= now) {
-            self.dial_at = None;
-            self.attempt += 1;
-            self.give_up_at = Some(now + HANDSHAKE_TIME);
-            self.connect = true;
-            self.stats.dials += 1;
-            self.step(LinkStep::Dial);
-        }
         if self.give_up_at.is_some_and(|at| at <= now) {
             self.give_up(now, Reason::Timeout, Loss::Local);
         }
@@ -613,6 +605,15 @@ impl<L: Log> Link<L> {
         {
             self.stats.silences += 1;
             self.give_up(now, Reason::Silence, Loss::Local);
+        }
+        // Last, because a connection that has just been given up may be dialled again at once.
+        if self.dial_at.is_some_and(|at| at <= now) {
+            self.dial_at = None;
+            self.attempt += 1;
+            self.give_up_at = Some(now + HANDSHAKE_TIME);
+            self.connect = true;
+            self.stats.dials += 1;
+            self.step(LinkStep::Dial);
         }
     }
 

@@ -255,8 +255,7 @@ impl World {
     /// Ends a worker and all it knew
     pub fn crash(&mut self, peer: usize) {
         self.reset(peer);
-        self.peers[peer].alive = false;
-        self.peers[peer].executor = Executor::default();
+        self.die(peer);
     }
 
     /// Ends a worker so that the coordinator does not notice
@@ -265,6 +264,15 @@ impl World {
         if let Some(conn) = self.connection(peer) {
             self.make_deaf(conn, Side::Peer);
         }
+        self.die(peer);
+    }
+
+    fn die(&mut self, peer: usize) {
+        for socket in self.sockets.values_mut().filter(|socket| socket.peer == peer) {
+            socket.close(Side::Peer);
+        }
+        // Whatever was under way to this life must not reach the next one.
+        self.happenings.retain(|_, happening| !matches!(happening, Happening::Refused { peer: to, .. } if *to == peer));
         self.peers[peer].alive = false;
         self.peers[peer].executor = Executor::default();
     }
@@ -476,6 +484,9 @@ impl World {
     }
 
     fn open(&mut self, conn: ConnId) {
+        if !self.sockets.get(&conn).is_some_and(|socket| socket.peer_open) {
+            return;
+        }
         let entropy = self.fresh();
         let address = Address::LOOPBACK;
         let accepted = self.coordinator.handle(self.now, coordinator::Input::Accepted { conn, address, entropy });
