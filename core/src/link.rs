@@ -531,7 +531,7 @@ impl<L: Log> Link<L> {
         channel.control(now, &Control::Credit(welcome.credit), session)?;
         self.backoff.welcomed(now, Duration::from_micros(welcome.spread_us));
         self.confirm = true;
-        if session.generation > 0 {
+        if self.stats.resumed + self.stats.opened > 0 {
             self.stats.reconnections += 1;
         }
         session.generation = welcome.generation;

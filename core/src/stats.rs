@@ -7,7 +7,7 @@ pub struct LinkStats {
     pub dials: u64,
     /// Transports that opened
     pub connections: u64,
-    /// Welcomes to a session after an earlier one
+    /// Welcomes after the first
     pub reconnections: u64,
     /// Sessions that went on where they were
     pub resumed: u64,
