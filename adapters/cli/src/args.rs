@@ -197,13 +197,11 @@ impl Run {
     }
 }
 
-const NO_COMMAND: &str =
-    "no command given; write it after `--`, as in `rejoin run -- gzip {} ::: a.log b.log`";
+const NO_COMMAND: &str = "no command given; write it after `--`, as in `rejoin run -- gzip {} ::: a.log b.log`";
 const DASHES_FIRST: &str = "write `--` before the command, and all options before that";
 const NO_ITEMS: &str = "no items given; write `::: ITEM...` after the command, or use \
     `--from FILE` (`--from -` to type them, one per line)";
-const TWO_SOURCES: &str =
-    "items are given both after `:::` and by `--from`; leave out one of the two";
+const TWO_SOURCES: &str = "items are given both after `:::` and by `--from`; leave out one of the two";
 const SECOND_LIST: &str = "`:::` occurs twice; write all items after the first one, \
     and give an item that is `:::` itself by `--from`";
 
@@ -229,28 +227,17 @@ fn status(said: &clap::Error) -> u8 {
     if said.use_stderr() { EXIT_USAGE } else { 0 }
 }
 
-const DURATION_HINT: &str =
-    "expected a duration such as 500ms, 30s, 5m or 1h30m (a plain number means seconds)";
+const DURATION_HINT: &str = "expected a duration such as 500ms, 30s, 5m or 1h30m (a plain number means seconds)";
 
 /// Longest timeout in milliseconds
 const DURATION_MAX: u64 = 365 * 86_400_000;
 
 /// Units in milliseconds, in the order in which they may follow each other
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, rest) = number(text).ok_or(DURATION_HINT)?;
-    let millis = if rest.is_empty() {
-        number.checked_mul(1_000)
-    } else {
-        with_units(text)?
-    };
+    let millis = if rest.is_empty() { number.checked_mul(1_000) } else { with_units(text)? };
     match millis {
         Some(0) => Err("a timeout must be longer than zero".to_owned()),
         Some(millis) if millis <= DURATION_MAX => Ok(Duration::from_millis(millis)),
@@ -264,9 +251,7 @@ fn with_units(mut text: &str) -> Result<Option<u64>, String> {
     let mut units = DURATION_UNITS.iter();
     while !text.is_empty() {
         let (count, rest) = number(text).ok_or(DURATION_HINT)?;
-        let end = rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let (unit, rest) = rest.split_at(end);
         // `find` goes on where it stopped, so that a unit comes once and in order.
         let (_, millis) = units.find(|(name, _)| *name == unit).ok_or(DURATION_HINT)?;
@@ -276,8 +261,7 @@ fn with_units(mut text: &str) -> Result<Option<u64>, String> {
     Ok(total)
 }
 
-const BYTES_HINT: &str =
-    "expected a number of bytes such as 1000, 10k or 64MiB (k, M, G, T or Ki, Mi, Gi, Ti)";
+const BYTES_HINT: &str = "expected a number of bytes such as 1000, 10k or 64MiB (k, M, G, T or Ki, Mi, Gi, Ti)";
 
 /// Most bytes of output that can be allowed
 const BYTES_MAX: u64 = 1 << 40;
@@ -306,9 +290,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// The number a text starts with, as large as can be if it is larger, and the rest
 fn number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     (!digits.is_empty()).then(|| (digits.parse().unwrap_or(u64::MAX), rest))
 }
@@ -389,10 +371,7 @@ mod tests {
     fn items_from_elsewhere() {
         assert_eq!(work(&["--", "cp"]).1, Source::Stdin);
         assert_eq!(work(&["--from", "-", "--", "cp"]).1, Source::Stdin);
-        assert_eq!(
-            work(&["--from", "list", "--", "cp"]).1,
-            Source::File("list".into())
-        );
+        assert_eq!(work(&["--from", "list", "--", "cp"]).1, Source::File("list".into()));
         let typed = parse(&["--from", "-", "--", "cp"]).unwrap();
         assert_eq!(typed.work(true).unwrap().1, Source::Stdin);
     }
@@ -400,10 +379,7 @@ mod tests {
     #[test]
     fn words_need_not_be_utf8() {
         let strange = OsString::from_vec(b"\xff".to_vec());
-        let mut line: Vec<OsString> = ["rejoin", "run", "--", "c"]
-            .iter()
-            .map(OsString::from)
-            .collect();
+        let mut line: Vec<OsString> = ["rejoin", "run", "--", "c"].iter().map(OsString::from).collect();
         line.extend([strange.clone(), ":::".into(), strange.clone()]);
         let Command::Run(run) = Cli::try_parse_from(line).unwrap().command;
         let (command, source) = run.work(false).unwrap();
@@ -416,18 +392,12 @@ mod tests {
         for line in [&[][..], &["--json"], &["--"], &["--", ":::", "a"]] {
             let message = refused(line);
             assert!(message.contains(NO_COMMAND), "{message}");
-            assert!(
-                message.contains("Usage: rejoin run [OPTIONS] -- CMD"),
-                "{message}"
-            );
+            assert!(message.contains("Usage: rejoin run [OPTIONS] -- CMD"), "{message}");
         }
         assert!(refused(&["--", "c"]).contains(NO_ITEMS));
         for line in [&["c", ":::", "a"][..], &["--json", "c"], &["c", "--", "d"]] {
             let message = refused(line);
-            assert!(
-                message.contains("\"c\" is no option; write `--` before"),
-                "{message}"
-            );
+            assert!(message.contains("\"c\" is no option; write `--` before"), "{message}");
         }
     }
 
@@ -452,10 +422,7 @@ mod tests {
         assert!(refused(&["--workers", "257", "--", "c"]).contains("257 is not in 1..=256"));
         assert!(parse(&["--retries", "1000", "--", "c"]).is_ok());
         assert!(refused(&["--retries", "1001", "--", "c"]).contains("0..=1000"));
-        assert!(
-            refused(&["--disrupt", "rain", "--", "c"])
-                .contains("[possible values: none, cuts, storm]")
-        );
+        assert!(refused(&["--disrupt", "rain", "--", "c"]).contains("[possible values: none, cuts, storm]"));
         assert!(refused(&["--seed", "x", "--", "c"]).contains("--seed"));
     }
 
@@ -475,18 +442,13 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in [
-            "", "s", "-1", "+1", "1.5", "1.5s", "1h30", "1 s", "30m1h", "1s1s", "1y", "1S", "²s",
-        ] {
+        for text in ["", "s", "-1", "+1", "1.5", "1.5s", "1h30", "1 s", "30m1h", "1s1s", "1y", "1S", "²s"] {
             assert_eq!(duration(text), Err(DURATION_HINT.to_owned()), "{text}");
         }
         assert!(duration("0").unwrap_err().contains("longer than zero"));
         assert!(duration("0h0ms").unwrap_err().contains("longer than zero"));
         for text in ["366d", "99999999999999999999", "18446744073709551615d"] {
-            assert!(
-                duration(text).unwrap_err().contains("at most 365d"),
-                "{text}"
-            );
+            assert!(duration(text).unwrap_err().contains("at most 365d"), "{text}");
         }
         assert!(refused(&["--timeout", "soon", "--", "c"]).contains(DURATION_HINT));
     }
@@ -515,12 +477,7 @@ mod tests {
             assert_eq!(bytes(text), Err(BYTES_HINT.to_owned()), "{text}");
         }
         assert!(bytes("0").unwrap_err().contains("at least 1 byte"));
-        for text in [
-            "2TiB",
-            "1099511627777",
-            "99999999999999999999",
-            "18446744073709551615Ti",
-        ] {
+        for text in ["2TiB", "1099511627777", "99999999999999999999", "18446744073709551615Ti"] {
             assert!(bytes(text).unwrap_err().contains("at most 1TiB"), "{text}");
         }
     }
@@ -553,20 +510,9 @@ mod tests {
     #[test]
     fn the_long_help_has_it_all() {
         let help = parse(&["--help"]).unwrap_err().to_string();
-        for part in [
-            "Examples:",
-            "Exit status:",
-            "130 ",
-            "{}",
-            ":::",
-            "--output-max <BYTES>",
-            "1h30m",
-        ] {
+        for part in ["Examples:", "Exit status:", "130 ", "{}", ":::", "--output-max <BYTES>", "1h30m"] {
             assert!(help.contains(part), "{part} is not in\n{help}");
         }
-        assert!(
-            help.lines().all(|line| line.chars().count() <= 100),
-            "{help}"
-        );
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     }
 }

@@ -126,12 +126,7 @@ impl Start {
     /// If it is anything else, such as a line torn off.
     pub fn parse(line: &str) -> Result<Self, BadStart> {
         let mut fields = line.split(' ');
-        let mut field = |digits| {
-            fields
-                .next()
-                .and_then(|text| hex(text, digits))
-                .ok_or(BadStart)
-        };
+        let mut field = |digits| fields.next().and_then(|text| hex(text, digits)).ok_or(BadStart);
         let start = Self {
             task: field(32)?.to_be_bytes(),
             token: u64::try_from(field(16)?).map_err(|_| BadStart)?,
@@ -162,9 +157,7 @@ impl std::error::Error for BadStart {}
 
 /// A number of exactly so many digits, in small letters as it was written
 fn hex(text: &str, digits: usize) -> Option<u128> {
-    let plain = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (plain && text.len() == digits).then(|| u128::from_str_radix(text, 16).ok())?
 }
 
@@ -203,17 +196,8 @@ impl Auditor {
     fn note(&mut self, fact: Fact) {
         match fact {
             Fact::Submitted { task } => self.submitted(task),
-            Fact::Assigned {
-                task,
-                token,
-                attempt,
-            } => self.assigned(task, token, attempt),
-            Fact::Ended {
-                task,
-                token,
-                outcome,
-                last,
-            } => {
+            Fact::Assigned { task, token, attempt } => self.assigned(task, token, attempt),
+            Fact::Ended { task, token, outcome, last } => {
                 let again = token.is_some_and(|token| self.lease_ended(task, token));
                 self.ended(task, End { token, outcome }, last, again);
             }
@@ -231,27 +215,13 @@ impl Auditor {
 
     fn assigned(&mut self, task: Task, token: u64, attempt: u32) {
         match self.tasks.get(&task) {
-            Some(Trail {
-                submitted: true,
-                end: None,
-            }) => {}
-            Some(Trail {
-                submitted: true, ..
-            }) => self.anomaly(format_args!(
-                "task {} was assigned under token {token:x} after its end",
-                Id(task)
-            )),
-            _ => self.anomaly(format_args!(
-                "task {} was assigned under token {token:x} but never submitted",
-                Id(task)
-            )),
+            Some(Trail { submitted: true, end: None }) => {}
+            Some(Trail { submitted: true, .. }) => {
+                self.anomaly(format_args!("task {} was assigned under token {token:x} after its end", Id(task)))
+            }
+            _ => self.anomaly(format_args!("task {} was assigned under token {token:x} but never submitted", Id(task))),
         }
-        let lease = Lease {
-            task,
-            attempt,
-            ended: false,
-            started: false,
-        };
+        let lease = Lease { task, attempt, ended: false, started: false };
         if self.leases.insert(token, lease).is_some() {
             self.anomaly(format_args!("token {token:x} was assigned twice"));
         }
@@ -280,35 +250,22 @@ impl Auditor {
             self.audit.applied += 1;
         }
         if !submitted {
-            self.anomaly(format_args!(
-                "task {} ended but was not submitted",
-                Id(task)
-            ));
+            self.anomaly(format_args!("task {} ended but was not submitted", Id(task)));
         }
         if !last && end.outcome != Ended::Failed {
-            self.anomaly(format_args!(
-                "task {} is tried again without a failure",
-                Id(task)
-            ));
+            self.anomaly(format_args!("task {} is tried again without a failure", Id(task)));
         }
         if again || (last && ended_before) {
             self.audit.duplicated += 1;
             self.anomaly(format_args!("task {} has a result too many", Id(task)));
         } else if ended_before {
-            self.anomaly(format_args!(
-                "task {} is tried again after its end",
-                Id(task)
-            ));
+            self.anomaly(format_args!("task {} is tried again after its end", Id(task)));
         }
     }
 
     fn start(&mut self, start: Start, again: bool) {
         self.audit.executions += 1;
-        let Start {
-            token,
-            task,
-            attempt,
-        } = start;
+        let Start { token, task, attempt } = start;
         if again {
             self.audit.duplicated += 1;
             self.anomaly(format_args!("token {token:x} was started twice"));
@@ -342,9 +299,7 @@ impl Auditor {
             }
         }
         if self.undescribed > 0 {
-            self.audit
-                .anomalies
-                .push(format!("and {} more", self.undescribed));
+            self.audit.anomalies.push(format!("and {} more", self.undescribed));
         }
         self.audit
     }
@@ -357,10 +312,7 @@ impl Auditor {
                 self.audit.succeeded += 1;
                 let lease = end.token.and_then(|token| self.leases.get(&token));
                 if !lease.is_some_and(|lease| lease.started) {
-                    self.anomaly(format_args!(
-                        "task {} succeeded without being started",
-                        Id(task)
-                    ));
+                    self.anomaly(format_args!("task {} succeeded without being started", Id(task)));
                 }
             }
         }
@@ -398,20 +350,11 @@ mod tests {
     }
 
     fn assigned(number: u8, token: u64, attempt: u32) -> Fact {
-        Fact::Assigned {
-            task: task(number),
-            token,
-            attempt,
-        }
+        Fact::Assigned { task: task(number), token, attempt }
     }
 
     fn ended(number: u8, token: u64, outcome: Ended, last: bool) -> Fact {
-        Fact::Ended {
-            task: task(number),
-            token: Some(token),
-            outcome,
-            last,
-        }
+        Fact::Ended { task: task(number), token: Some(token), outcome, last }
     }
 
     fn succeeded(number: u8, token: u64) -> Fact {
@@ -419,11 +362,7 @@ mod tests {
     }
 
     fn start(number: u8, token: u64, attempt: u32) -> Start {
-        Start {
-            task: task(number),
-            token,
-            attempt,
-        }
+        Start { task: task(number), token, attempt }
     }
 
     fn audited(facts: &[Fact], starts: &[Start]) -> Audit {
@@ -459,15 +398,9 @@ mod tests {
         facts.push(succeeded(7, 7));
         let audit = audited(&facts, &starts);
         assert_eq!((audit.lost, audit.duplicated), (1, 1));
-        assert_eq!(
-            (audit.submitted, audit.succeeded, audit.applied),
-            (10, 9, 10)
-        );
+        assert_eq!((audit.submitted, audit.succeeded, audit.applied), (10, 9, 10));
         assert_eq!(audit.executions, 10);
-        assert_eq!(
-            audit.anomalies,
-            [format!("task {} has a result too many", Id(task(7)))]
-        );
+        assert_eq!(audit.anomalies, [format!("task {} has a result too many", Id(task(7)))]);
     }
 
     #[test]
@@ -483,38 +416,19 @@ mod tests {
             assigned(2, 20, 1),
             assigned(2, 21, 1),
             succeeded(2, 21),
-            Fact::Ended {
-                task: task(3),
-                token: None,
-                outcome: Ended::Cancelled,
-                last: true,
-            },
+            Fact::Ended { task: task(3), token: None, outcome: Ended::Cancelled, last: true },
         ];
-        let starts = [
-            start(1, 10, 1),
-            start(1, 11, 2),
-            start(2, 20, 1),
-            start(2, 21, 1),
-        ];
+        let starts = [start(1, 10, 1), start(1, 11, 2), start(2, 20, 1), start(2, 21, 1)];
         let audit = audited(&facts, &starts);
         assert!(audit.is_clean(), "{audit:?}");
         assert_eq!((audit.succeeded, audit.failed, audit.cancelled), (1, 1, 1));
-        assert_eq!(
-            (audit.submitted, audit.applied, audit.executions),
-            (3, 3, 4)
-        );
+        assert_eq!((audit.submitted, audit.applied, audit.executions), (3, 3, 4));
     }
 
     #[test]
     fn a_second_result_counts_once_whatever_its_token() {
         let history = |second| {
-            let facts = [
-                submitted(1),
-                assigned(1, 1, 1),
-                assigned(1, 2, 1),
-                succeeded(1, 1),
-                second,
-            ];
+            let facts = [submitted(1), assigned(1, 1, 1), assigned(1, 2, 1), succeeded(1, 1), second];
             audited(&facts, &[start(1, 1, 1), start(1, 2, 1)])
         };
         for second in [
@@ -522,12 +436,7 @@ mod tests {
             succeeded(1, 2),
             ended(1, 1, Ended::Failed, false),
             ended(1, 2, Ended::Failed, true),
-            Fact::Ended {
-                task: task(1),
-                token: None,
-                outcome: Ended::Cancelled,
-                last: true,
-            },
+            Fact::Ended { task: task(1), token: None, outcome: Ended::Cancelled, last: true },
         ] {
             let audit = history(second);
             assert_eq!((audit.lost, audit.duplicated), (0, 1), "{audit:?}");
@@ -557,43 +466,19 @@ mod tests {
         let begin = [submitted(1), assigned(1, 1, 1)];
         let with = |more: &[Fact]| [&begin[..], more].concat();
         let started = [start(1, 1, 1)];
-        assert_odd(
-            &with(&[submitted(1), succeeded(1, 1)]),
-            &started,
-            "submitted twice",
-        );
-        assert_odd(
-            &with(&[assigned(1, 1, 1), succeeded(1, 1)]),
-            &started,
-            "1 was assigned twice",
-        );
-        assert_odd(
-            &with(&[succeeded(1, 1), assigned(1, 2, 2)]),
-            &started,
-            "after its end",
-        );
+        assert_odd(&with(&[submitted(1), succeeded(1, 1)]), &started, "submitted twice");
+        assert_odd(&with(&[assigned(1, 1, 1), succeeded(1, 1)]), &started, "1 was assigned twice");
+        assert_odd(&with(&[succeeded(1, 1), assigned(1, 2, 2)]), &started, "after its end");
         let retried = ended(1, 1, Ended::Succeeded, false);
         let again = [retried, assigned(1, 2, 2), ended(1, 2, Ended::Failed, true)];
         assert_odd(&with(&again), &started, "without a failure");
-        assert_odd(
-            &with(&[assigned(2, 2, 1), succeeded(1, 1)]),
-            &started,
-            "never submitted",
-        );
-        assert_odd(
-            &with(&[ended(1, 2, Ended::Failed, true)]),
-            &started,
-            "ended under token 2",
-        );
+        assert_odd(&with(&[assigned(2, 2, 1), succeeded(1, 1)]), &started, "never submitted");
+        assert_odd(&with(&[ended(1, 2, Ended::Failed, true)]), &started, "ended under token 2");
     }
 
     #[test]
     fn odd_starts_are_anomalies() {
-        let facts = [
-            submitted(1),
-            assigned(1, 1, 1),
-            ended(1, 1, Ended::Failed, true),
-        ];
+        let facts = [submitted(1), assigned(1, 1, 1), ended(1, 1, Ended::Failed, true)];
         assert_odd(&facts, &[start(1, 2, 1)], "started under token 2");
         assert_odd(&facts, &[start(2, 1, 1)], "started under token 1");
         assert_odd(&facts, &[start(1, 1, 2)], "as attempt 2");
@@ -602,12 +487,7 @@ mod tests {
 
     #[test]
     fn success_needs_a_start_under_its_own_token() {
-        let facts = [
-            submitted(1),
-            assigned(1, 1, 1),
-            assigned(1, 2, 1),
-            succeeded(1, 2),
-        ];
+        let facts = [submitted(1), assigned(1, 1, 1), assigned(1, 2, 1), succeeded(1, 2)];
         assert!(audited(&facts, &[start(1, 2, 1)]).is_clean());
         assert_odd(&facts, &[], "without being started");
         assert_odd(&facts, &[start(1, 1, 1)], "without being started");
@@ -615,13 +495,7 @@ mod tests {
 
     #[test]
     fn a_wrong_token_does_not_end_the_assignment_it_belongs_to() {
-        let facts = [
-            submitted(1),
-            submitted(2),
-            assigned(1, 1, 1),
-            ended(2, 1, Ended::Failed, true),
-            succeeded(1, 1),
-        ];
+        let facts = [submitted(1), submitted(2), assigned(1, 1, 1), ended(2, 1, Ended::Failed, true), succeeded(1, 1)];
         assert_odd(&facts, &[start(1, 1, 1)], "ended under token 1");
     }
 
@@ -637,11 +511,7 @@ mod tests {
     fn tasks_are_described_in_order() {
         let history = |number: u8| {
             let token = number.into();
-            [
-                submitted(number),
-                assigned(number, token, 1),
-                succeeded(number, token),
-            ]
+            [submitted(number), assigned(number, token, 1), succeeded(number, token)]
         };
         let audit = audited(&(0..40).rev().flat_map(history).collect::<Vec<_>>(), &[]);
         assert_eq!(audit.anomalies.len(), 40);
@@ -650,9 +520,7 @@ mod tests {
 
     #[test]
     fn anomalies_are_bounded() {
-        let starts: Vec<_> = (0..200)
-            .map(|number| start(number, number.into(), 1))
-            .collect();
+        let starts: Vec<_> = (0..200).map(|number| start(number, number.into(), 1)).collect();
         let audit = audited(&[], &starts);
         assert_eq!(audit.anomalies.len(), ANOMALIES_MAX + 1);
         assert_eq!(audit.anomalies[ANOMALIES_MAX], "and 150 more");
@@ -660,11 +528,7 @@ mod tests {
 
     #[test]
     fn a_start_as_text() {
-        let start = Start {
-            task: *b"0123456789abcdef",
-            token: 0x2a,
-            attempt: 3,
-        };
+        let start = Start { task: *b"0123456789abcdef", token: 0x2a, attempt: 3 };
         let line = "30313233343536373839616263646566 000000000000002a 00000003";
         assert_eq!(start.to_string(), line);
         assert_eq!(Start::parse(line), Ok(start));
@@ -691,14 +555,8 @@ mod tests {
             facts.push(submitted(number));
             for attempt in 1..=u32::from(attempts % 3) {
                 token += 2;
-                facts.extend([
-                    assigned(number, token, attempt),
-                    assigned(number, token + 1, attempt),
-                ]);
-                starts.extend([
-                    start(number, token, attempt),
-                    start(number, token + 1, attempt),
-                ]);
+                facts.extend([assigned(number, token, attempt), assigned(number, token + 1, attempt)]);
+                starts.extend([start(number, token, attempt), start(number, token + 1, attempt)]);
                 facts.push(ended(number, token + 1, Ended::Failed, false));
             }
             token += 2;

@@ -49,10 +49,7 @@ impl Source {
             Self::Listed(words) => listed(words),
             Self::File(path) => match File::open(&path) {
                 Ok(file) => lines(BufReader::new(file), &label(path.as_os_str())),
-                Err(error) => Err(ItemsError::Read {
-                    from: label(path.as_os_str()),
-                    error,
-                }),
+                Err(error) => Err(ItemsError::Read { from: label(path.as_os_str()), error }),
             },
             Self::Stdin => lines(stdin, "standard input"),
         }
@@ -112,15 +109,9 @@ impl fmt::Display for ItemsError {
             Self::TooLong { place } => {
                 write!(f, "{place}: the item is longer than {ITEM_MAX} bytes")
             }
-            Self::Nul { place } => write!(
-                f,
-                "{place}: the item has a NUL byte, which cannot be passed to a program"
-            ),
+            Self::Nul { place } => write!(f, "{place}: the item has a NUL byte, which cannot be passed to a program"),
             Self::TooMany { place } => {
-                write!(
-                    f,
-                    "{place}: more than {ITEMS_MAX} items; split them over several runs"
-                )
+                write!(f, "{place}: more than {ITEMS_MAX} items; split them over several runs")
             }
             Self::TooLarge { place } => write!(
                 f,
@@ -171,12 +162,7 @@ pub fn label(item: &OsStr) -> String {
 
 /// The pieces in quotes, cut between two of them so that no escape is torn
 fn shorten(pieces: &[String]) -> String {
-    let chars = |pieces: &[String]| {
-        pieces
-            .iter()
-            .map(|piece| piece.chars().count())
-            .sum::<usize>()
-    };
+    let chars = |pieces: &[String]| pieces.iter().map(|piece| piece.chars().count()).sum::<usize>();
     if chars(pieces) <= LABEL_MAX {
         return format!("\"{}\"", pieces.concat());
     }
@@ -189,11 +175,7 @@ fn shorten(pieces: &[String]) -> String {
 
 fn escaped(c: char) -> String {
     // A single quote needs no escape between double quotes.
-    if c == '\'' {
-        c.to_string()
-    } else {
-        c.escape_debug().to_string()
-    }
+    if c == '\'' { c.to_string() } else { c.escape_debug().to_string() }
 }
 
 fn listed(words: Vec<OsString>) -> Result<Vec<OsString>, ItemsError> {
@@ -207,18 +189,12 @@ fn listed(words: Vec<OsString>) -> Result<Vec<OsString>, ItemsError> {
 fn lines(mut reader: impl BufRead, from: &str) -> Result<Vec<OsString>, ItemsError> {
     let mut items = Items::default();
     for number in 1.. {
-        let Some(line) = next_line(&mut reader).map_err(|error| ItemsError::Read {
-            from: from.to_owned(),
-            error,
-        })?
+        let Some(line) = next_line(&mut reader).map_err(|error| ItemsError::Read { from: from.to_owned(), error })?
         else {
             break;
         };
         if !line.is_empty() {
-            items.push(line, || Place::Line {
-                from: from.to_owned(),
-                number,
-            })?;
+            items.push(line, || Place::Line { from: from.to_owned(), number })?;
         }
     }
     Ok(items.kept)
@@ -284,10 +260,7 @@ mod tests {
     fn lines_are_items_byte_for_byte() {
         let expected: [&[u8]; 5] = [b" a ", b"b\\n", b"c\r", b"\xff", b"last"];
         let items = read(b" a \nb\\n\n\nc\r\n\xff\nlast").unwrap();
-        assert_eq!(
-            items,
-            expected.map(|bytes| OsStr::from_bytes(bytes).to_owned())
-        );
+        assert_eq!(items, expected.map(|bytes| OsStr::from_bytes(bytes).to_owned()));
     }
 
     #[test]
@@ -299,10 +272,7 @@ mod tests {
     #[test]
     fn equal_and_empty_listed_items_are_kept() {
         let words: Vec<OsString> = vec!["a".into(), "".into(), "a".into()];
-        assert_eq!(
-            Source::Listed(words.clone()).load(io::empty()).unwrap(),
-            words
-        );
+        assert_eq!(Source::Listed(words.clone()).load(io::empty()).unwrap(), words);
     }
 
     #[test]
@@ -312,25 +282,17 @@ mod tests {
         text.push(b'\n');
         assert_eq!(read(&text).unwrap()[0].len(), ITEM_MAX);
         let long = [b"a\n\n".as_slice(), &vec![b'x'; ITEM_MAX + 1], b"\n"].concat();
-        assert_eq!(
-            message(read(&long)),
-            "standard input, line 3: the item is longer than 32768 bytes"
-        );
+        assert_eq!(message(read(&long)), "standard input, line 3: the item is longer than 32768 bytes");
     }
 
     #[test]
     fn a_line_without_end_is_not_read_to_its_end() {
-        assert!(matches!(
-            Source::Stdin.load(BufReader::new(io::repeat(b'x'))),
-            Err(ItemsError::TooLong { .. })
-        ));
+        assert!(matches!(Source::Stdin.load(BufReader::new(io::repeat(b'x'))), Err(ItemsError::TooLong { .. })));
     }
 
     #[test]
     fn a_nul_is_refused_with_its_place() {
-        assert!(
-            message(read(b"a\nb\0c\n")).starts_with("standard input, line 2: the item has a NUL")
-        );
+        assert!(message(read(b"a\nb\0c\n")).starts_with("standard input, line 2: the item has a NUL"));
         let listed = Source::Listed(vec![OsString::from_vec(vec![0])]);
         assert!(message(listed.load(io::empty())).starts_with("item 1 after `:::`"));
     }
@@ -340,48 +302,29 @@ mod tests {
         let text = b"x\n".repeat(ITEMS_MAX);
         assert_eq!(read(&text).unwrap().len(), ITEMS_MAX);
         let text = b"x\n".repeat(ITEMS_MAX + 1);
-        assert!(
-            message(read(&text)).starts_with("standard input, line 1000001: more than 1000000")
-        );
+        assert!(message(read(&text)).starts_with("standard input, line 1000001: more than 1000000"));
     }
 
     #[test]
     fn too_many_bytes_are_refused() {
-        let mut items = Items {
-            kept: Vec::new(),
-            bytes: ITEMS_BYTES_MAX - 1,
-        };
+        let mut items = Items { kept: Vec::new(), bytes: ITEMS_BYTES_MAX - 1 };
         assert!(items.push(vec![b'x'], || Place::Listed(1)).is_ok());
         let error = items.push(vec![b'x'], || Place::Listed(2)).unwrap_err();
-        assert!(matches!(
-            error,
-            ItemsError::TooLarge {
-                place: Place::Listed(2)
-            }
-        ));
+        assert!(matches!(error, ItemsError::TooLarge { place: Place::Listed(2) }));
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let missing = Source::File("/nonexistent/list".into());
-        assert!(
-            message(missing.load(io::empty()))
-                .starts_with("cannot read the items from \"/nonexistent/list\": ")
-        );
-        assert!(matches!(
-            Source::File("/".into()).load(io::empty()),
-            Err(ItemsError::Read { .. })
-        ));
+        assert!(message(missing.load(io::empty())).starts_with("cannot read the items from \"/nonexistent/list\": "));
+        assert!(matches!(Source::File("/".into()).load(io::empty()), Err(ItemsError::Read { .. })));
     }
 
     #[test]
     fn labels_are_quoted_and_escaped() {
         assert_eq!(label(OsStr::new("x y")), r#""x y""#);
         assert_eq!(label(OsStr::new("")), r#""""#);
-        assert_eq!(
-            label(OsStr::new("it's \"ü\" \\ \n\t\u{1b}[2J")),
-            r#""it's \"ü\" \\ \n\t\u{1b}[2J""#
-        );
+        assert_eq!(label(OsStr::new("it's \"ü\" \\ \n\t\u{1b}[2J")), r#""it's \"ü\" \\ \n\t\u{1b}[2J""#);
         assert_eq!(label(OsStr::new("a\u{202e}b")), r#""a\u{202e}b""#);
         assert_eq!(label(OsStr::from_bytes(b"a\xff\xc3")), r#""a\xff\xc3""#);
     }
@@ -391,15 +334,9 @@ mod tests {
         let fits = "ü".repeat(LABEL_MAX);
         assert_eq!(label(OsStr::new(&fits)), format!("\"{fits}\""));
         let long = "ü".repeat(LABEL_MAX + 1);
-        assert_eq!(
-            label(OsStr::new(&long)),
-            format!("\"{}…\"", "ü".repeat(LABEL_MAX - 1))
-        );
+        assert_eq!(label(OsStr::new(&long)), format!("\"{}…\"", "ü".repeat(LABEL_MAX - 1)));
         let torn = format!("{}\u{1b}\u{1b}", "x".repeat(LABEL_MAX - 3));
-        assert_eq!(
-            label(OsStr::new(&torn)),
-            format!("\"{}…\"", "x".repeat(LABEL_MAX - 3))
-        );
+        assert_eq!(label(OsStr::new(&torn)), format!("\"{}…\"", "x".repeat(LABEL_MAX - 3)));
     }
 
     quickcheck! {

@@ -36,7 +36,7 @@ pub struct Finished<S> {
 }
 
 /// How far a run has come
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Tasks that have finished, however they ended
     pub done: u64,
@@ -90,11 +90,7 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
             return self.print(index, &done);
         }
         self.held.insert(index, done);
-        while let Some(entry) = self
-            .held
-            .first_entry()
-            .filter(|entry| *entry.key() <= self.next)
-        {
+        while let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() <= self.next) {
             let (index, done) = entry.remove_entry();
             self.next = self.next.max(index + 1);
             self.print(index, &done)?;
@@ -130,30 +126,18 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
         for (index, done) in std::mem::take(&mut self.held) {
             self.print(index, &done)?;
         }
-        if self.style.json {
-            self.out.with(|out| write_summary(out, summary))
-        } else {
-            self.err.line(summary)
-        }
+        if self.style.json { self.out.with(|out| write_summary(out, summary)) } else { self.err.line(summary) }
     }
 
     fn print(&mut self, index: usize, done: &Finished<S>) -> Result<(), PrintError> {
-        let Finished {
-            report,
-            stdout,
-            stderr,
-        } = done;
+        let Finished { report, stdout, stderr } = done;
         if self.style.json {
             return self.out.with(|out| write_task(out, report, stdout, stderr));
         }
         self.out.copy(stdout)?;
         self.err.copy(stderr)?;
         match report.reason() {
-            Some(reason) => self.err.line(Failure {
-                index,
-                report,
-                reason: &reason,
-            }),
+            Some(reason) => self.err.line(Failure { index, report, reason: &reason }),
             None => Ok(()),
         }
     }
@@ -191,11 +175,7 @@ impl std::error::Error for PrintError {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{} done, {} running",
-            self.done, self.total, self.running
-        )?;
+        write!(f, "{}/{} done, {} running", self.done, self.total, self.running)?;
         if self.failed > 0 {
             write!(f, ", {} failed", self.failed)?;
         }
@@ -235,11 +215,7 @@ struct Stream<W: Write> {
 
 impl<W: Write> Stream<W> {
     fn new(to: W) -> Self {
-        Self {
-            to: BufWriter::new(to),
-            broken: false,
-            within_line: false,
-        }
+        Self { to: BufWriter::new(to), broken: false, within_line: false }
     }
 
     fn copy(&mut self, source: &impl OutputSource) -> Result<(), PrintError> {
@@ -260,19 +236,15 @@ impl<W: Write> Stream<W> {
     }
 
     fn with(&mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), PrintError> {
-        write(self)
-            .and_then(|()| self.flush())
-            .map_err(|error| match error.kind() {
-                _ if !self.broken => PrintError::Read(error),
-                io::ErrorKind::BrokenPipe => PrintError::Closed,
-                _ => PrintError::Write(error),
-            })
+        write(self).and_then(|()| self.flush()).map_err(|error| match error.kind() {
+            _ if !self.broken => PrintError::Read(error),
+            io::ErrorKind::BrokenPipe => PrintError::Closed,
+            _ => PrintError::Write(error),
+        })
     }
 
     fn watch<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        self.broken |= result
-            .as_ref()
-            .is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        self.broken |= result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
         result
     }
 }
@@ -299,28 +271,15 @@ mod tests {
     use crate::report::Status;
     use quickcheck::quickcheck;
 
-    const PLAIN: Style = Style {
-        keep_order: false,
-        json: false,
-    };
-    const ORDERED: Style = Style {
-        keep_order: true,
-        json: false,
-    };
-    const JSON: Style = Style {
-        keep_order: false,
-        json: true,
-    };
+    const PLAIN: Style = Style { keep_order: false, json: false };
+    const ORDERED: Style = Style { keep_order: true, json: false };
+    const JSON: Style = Style { keep_order: false, json: true };
 
     fn task(item: &str, stdout: &str, stderr: &str, exit_code: i32) -> Finished<Vec<u8>> {
         Finished {
             report: TaskReport {
                 item: item.into(),
-                status: if exit_code == 0 {
-                    Status::Succeeded
-                } else {
-                    Status::Failed
-                },
+                status: if exit_code == 0 { Status::Succeeded } else { Status::Failed },
                 exit_code: Some(exit_code),
                 signal: None,
                 attempt: 1,
@@ -337,20 +296,11 @@ mod tests {
     fn printed(style: Style, run: impl FnOnce(&mut Test<'_>)) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         run(&mut Printer::new(&mut out, &mut err, style));
-        (
-            String::from_utf8(out).unwrap(),
-            String::from_utf8(err).unwrap(),
-        )
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     fn progress(done: u64) -> Progress {
-        Progress {
-            done,
-            running: 4,
-            failed: 0,
-            total: 500,
-            reconnecting: 0,
-        }
+        Progress { done, running: 4, failed: 0, total: 500, reconnecting: 0 }
     }
 
     #[test]
@@ -383,9 +333,7 @@ mod tests {
     fn a_task_that_comes_again_does_not_upset_the_order() {
         let (out, _) = printed(ORDERED, |printer| {
             for index in [0, 1, 0, 3, 2] {
-                printer
-                    .finished(index, task("x", &index.to_string(), "", 0))
-                    .unwrap();
+                printer.finished(index, task("x", &index.to_string(), "", 0)).unwrap();
             }
         });
         assert_eq!(out, "01023");
@@ -398,12 +346,7 @@ mod tests {
         for (index, text) in [(5, "F"), (1, "B"), (3, "D")] {
             printer.finished(index, task("x", text, "", 0)).unwrap();
         }
-        printer
-            .finish(&Summary {
-                succeeded: 3,
-                ..Summary::default()
-            })
-            .unwrap();
+        printer.finish(&Summary { succeeded: 3, ..Summary::default() }).unwrap();
         assert_eq!(out, b"BDF");
         assert!(err.starts_with(b"rejoin: 3 succeeded, 0 failed in 0.0 s; "));
         assert!(err.ends_with(b"\n"));
@@ -417,24 +360,16 @@ mod tests {
             printer.finished(16, failed).unwrap();
         });
         assert_eq!(out, "partial");
-        assert_eq!(
-            err,
-            "oops\nrejoin: task 17 (item \"x y\") failed: exit status 3 (attempt 2)\n"
-        );
+        assert_eq!(err, "oops\nrejoin: task 17 (item \"x y\") failed: exit status 3 (attempt 2)\n");
     }
 
     #[test]
     fn items_are_shortened_and_escaped() {
         let (_, err) = printed(PLAIN, |printer| {
-            printer
-                .finished(0, task(&format!("\n{}", "x".repeat(100)), "", "", 1))
-                .unwrap();
+            printer.finished(0, task(&format!("\n{}", "x".repeat(100)), "", "", 1)).unwrap();
         });
         let shown = format!("\\n{}…", "x".repeat(77));
-        assert_eq!(
-            err,
-            format!("rejoin: task 1 (item \"{shown}\") failed: exit status 1\n")
-        );
+        assert_eq!(err, format!("rejoin: task 1 (item \"{shown}\") failed: exit status 1\n"));
     }
 
     #[test]
@@ -444,16 +379,10 @@ mod tests {
         printer.finished(1, task("b", "B", "e", 3)).unwrap();
         printer.finished(0, task("a", "A", "", 0)).unwrap();
         printer.finish(&Summary::default()).unwrap();
-        let lines: Vec<serde_json::Value> = String::from_utf8(out)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<serde_json::Value> =
+            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 3);
-        assert_eq!(
-            (&lines[0]["item"], &lines[0]["error"]),
-            (&"b".into(), &"exit status 3".into())
-        );
+        assert_eq!((&lines[0]["item"], &lines[0]["error"]), (&"b".into(), &"exit status 3".into()));
         assert_eq!(lines[1]["stdout"], "A");
         assert_eq!(lines[2]["type"], "summary");
         assert!(err.is_empty());
@@ -462,42 +391,19 @@ mod tests {
     #[test]
     fn progress_is_at_most_one_line_a_second_and_only_with_news() {
         let (_, err) = printed(PLAIN, |printer| {
-            for (millis, done) in [
-                (0, 0),
-                (999, 1),
-                (1_000, 2),
-                (1_999, 3),
-                (2_500, 2),
-                (2_600, 4),
-                (3_599, 5),
-                (1, 6),
-            ] {
-                printer
-                    .progress(Duration::from_millis(millis), progress(done))
-                    .unwrap();
+            for (millis, done) in [(0, 0), (999, 1), (1_000, 2), (1_999, 3), (2_500, 2), (2_600, 4), (3_599, 5), (1, 6)]
+            {
+                printer.progress(Duration::from_millis(millis), progress(done)).unwrap();
             }
         });
-        assert_eq!(
-            err,
-            "rejoin: 2/500 done, 4 running\nrejoin: 4/500 done, 4 running\n"
-        );
+        assert_eq!(err, "rejoin: 2/500 done, 4 running\nrejoin: 4/500 done, 4 running\n");
     }
 
     #[test]
     fn progress_tells_of_failures_and_lost_links() {
-        let line = |failed, reconnecting| {
-            Progress {
-                failed,
-                reconnecting,
-                ..progress(12)
-            }
-            .to_string()
-        };
+        let line = |failed, reconnecting| Progress { failed, reconnecting, ..progress(12) }.to_string();
         assert_eq!(line(1, 0), "12/500 done, 4 running, 1 failed");
-        assert_eq!(
-            line(1, 1),
-            "12/500 done, 4 running, 1 failed, 1 worker reconnecting"
-        );
+        assert_eq!(line(1, 1), "12/500 done, 4 running, 1 failed, 1 worker reconnecting");
         assert_eq!(line(0, 2), "12/500 done, 4 running, 2 workers reconnecting");
     }
 
@@ -505,9 +411,7 @@ mod tests {
     fn progress_begins_a_line_of_its_own() {
         let (_, err) = printed(PLAIN, |printer| {
             printer.finished(0, task("a", "", "no newline", 0)).unwrap();
-            printer
-                .progress(Duration::from_secs(1), progress(1))
-                .unwrap();
+            printer.progress(Duration::from_secs(1), progress(1)).unwrap();
         });
         assert_eq!(err, "no newline\nrejoin: 1/500 done, 4 running\n");
     }
@@ -519,11 +423,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let taken = bytes.len().min(self.0);
             self.0 -= taken;
-            if taken == 0 {
-                Err(self.1.into())
-            } else {
-                Ok(taken)
-            }
+            if taken == 0 { Err(self.1.into()) } else { Ok(taken) }
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -547,22 +447,14 @@ mod tests {
 
     fn failure(kind: io::ErrorKind, style: Style, size: usize) -> PrintError {
         let mut printer = Printer::new(Failing(5, kind), io::sink(), style);
-        printer
-            .finished(0, task("a", &"x".repeat(size), "", 0))
-            .unwrap_err()
+        printer.finished(0, task("a", &"x".repeat(size), "", 0)).unwrap_err()
     }
 
     #[test]
     fn a_closed_output_is_told_from_a_full_one() {
         for (style, size) in [(PLAIN, 6), (PLAIN, 100_000), (JSON, 6), (JSON, 100_000)] {
-            assert!(matches!(
-                failure(io::ErrorKind::BrokenPipe, style, size),
-                PrintError::Closed
-            ));
-            assert!(matches!(
-                failure(io::ErrorKind::StorageFull, style, size),
-                PrintError::Write(_)
-            ));
+            assert!(matches!(failure(io::ErrorKind::BrokenPipe, style, size), PrintError::Closed));
+            assert!(matches!(failure(io::ErrorKind::StorageFull, style, size), PrintError::Write(_)));
         }
     }
 
@@ -570,10 +462,7 @@ mod tests {
     fn a_closed_standard_error_is_noticed_too() {
         let err = Failing(0, io::ErrorKind::BrokenPipe);
         let printer = Printer::<_, _, Vec<u8>>::new(io::sink(), err, PLAIN);
-        assert!(matches!(
-            printer.finish(&Summary::default()),
-            Err(PrintError::Closed)
-        ));
+        assert!(matches!(printer.finish(&Summary::default()), Err(PrintError::Closed)));
     }
 
     #[test]
@@ -581,15 +470,8 @@ mod tests {
         for style in [PLAIN, JSON] {
             let mut printer = Printer::new(io::sink(), io::sink(), style);
             let report = task("a", "", "", 0).report;
-            let done = Finished {
-                report,
-                stdout: Unreadable,
-                stderr: Unreadable,
-            };
-            assert!(matches!(
-                printer.finished(0, done),
-                Err(PrintError::Read(_))
-            ));
+            let done = Finished { report, stdout: Unreadable, stderr: Unreadable };
+            assert!(matches!(printer.finished(0, done), Err(PrintError::Read(_))));
         }
     }
 

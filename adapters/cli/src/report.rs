@@ -153,10 +153,7 @@ impl<'a> Head<'a> {
         Self {
             r#type: "task",
             item: item.to_str(),
-            item_base64: item
-                .to_str()
-                .is_none()
-                .then(|| STANDARD.encode(item.as_bytes())),
+            item_base64: item.to_str().is_none().then(|| STANDARD.encode(item.as_bytes())),
             status: report.status,
             exit_code: report.exit_code,
             signal: report.signal,
@@ -207,9 +204,7 @@ impl Utf8Probe {
 impl Write for Utf8Probe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut rest = bytes;
-        while let (false, false, Some((first, others))) =
-            (self.broken, self.partial.is_empty(), rest.split_first())
-        {
+        while let (false, false, Some((first, others))) = (self.broken, self.partial.is_empty(), rest.split_first()) {
             let mut joined = std::mem::take(&mut self.partial);
             joined.push(*first);
             self.check(&joined);
@@ -394,9 +389,7 @@ mod tests {
 
     impl OutputSource for Pieces {
         fn copy_to(&self, to: &mut dyn Write) -> io::Result<()> {
-            self.0
-                .chunks(self.1)
-                .try_for_each(|piece| to.write_all(piece))
+            self.0.chunks(self.1).try_for_each(|piece| to.write_all(piece))
         }
 
         fn len(&self) -> u64 {
@@ -425,23 +418,11 @@ mod tests {
 
     #[test]
     fn a_lost_or_duplicated_result_is_an_internal_error() {
-        let clean = Summary {
-            failed: 3,
-            ..Summary::default()
-        };
+        let clean = Summary { failed: 3, ..Summary::default() };
         assert_eq!(clean.exit_status(false), 3);
         assert_eq!(clean.exit_status(true), 130);
         assert_eq!(Summary::default().exit_status(false), 0);
-        for broken in [
-            Summary {
-                lost: 1,
-                ..clean.clone()
-            },
-            Summary {
-                duplicated: 1,
-                ..clean
-            },
-        ] {
+        for broken in [Summary { lost: 1, ..clean.clone() }, Summary { duplicated: 1, ..clean }] {
             assert_eq!(broken.exit_status(false), 254);
             assert_eq!(broken.exit_status(true), 254);
         }
@@ -450,11 +431,7 @@ mod tests {
     #[test]
     fn the_line_of_a_success() {
         assert_eq!(
-            line(
-                &report(Status::Succeeded),
-                &text("a\n \"b\"\\\u{1}ü"),
-                &text("")
-            ),
+            line(&report(Status::Succeeded), &text("a\n \"b\"\\\u{1}ü"), &text("")),
             concat!(
                 r#"{"type":"task","item":"x y","status":"succeeded","exit_code":0,"attempt":1,"#,
                 r#""stdout":"a\n \"b\"\\\u0001ü","stderr":"","wall_ms":12}"#,
@@ -472,8 +449,7 @@ mod tests {
             attempt: 3,
             ..report(Status::Failed)
         };
-        let parsed: Value =
-            serde_json::from_str(&line(&killed, &vec![0xfe, 1], &text("e"))).unwrap();
+        let parsed: Value = serde_json::from_str(&line(&killed, &vec![0xfe, 1], &text("e"))).unwrap();
         assert_eq!(
             parsed,
             json!({
@@ -486,15 +462,9 @@ mod tests {
 
     #[test]
     fn an_item_that_ends_like_the_head_stays_whole() {
-        let braces = TaskReport {
-            item: "}}".into(),
-            ..report(Status::Cancelled)
-        };
+        let braces = TaskReport { item: "}}".into(), ..report(Status::Cancelled) };
         let parsed: Value = serde_json::from_str(&line(&braces, &text(""), &text(""))).unwrap();
-        assert_eq!(
-            (&parsed["item"], &parsed["status"]),
-            (&json!("}}"), &json!("cancelled"))
-        );
+        assert_eq!((&parsed["item"], &parsed["status"]), (&json!("}}"), &json!("cancelled")));
         assert_eq!(parsed.get("error"), None);
     }
 
@@ -503,14 +473,7 @@ mod tests {
         let failed = report(Status::Failed);
         let reason = |error: Option<&str>, exit_code, signal| {
             let error = error.map(str::to_owned);
-            TaskReport {
-                exit_code,
-                signal,
-                error,
-                ..failed.clone()
-            }
-            .reason()
-            .unwrap()
+            TaskReport { exit_code, signal, error, ..failed.clone() }.reason().unwrap()
         };
         assert_eq!(reason(None, Some(3), None), "exit status 3");
         assert_eq!(reason(None, None, Some(9)), "killed by signal 9");
@@ -531,11 +494,7 @@ mod tests {
             (b"", true),
         ] {
             for size in 1..4 {
-                let line = line(
-                    &report(Status::Succeeded),
-                    &Pieces(bytes.to_vec(), size),
-                    &text(""),
-                );
+                let line = line(&report(Status::Succeeded), &Pieces(bytes.to_vec(), size), &text(""));
                 assert_eq!(line.contains("\"stdout\":"), utf8, "{line}");
                 assert_eq!(line.contains("\"stdout_base64\":"), !utf8, "{line}");
             }
@@ -573,11 +532,7 @@ mod tests {
             "500 succeeded, 0 failed in 8.1 s; 37 reconnections (35 resumed), 74 disruptions; \
              lost 0, duplicated 0"
         );
-        let summary = Summary {
-            cancelled: 2,
-            reconnections: 1,
-            ..Summary::default()
-        };
+        let summary = Summary { cancelled: 2, reconnections: 1, ..Summary::default() };
         assert_eq!(
             summary.to_string(),
             "0 succeeded, 0 failed, 2 cancelled in 0.0 s; 1 reconnection (0 resumed), \
@@ -588,15 +543,7 @@ mod tests {
     #[test]
     fn the_summary_as_json() {
         let mut line = Vec::new();
-        write_summary(
-            &mut line,
-            &Summary {
-                submitted: 1,
-                wall_ms: 5,
-                ..Summary::default()
-            },
-        )
-        .unwrap();
+        write_summary(&mut line, &Summary { submitted: 1, wall_ms: 5, ..Summary::default() }).unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             concat!(

@@ -34,10 +34,7 @@ impl Template {
         if command.is_empty() {
             return Err(TemplateError::Empty);
         }
-        let mut arguments: Vec<_> = command
-            .into_iter()
-            .map(|argument| pieces(&argument.into_vec()))
-            .collect();
+        let mut arguments: Vec<_> = command.into_iter().map(|argument| pieces(&argument.into_vec())).collect();
         if arguments.iter().all(|pieces| pieces.len() == 1) {
             arguments.push(pieces(PLACE));
         }
@@ -57,10 +54,7 @@ impl Template {
         // Measured before it is built: an item of 32 KiB may go to many places.
         let len = self.len(item.len());
         if len > COMMAND_MAX {
-            return Err(TemplateError::TooLong {
-                item: Some(label(item)),
-                len,
-            });
+            return Err(TemplateError::TooLong { item: Some(label(item)), len });
         }
         let filled = |pieces: &Vec<Vec<u8>>| OsString::from_vec(pieces.join(item.as_bytes()));
         Ok(self.arguments.iter().map(filled).collect())
@@ -70,13 +64,9 @@ impl Template {
     fn len(&self, item: usize) -> usize {
         let argument = |pieces: &Vec<Vec<u8>>| {
             let literal: usize = pieces.iter().map(Vec::len).sum();
-            item.saturating_mul(pieces.len() - 1)
-                .saturating_add(literal + 1)
+            item.saturating_mul(pieces.len() - 1).saturating_add(literal + 1)
         };
-        self.arguments
-            .iter()
-            .map(argument)
-            .fold(0, usize::saturating_add)
+        self.arguments.iter().map(argument).fold(0, usize::saturating_add)
     }
 }
 
@@ -101,14 +91,8 @@ impl fmt::Display for TemplateError {
             Self::TooLong { item: None, len } => {
                 write!(f, "the command has {len} bytes, more than {COMMAND_MAX}")
             }
-            Self::TooLong {
-                item: Some(item),
-                len,
-            } => {
-                write!(
-                    f,
-                    "the command for item {item} has {len} bytes, more than {COMMAND_MAX}"
-                )
+            Self::TooLong { item: Some(item), len } => {
+                write!(f, "the command for item {item} has {len} bytes, more than {COMMAND_MAX}")
             }
         }
     }
@@ -122,10 +106,7 @@ const PLACE: &[u8] = b"{}";
 /// What is before, between and after the places of an argument, found from the left
 fn pieces(mut argument: &[u8]) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
-    while let Some(at) = argument
-        .windows(PLACE.len())
-        .position(|window| window == PLACE)
-    {
+    while let Some(at) = argument.windows(PLACE.len()).position(|window| window == PLACE) {
         pieces.push(argument[..at].to_vec());
         argument = &argument[at + PLACE.len()..];
     }
@@ -139,18 +120,12 @@ mod tests {
     use quickcheck::quickcheck;
 
     fn filled(command: &[&str], item: &str) -> Vec<OsString> {
-        Template::new(command.iter().map(OsString::from).collect())
-            .unwrap()
-            .command(OsStr::new(item))
-            .unwrap()
+        Template::new(command.iter().map(OsString::from).collect()).unwrap().command(OsStr::new(item)).unwrap()
     }
 
     #[test]
     fn the_item_is_put_everywhere() {
-        assert_eq!(
-            filled(&["cp", "{}", "a{}b{}", "{{}}", "x"], "i t"),
-            ["cp", "i t", "ai tbi t", "{i t}", "x"]
-        );
+        assert_eq!(filled(&["cp", "{}", "a{}b{}", "{{}}", "x"], "i t"), ["cp", "i t", "ai tbi t", "{i t}", "x"]);
         assert_eq!(filled(&["./{}.sh"], "go"), ["./go.sh"]);
         assert_eq!(filled(&["{}{}"], ""), [""]);
     }
@@ -158,10 +133,7 @@ mod tests {
     #[test]
     fn without_a_place_the_item_comes_last() {
         assert_eq!(filled(&["gzip", "-9"], "f"), ["gzip", "-9", "f"]);
-        assert_eq!(
-            filled(&["echo", "{ }", "}{"], ""),
-            ["echo", "{ }", "}{", ""]
-        );
+        assert_eq!(filled(&["echo", "{ }", "}{"], ""), ["echo", "{ }", "}{", ""]);
     }
 
     #[test]
@@ -190,38 +162,22 @@ mod tests {
         let fits = "x".repeat((COMMAND_MAX - 3) / 2);
         assert!(template.command(OsStr::new(&fits)).is_ok());
         let error = template.command(OsStr::new(&(fits + "x"))).unwrap_err();
-        assert!(
-            error.to_string().starts_with("the command for item \"xxx"),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .ends_with(" has 40001 bytes, more than 40000"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("the command for item \"xxx"), "{error}");
+        assert!(error.to_string().ends_with(" has 40001 bytes, more than 40000"), "{error}");
     }
 
     #[test]
     fn a_command_too_long_for_any_item_is_refused_at_once() {
         assert_eq!(
             Template::new(vec!["x".repeat(COMMAND_MAX).into()]),
-            Err(TemplateError::TooLong {
-                item: None,
-                len: COMMAND_MAX + 2
-            })
+            Err(TemplateError::TooLong { item: None, len: COMMAND_MAX + 2 })
         );
         assert!(Template::new(vec!["".into(); COMMAND_MAX + 1]).is_err());
     }
 
     /// A command made of small letters, so that it holds no place by itself
     fn words(shape: &[Vec<u8>]) -> Vec<String> {
-        let word = |bytes: &Vec<u8>| {
-            bytes
-                .iter()
-                .map(|byte| char::from(b'a' + byte % 26))
-                .collect()
-        };
+        let word = |bytes: &Vec<u8>| bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
         shape.iter().take(20).map(word).collect()
     }
 

@@ -153,12 +153,7 @@ impl Execution {
     /// global executor. `events` should be unbounded; at most two unread `Grew` and the one
     /// `Finished` of each execution are in it when its reader reads no further than it was told.
     /// With a full bounded channel a `Grew` waits for the next bytes and `Finished` for room.
-    pub fn start(
-        id: u64,
-        spec: CommandSpec,
-        spool_dir: impl Into<Arc<Path>>,
-        events: Sender<ExecEvent>,
-    ) -> Self {
+    pub fn start(id: u64, spec: CommandSpec, spool_dir: impl Into<Arc<Path>>, events: Sender<ExecEvent>) -> Self {
         let dir = spool_dir.into();
         let output = |stream| {
             Mutex::new(Output {
@@ -335,17 +330,8 @@ impl Shared {
         grace: Duration,
         cancelled: &Receiver<Infallible>,
     ) -> Exit {
-        let Started {
-            mut child,
-            pid,
-            pidfd,
-            stdout,
-            stderr,
-        } = started;
-        let mut pumps = pin!(future::zip(
-            self.pump(Stream::Stdout, stdout),
-            self.pump(Stream::Stderr, stderr),
-        ));
+        let Started { mut child, pid, pidfd, stdout, stderr } = started;
+        let mut pumps = pin!(future::zip(self.pump(Stream::Stdout, stdout), self.pump(Stream::Stderr, stderr),));
         let mut drained = false;
         let pumping = async {
             pumps.as_mut().await;
@@ -414,9 +400,7 @@ impl Shared {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let _ = self
-                        .cause
-                        .set(Exit::Lost(format!("{stream} is lost: {error}")));
+                    let _ = self.cause.set(Exit::Lost(format!("{stream} is lost: {error}")));
                     return self.signal(Signal::KILL);
                 }
             }
@@ -459,8 +443,7 @@ impl Shared {
 
     /// Waits until the outputs stay silent, or for long enough
     async fn await_silence(&self) {
-        let total =
-            || self.output(Stream::Stdout).spool.len() + self.output(Stream::Stderr).spool.len();
+        let total = || self.output(Stream::Stdout).spool.len() + self.output(Stream::Stderr).spool.len();
         let start = Instant::now();
         let mut before = total();
         loop {
@@ -540,13 +523,7 @@ fn start(spec: &CommandSpec) -> io::Result<Started> {
     }
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
-    Ok(Started {
-        pidfd: open_pidfd(pid),
-        child,
-        pid,
-        stdout,
-        stderr,
-    })
+    Ok(Started { pidfd: open_pidfd(pid), child, pid, stdout, stderr })
 }
 
 #[cfg(target_os = "linux")]
@@ -565,9 +542,7 @@ fn is_passing(error: &io::Error) -> bool {
     let full = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
     // A script just written is busy while a process forked meanwhile still has it open.
     error.kind() == io::ErrorKind::ExecutableFileBusy
-        || full
-            .iter()
-            .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
+        || full.iter().any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
 }
 
 /// Says which program cannot start and why
@@ -673,10 +648,7 @@ mod tests {
 
         fn read(&self, stream: Stream) -> Vec<u8> {
             let mut out = vec![0; self.execution.len(stream) as usize];
-            assert_eq!(
-                self.execution.read_at(stream, 0, &mut out).unwrap(),
-                out.len()
-            );
+            assert_eq!(self.execution.read_at(stream, 0, &mut out).unwrap(), out.len());
             out
         }
 
@@ -696,10 +668,7 @@ mod tests {
 
     fn sh(script: &str) -> CommandSpec {
         let args = vec!["-c".into(), script.into()];
-        CommandSpec {
-            args,
-            ..CommandSpec::new("/bin/sh")
-        }
+        CommandSpec { args, ..CommandSpec::new("/bin/sh") }
     }
 
     /// Waits until a process that is no child of this one is gone
@@ -719,26 +688,19 @@ mod tests {
 
     #[test]
     fn keeps_long_output_and_tells_each_growth_once() {
-        let run = Run::start(sh(
-            "head -c 20971520 /dev/zero | tr '\\0' x; head -c 9 /dev/zero >&2",
-        ));
+        let run = Run::start(sh("head -c 20971520 /dev/zero | tr '\\0' x; head -c 9 /dev/zero >&2"));
         let (mut read, mut out) = (0, vec![0; 1 << 16]);
         let mut told = 0;
         let exit = loop {
             match block_on(run.events.recv()).unwrap() {
                 ExecEvent::Finished { exit, .. } => break exit,
-                ExecEvent::Grew {
-                    stream: Stream::Stderr,
-                    ..
-                } => {}
+                ExecEvent::Grew { stream: Stream::Stderr, .. } => {}
                 ExecEvent::Grew { total, .. } => {
                     assert!(total > told && read == told, "{told} {read} {total}");
                     told = total;
                     while read < total {
                         let room = (total - read).min(out.len() as u64) as usize;
-                        let count = run
-                            .execution
-                            .read_at(Stream::Stdout, read, &mut out[..room]);
+                        let count = run.execution.read_at(Stream::Stdout, read, &mut out[..room]);
                         read += count.unwrap() as u64;
                     }
                 }
@@ -793,19 +755,10 @@ mod tests {
         std::fs::write(&plain, "").unwrap();
         std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-        let huge = CommandSpec {
-            args: vec!["x".repeat(4 << 20).into()],
-            ..sh("")
-        };
-        let lost = CommandSpec {
-            cwd: Some("/no/dir".into()),
-            ..sh("")
-        };
+        let huge = CommandSpec { args: vec!["x".repeat(4 << 20).into()], ..sh("") };
+        let lost = CommandSpec { cwd: Some("/no/dir".into()), ..sh("") };
         for (spec, reason) in [
-            (
-                CommandSpec::new("no-such-program"),
-                "no-such-program: not found in PATH",
-            ),
+            (CommandSpec::new("no-such-program"), "no-such-program: not found in PATH"),
             (CommandSpec::new("/no/such"), "/no/such: not found"),
             (CommandSpec::new(""), "the name is empty"),
             (CommandSpec::new(&plain), "permission denied"),
@@ -862,9 +815,7 @@ mod tests {
 
     #[test]
     fn a_cancellation_lets_the_program_clean_up() {
-        let run = Run::start(sh(
-            "trap 'echo bye; exit 5' TERM; echo $$; while :; do sleep 0.01; done",
-        ));
+        let run = Run::start(sh("trap 'echo bye; exit 5' TERM; echo $$; while :; do sleep 0.01; done"));
         run.pids();
         run.execution.cancel();
         assert_eq!(run.finish(), Exit::Cancelled);
@@ -899,20 +850,14 @@ mod tests {
 
     #[test]
     fn a_stream_may_be_as_long_as_allowed_and_no_longer() {
-        for (allowed, exit) in [
-            (100_000, Exit::Code(0)),
-            (99_999, Exit::OutputTooLarge(Stream::Stderr)),
-        ] {
+        for (allowed, exit) in [(100_000, Exit::Code(0)), (99_999, Exit::OutputTooLarge(Stream::Stderr))] {
             let mut spec = sh("head -c 100000 /dev/zero >&2");
             spec.output_bytes_max = allowed;
             let run = Run::start(spec);
             assert_eq!(run.finish(), exit);
             assert_eq!(run.execution.len(Stream::Stderr), allowed);
         }
-        let run = Run::start(CommandSpec {
-            output_bytes_max: 10,
-            ..sh("yes")
-        });
+        let run = Run::start(CommandSpec { output_bytes_max: 10, ..sh("yes") });
         assert_eq!(run.finish(), Exit::OutputTooLarge(Stream::Stdout));
     }
 
@@ -953,15 +898,8 @@ mod tests {
         let (sender, events) = channel::unbounded();
         let mut live = HashMap::new();
         for id in 0..500 {
-            let spec = if id % 9 == 0 {
-                CommandSpec::new("/no")
-            } else {
-                sh("echo x")
-            };
-            live.insert(
-                id,
-                Execution::start(id, spec, env::temp_dir(), sender.clone()),
-            );
+            let spec = if id % 9 == 0 { CommandSpec::new("/no") } else { sh("echo x") };
+            live.insert(id, Execution::start(id, spec, env::temp_dir(), sender.clone()));
             while live.len() > 20 || (id == 499 && !live.is_empty()) {
                 if let ExecEvent::Finished { id, .. } = block_on(events.recv()).unwrap() {
                     live.remove(&id);

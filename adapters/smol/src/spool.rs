@@ -35,12 +35,7 @@ impl Spool {
     ///
     /// The disk is not touched before that.
     pub fn new(dir: impl Into<Arc<Path>>, memory_bytes_max: usize) -> Self {
-        Self {
-            dir: dir.into(),
-            memory_bytes_max,
-            len: 0,
-            store: Store::Memory(Vec::new()),
-        }
+        Self { dir: dir.into(), memory_bytes_max, len: 0, store: Store::Memory(Vec::new()) }
     }
 
     /// Adds `bytes` at the end
@@ -230,10 +225,7 @@ mod tests {
         assert_eq!(files.len(), 1);
         let mode = fs::metadata(&files[0]).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(
-            (spool.len(), all(&spool).as_slice()),
-            (11, &b"123456789ab"[..])
-        );
+        assert_eq!((spool.len(), all(&spool).as_slice()), (11, &b"123456789ab"[..]));
         drop(spool);
         assert!(dir.files().is_empty());
     }
@@ -282,10 +274,7 @@ mod tests {
         spool.append(b"1234").unwrap();
         let error = spool.append(b"5").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(
-            error.to_string().contains(gone.to_str().unwrap()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(gone.to_str().unwrap()), "{error}");
         assert_eq!((spool.len(), all(&spool).as_slice()), (4, &b"1234"[..]));
         fs::create_dir(&gone).unwrap();
         spool.append(b"5").unwrap();
@@ -297,12 +286,7 @@ mod tests {
         let dir = Dir::new("truncated");
         let mut spool = dir.spool(0);
         spool.append(b"12345").unwrap();
-        File::options()
-            .write(true)
-            .open(&dir.files()[0])
-            .unwrap()
-            .set_len(3)
-            .unwrap();
+        File::options().write(true).open(&dir.files()[0]).unwrap().set_len(3).unwrap();
         let kind = spool.read_at(1, &mut [0; 9]).unwrap_err().kind();
         assert_eq!(kind, io::ErrorKind::UnexpectedEof);
         let kind = spool.copy_to(&mut Vec::new()).unwrap_err().kind();

@@ -62,11 +62,7 @@ impl Endpoint {
 
     /// Value of the `Host` header: the port is left out where it is the scheme's own
     pub fn authority(&self) -> String {
-        if self.port == scheme_port(self.tls) {
-            self.host.to_string()
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        if self.port == scheme_port(self.tls) { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
     }
 
     /// Whether the host is this machine: a loopback address or a `localhost` name
@@ -225,18 +221,14 @@ impl FromStr for Host {
 
 fn is_label(label: &str) -> bool {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-    (1..=63).contains(&label.len())
-        && label.bytes().all(allowed)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    (1..=63).contains(&label.len()) && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// Resolvers read names like `127.1` or `0x7f000001` as addresses, each in its own way
 fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     let hex = last.strip_prefix("0x");
-    last.bytes().all(|c| c.is_ascii_digit())
-        || hex.is_some_and(|hex| hex.bytes().all(|c| c.is_ascii_hexdigit()))
+    last.bytes().all(|c| c.is_ascii_digit()) || hex.is_some_and(|hex| hex.bytes().all(|c| c.is_ascii_hexdigit()))
 }
 
 fn scheme_port(tls: bool) -> u16 {
@@ -263,13 +255,11 @@ fn check_text(url: &str) -> Result<(), UrlError> {
 /// Whether the scheme, if any, asks for TLS, and what follows the scheme
 fn split_scheme(url: &str) -> Result<(Option<bool>, &str), UrlError> {
     match url.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => {
-            match scheme.to_ascii_lowercase().as_str() {
-                "ws" | "http" => Ok((Some(false), rest)),
-                "wss" | "https" => Ok((Some(true), rest)),
-                _ => Err(UrlError::UnknownScheme),
-            }
-        }
+        Some((scheme, rest)) if !scheme.contains('/') => match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => Ok((Some(false), rest)),
+            "wss" | "https" => Ok((Some(true), rest)),
+            _ => Err(UrlError::UnknownScheme),
+        },
         _ => Ok((None, url.strip_prefix("//").unwrap_or(url))),
     }
 }
@@ -466,31 +456,10 @@ mod tests {
     impl Arbitrary for Glued {
         fn arbitrary(g: &mut Gen) -> Self {
             const FRONT: &[&str] = &["", "ws://", "HTTPS://", "//", "wss:", "x://"];
-            const HOST: &[&str] = &[
-                "h",
-                "A.b",
-                "1.2.3.4",
-                "[::1]",
-                "[::ffff:1.2.3.4]",
-                "::1",
-                "",
-            ];
+            const HOST: &[&str] = &["h", "A.b", "1.2.3.4", "[::1]", "[::ffff:1.2.3.4]", "::1", ""];
             const PORT: &[&str] = &["", "", ":80", ":443", ":7878", ":0", ":"];
-            const PATH: &[&str] = &[
-                "/",
-                "//",
-                "/v1",
-                "/worker",
-                "/v1/worker",
-                "v1",
-                "%2F",
-                "%76",
-                "%",
-                ".",
-                "é",
-                "/x",
-                "@",
-            ];
+            const PATH: &[&str] =
+                &["/", "//", "/v1", "/worker", "/v1/worker", "v1", "%2F", "%76", "%", ".", "é", "/x", "@"];
             let mut text = String::new();
             for parts in [FRONT, HOST, PORT] {
                 text.push_str(g.choose(parts).copied().unwrap_or_default());

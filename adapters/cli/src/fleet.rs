@@ -1,0 +1,306 @@
+//! An embedded coordinator, its local workers, and whatever disturbs the links between them
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rejoin_core::backoff::BackoffConfig;
+use rejoin_core::coordinator;
+use rejoin_core::ids::{BootId, ClusterId, KeyId, Role};
+use rejoin_core::journal::Record;
+use rejoin_core::link::{LinkConfig, LinkState};
+use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::keys::{Key, Secret};
+use rejoin_core::wire::message::Outcome;
+use rejoin_core::worker;
+use rejoin_smol::clock::entropy;
+use rejoin_smol::coordinator::Server;
+use rejoin_smol::disrupt::{Profile, Proxy, Settings};
+use rejoin_smol::journal::{MemoryJournal, OutputStore};
+use rejoin_smol::url::Endpoint;
+use rejoin_smol::worker::{Options, Watch, run};
+
+use crate::audit::{Audit, Ended, Fact, Start, audit};
+
+/// Heartbeats between workers and coordinator where the links are left alone
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats where they are not, so that half-open links are found at once
+const HEARTBEAT_DISRUPTED: Duration = Duration::from_millis(100);
+
+/// What a fleet is made of
+#[derive(Debug)]
+pub struct Plan {
+    /// Number of workers
+    pub workers: u16,
+    /// Tasks that each runs at a time
+    pub slots: u16,
+    /// What disturbs the links
+    pub disrupt: Option<Profile>,
+    /// Seed of the disturbances
+    pub seed: u64,
+    /// Most bytes a task may write to each stream
+    pub output_max: u64,
+    /// Tasks that are open at a time
+    pub tasks_open_max: usize,
+}
+
+/// A coordinator and its workers; dropping it ends them and their tasks' processes
+pub struct Fleet {
+    /// The coordinator
+    pub server: Server,
+    /// Output of tasks
+    pub outputs: OutputStore,
+    journal: MemoryJournal,
+    workers: Arc<Mutex<Vec<LocalWorker>>>,
+    proxy: Option<Arc<Proxy>>,
+    killer: Option<smol::Task<()>>,
+    kills: Arc<Mutex<u64>>,
+    starts_dir: PathBuf,
+}
+
+/// A worker in this process
+struct LocalWorker {
+    key: Key,
+    watch: Watch,
+    task: Option<smol::Task<()>>,
+    /// Counters of its earlier lives
+    earlier: LinkStats,
+}
+
+/// What the links went through
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Welcomes after the first
+    pub reconnections: u64,
+    /// Sessions that went on where they were
+    pub resumed: u64,
+    /// Disturbances that took effect
+    pub disruptions: u64,
+    /// Workers that are not connected now
+    pub away: u64,
+}
+
+impl Fleet {
+    /// Starts everything; `data` must exist and belong to this run alone
+    pub async fn start(plan: &Plan, data: &Path) -> io::Result<Fleet> {
+        let spool_dir: Arc<Path> = fresh_dir(&data.join("spool"))?.into();
+        let starts_dir = fresh_dir(&data.join("starts"))?;
+        let keys = (0..plan.workers).map(new_key).collect::<io::Result<Vec<Key>>>()?;
+        let outputs = OutputStore::new(spool_dir.clone());
+        let journal = MemoryJournal::new(outputs.clone());
+        let config = coordinator_config(plan, keys.clone())?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Server::start(loopback, config, journal.clone(), outputs.clone()).await?;
+        let proxy = match plan.disrupt {
+            Some(profile) => {
+                let settings = Settings::of(profile);
+                Some(Arc::new(Proxy::start(loopback, server.address(), settings, plan.seed).await?))
+            }
+            None => None,
+        };
+        let address = proxy.as_ref().map_or(server.address(), |proxy| proxy.local_addr());
+        let endpoint: Endpoint = format!("ws://{address}").parse().map_err(io::Error::other)?;
+        let maker = Maker {
+            endpoint,
+            spool_dir: spool_dir.to_path_buf(),
+            starts_dir: starts_dir.clone(),
+            slots: plan.slots,
+            disrupted: plan.disrupt.is_some(),
+        };
+        let workers = keys.into_iter().map(|key| maker.worker(key)).collect::<io::Result<Vec<LocalWorker>>>()?;
+        let workers = Arc::new(Mutex::new(workers));
+        let kills = Arc::new(Mutex::new(0));
+        let killer = (plan.disrupt == Some(Profile::Storm))
+            .then(|| smol::spawn(kill_now_and_then(workers.clone(), maker, plan.seed, kills.clone())));
+        Ok(Fleet { server, outputs, journal, workers, proxy, killer, kills, starts_dir })
+    }
+
+    /// Stops to disturb the links
+    pub fn calm(&mut self) {
+        self.killer = None;
+        if let Some(proxy) = &self.proxy {
+            proxy.calm();
+        }
+    }
+
+    /// Returns what the links went through so far
+    pub fn links(&self) -> Links {
+        let mut links = Links::default();
+        for worker in lock(&self.workers).iter() {
+            let glance = worker.watch.glance();
+            links.reconnections += glance.stats.reconnections + worker.earlier.reconnections;
+            links.resumed += glance.stats.resumed + worker.earlier.resumed;
+            links.away += u64::from(glance.state != LinkState::Connected);
+        }
+        links.disruptions = self.proxy.as_ref().map_or(0, |proxy| proxy.disruptions()) + *lock(&self.kills);
+        links
+    }
+
+    /// Reads the journal's records and the workers' start logs, and nothing else, for what became of each task
+    pub fn audit(&self) -> io::Result<Audit> {
+        let records = self.journal.records();
+        let facts = records.iter().filter_map(|record| Record::decode(record)).filter_map(|record| fact(&record));
+        let mut starts = Vec::new();
+        for entry in fs::read_dir(&self.starts_dir)? {
+            let log = fs::read_to_string(entry?.path())?;
+            starts.extend(log.lines().filter_map(|line| Start::parse(line).ok()));
+        }
+        Ok(audit(facts, starts.into_iter()))
+    }
+}
+
+/// Makes workers, again and again
+struct Maker {
+    endpoint: Endpoint,
+    spool_dir: PathBuf,
+    starts_dir: PathBuf,
+    slots: u16,
+    disrupted: bool,
+}
+
+impl Maker {
+    fn worker(&self, key: Key) -> io::Result<LocalWorker> {
+        let watch = Watch::default();
+        let task = self.spawn(&key, watch.clone())?;
+        Ok(LocalWorker { key, watch, task: Some(task), earlier: LinkStats::default() })
+    }
+
+    fn spawn(&self, key: &Key, watch: Watch) -> io::Result<smol::Task<()>> {
+        let mut link = LinkConfig::new(key.clone(), BootId(entropy()?), &self.endpoint.to_string());
+        // A coordinator in the same process is in no danger from a herd, and comes back at once.
+        link.backoff = BackoffConfig {
+            base: Duration::from_millis(10),
+            cap: Duration::from_millis(250),
+            stable_after: Duration::from_secs(1),
+            slow_min: Duration::from_millis(500),
+            slow_max: Duration::from_secs(2),
+            ..BackoffConfig::default()
+        };
+        link.heartbeat = Some(heartbeat(self.disrupted));
+        link.handshake_time = if self.disrupted { Duration::from_secs(1) } else { link.handshake_time };
+        // Nothing leaves this machine: what compression would save costs more than it is worth.
+        link.compress = false;
+        let mut config = worker::Config::new(link);
+        config.slots = self.slots;
+        config.prefetch = self.slots;
+        config.attempts_max = (self.slots * 4).clamp(64, 512);
+        let options = Options {
+            endpoint: self.endpoint.clone(),
+            config,
+            spool_dir: self.spool_dir.clone(),
+            start_log: Some(self.starts_dir.join(key.name.as_str())),
+        };
+        let name = key.name.clone();
+        Ok(smol::spawn(async move {
+            let ended = run(options, watch).await;
+            eprintln!("rejoin: {name}: {ended}");
+        }))
+    }
+}
+
+/// Kills a worker with all its tasks, as a crash would; ever more rarely, so that any task has its chance to end
+async fn kill_now_and_then(workers: Arc<Mutex<Vec<LocalWorker>>>, maker: Maker, seed: u64, kills: Arc<Mutex<u64>>) {
+    let mut draw = seed ^ 0x6B69_6C6C;
+    let mut pause = Duration::from_millis(700);
+    loop {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        smol::Timer::after(pause.mul_f64(0.75 + (draw >> 40) as f64 / (1u64 << 25) as f64)).await;
+        pause = pause.mul_f64(1.5);
+        let (task, victim) = {
+            let mut workers = lock(&workers);
+            let victim = (draw >> 33) as usize % workers.len();
+            let worker = &mut workers[victim];
+            let stats = worker.watch.glance().stats;
+            worker.earlier.reconnections += stats.reconnections;
+            worker.earlier.resumed += stats.resumed;
+            (worker.task.take(), victim)
+        };
+        if let Some(task) = task {
+            // Dropped with its executions: their processes are killed before this returns.
+            task.cancel().await;
+            *lock(&kills) += 1;
+        }
+        let mut workers = lock(&workers);
+        let worker = &mut workers[victim];
+        worker.watch = Watch::default();
+        match maker.spawn(&worker.key, worker.watch.clone()) {
+            Ok(task) => worker.task = Some(task),
+            Err(error) => eprintln!("rejoin: cannot start {} again: {error}", worker.key.name),
+        }
+    }
+}
+
+fn heartbeat(disrupted: bool) -> Duration {
+    if disrupted { HEARTBEAT_DISRUPTED } else { HEARTBEAT }
+}
+
+fn coordinator_config(plan: &Plan, keys: Vec<Key>) -> io::Result<coordinator::Config> {
+    let mut config = coordinator::Config::new(ClusterId(entropy()?), 1, keys);
+    config.heartbeat = Some(heartbeat(plan.disrupt.is_some()));
+    config.output_bytes_max = plan.output_max;
+    config.tasks_max = plan.tasks_open_max * 2;
+    config.forgotten_max = crate::items::ITEMS_MAX;
+    config.compress = false;
+    if plan.disrupt == Some(Profile::Storm) {
+        // The crashes are this run's own doing: no task is to blame for them, nor to be given up.
+        config.crashes_max = u32::MAX;
+        config.losses_max = u32::MAX;
+    }
+    Ok(config)
+}
+
+fn new_key(n: u16) -> io::Result<Key> {
+    let name = format!("worker-{n}").parse().map_err(io::Error::other)?;
+    Ok(Key { id: KeyId(entropy()?), secret: Secret::new(entropy()?), name, role: Role::Worker })
+}
+
+/// An empty directory; whatever an earlier run left there goes
+fn fresh_dir(path: &Path) -> io::Result<PathBuf> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
+        _ => fs::create_dir_all(path).map_err(named)?,
+    }
+    Ok(path.into())
+}
+
+/// Makes a data directory this run's own, as long as the file returned is open
+pub fn claim(data: &Path) -> io::Result<File> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", data.display()));
+    fs::create_dir_all(data).map_err(named)?;
+    let lock = File::create(data.join("lock")).map_err(named)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(named(io::Error::other("another run is using this directory: wait for it, or give another --data")))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(named(error)),
+    }
+}
+
+fn fact(record: &Record<'_>) -> Option<Fact> {
+    match *record {
+        Record::Submit { task, .. } => Some(Fact::Submitted { task: task.0 }),
+        Record::Assign { task, token, attempt, .. } => Some(Fact::Assigned { task: task.0, token: token.0, attempt }),
+        Record::Result { task, token, outcome, last, .. } => {
+            let outcome = match outcome {
+                Outcome::Succeeded => Ended::Succeeded,
+                Outcome::Failed(_) => Ended::Failed,
+                Outcome::Cancelled => Ended::Cancelled,
+            };
+            Some(Fact::Ended { task: task.0, token: token.map(|token| token.0), outcome, last })
+        }
+        Record::Epoch { .. }
+        | Record::Tokens { .. }
+        | Record::Cancel { .. }
+        | Record::Forget { .. }
+        | Record::Output { .. } => None,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,148 @@
+//! A client: the machine and one WebSocket at a time
+
+use std::io;
+
+use rejoin_core::client::{Client, Config, Event, Input, Output};
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::link::Reason;
+use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
+use rejoin_core::{Instant, Loss, Rejected};
+use smol::future::FutureExt;
+
+use crate::clock::{Clock, entropy, seed};
+use crate::line::{Line, LineEvent};
+use crate::url::Endpoint;
+
+/// What a client has to tell
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something about a task
+    Event(Event),
+    /// A piece of its output; pieces of one stream follow each other without gap or overlap
+    Piece {
+        /// Which task
+        task: TaskId,
+        /// Which attempt; another one starts again at offset 0
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where the bytes stand in it
+        offset: u64,
+        /// The bytes
+        bytes: Vec<u8>,
+    },
+}
+
+/// A client connection that lasts: dropped links are its own business
+///
+/// It lives in whichever task calls [`Connection::next`]; links are kept up only while that is awaited.
+pub struct Connection {
+    clock: Clock,
+    client: Client,
+    line: Line,
+    frame: Vec<u8>,
+}
+
+impl Connection {
+    /// Makes a client; it dials when [`Connection::next`] is awaited
+    pub fn new(endpoint: Endpoint, config: Config) -> io::Result<Self> {
+        let clock = Clock::start();
+        let dial_time = config.link.handshake_time;
+        let client = Client::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
+        let line = Line::new(endpoint, dial_time);
+        Ok(Connection { clock, client, line, frame: vec![0; FRAME_BYTES_MAX] })
+    }
+
+    /// Has a task done; the same one again is fine (TASK-1)
+    pub fn submit(&mut self, task: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+        self.client.handle(self.clock.now(), Input::Submit { task, spec, payload })
+    }
+
+    /// Follows a task that somebody submitted
+    pub fn watch(&mut self, task: TaskId) -> Result<(), Rejected> {
+        self.client.handle(self.clock.now(), Input::Watch { task })
+    }
+
+    /// Asks for a task to be stopped (TASK-7)
+    pub fn cancel(&mut self, task: TaskId) -> Result<(), Rejected> {
+        self.client.handle(self.clock.now(), Input::Cancel { task })
+    }
+
+    /// Returns how a task ended, once that was told
+    pub fn end(&self, task: TaskId) -> Option<(Outcome, &[u8], [StreamEnd; 2])> {
+        self.client.task(task)?.end
+    }
+
+    /// Returns the counters
+    pub fn stats(&self) -> LinkStats {
+        self.client.stats()
+    }
+
+    /// Waits for the next thing to be told
+    ///
+    /// An error when the coordinator refused this client for good. May be dropped and called again.
+    pub async fn next(&mut self) -> Result<Told, Reason> {
+        loop {
+            let (told, wake_at) = self.drain();
+            if let Some(told) = told {
+                return Ok(told);
+            }
+            if let Some(reason) = self.client.stopped() {
+                return Err(reason);
+            }
+            let time = async {
+                self.clock.wait_until(wake_at).await;
+                None
+            };
+            let happened = async { Some(self.line.next().await) }.or(time).await;
+            self.take(happened);
+        }
+    }
+
+    fn drain(&mut self) -> (Option<Told>, Option<Instant>) {
+        loop {
+            match self.client.poll(&mut self.frame) {
+                Output::Connect { attempt } => self.line.connect(attempt),
+                Output::Disconnect { reason, .. } => self.line.disconnect(reason),
+                Output::Send { bytes } => {
+                    if let Some(attempt) = self.line.send(bytes) {
+                        self.tell(Input::Writable { attempt, writable: false });
+                    }
+                }
+                Output::Piece { task, token, stream, offset, bytes } => {
+                    let bytes = bytes.into();
+                    return (Some(Told::Piece { task, token, stream, offset, bytes }), None);
+                }
+                Output::Event(event) => return (Some(Told::Event(event)), None),
+                Output::Idle { wake_at } => return (None, wake_at),
+            }
+        }
+    }
+
+    /// Takes in what happened; `None` is the passing of time
+    fn take(&mut self, happened: Option<LineEvent>) {
+        match happened {
+            Some(LineEvent::Connected { attempt }) => match entropy() {
+                Ok(entropy) => self.tell(Input::Connected { attempt, entropy }),
+                Err(_) => self.tell(Input::Disconnected { attempt, loss: Loss::Local }),
+            },
+            Some(LineEvent::Message { attempt, bytes }) => self.tell(Input::Received { attempt, bytes: &bytes }),
+            Some(LineEvent::Disconnected { attempt, loss }) => self.tell(Input::Disconnected { attempt, loss }),
+            Some(LineEvent::Writable { attempt }) => self.tell(Input::Writable { attempt, writable: true }),
+            None => {
+                if let Some(attempt) = self.line.arriving() {
+                    self.tell(Input::Arriving { attempt });
+                }
+                self.tell(Input::Timeout);
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        if let Err(rejected) = self.client.handle(self.clock.now(), input) {
+            tracing::debug!(%rejected, "too late");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Opening a link to the coordinator
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::Error as WsError;
+use async_tungstenite::tungstenite::error::ProtocolError;
+use async_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
+use smol::{Async, net};
+
+use crate::transport::{Socket, Wire, config, cut_off, within};
+use crate::url::Endpoint;
+
+/// Connects to the coordinator and upgrades to a WebSocket, within `timeout` for all of it
+///
+/// All addresses of the host are tried in turn, each with an equal share of the time that is
+/// left, so that one address that swallows packets does not cost the link.
+///
+/// # Errors
+///
+/// See [`DialError`], whose message says what to do.
+pub async fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<Socket, DialError> {
+    if endpoint.is_tls() {
+        return Err(DialError::TlsUnsupported);
+    }
+    let upgraded = async { upgrade(endpoint, connect(endpoint, timeout).await?).await };
+    within(timeout, upgraded).await.unwrap_or(Err(DialError::TimedOut))
+}
+
+async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Wire, DialError> {
+    let start = Instant::now();
+    let host = (endpoint.host(), endpoint.port());
+    let addresses = net::resolve(host).await.map_err(DialError::Resolve)?;
+    let mut failure = DialError::Resolve(io::Error::other("the name has no address"));
+    for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = timeout.saturating_sub(start.elapsed());
+        let share = left / u32::try_from(shares).unwrap_or(u32::MAX);
+        match within(share, Async::<TcpStream>::connect(*address)).await {
+            Some(Ok(tcp)) => return Wire::new(Arc::new(tcp)).map_err(DialError::Io),
+            Some(Err(error)) => failure = DialError::Io(error),
+            None => failure = DialError::TimedOut,
+        }
+    }
+    Err(failure)
+}
+
+async fn upgrade(endpoint: &Endpoint, wire: Wire) -> Result<Socket, DialError> {
+    let url = format!("ws://{}{}", endpoint.authority(), endpoint.path());
+    match async_tungstenite::client_async_with_config(url, wire.clone(), Some(config())).await {
+        Ok((ws, _)) => Ok(Socket { ws, wire }),
+        Err(error) => Err(DialError::from_handshake(error)),
+    }
+}
+
+/// Why there is no link to the coordinator
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The host name has no address, or cannot be looked up now
+    Resolve(io::Error),
+    /// The connection was refused or broke before the upgrade was done
+    Io(io::Error),
+    /// Not connected and upgraded in the given time
+    TimedOut,
+    /// The server answered, but not with an upgrade
+    Http {
+        /// The answer's status, such as 503
+        status: u16,
+        /// How long the server asks to wait before the next try
+        retry_after: Option<Duration>,
+    },
+    /// The answer is no valid upgrade to a WebSocket
+    NotWebSocket,
+    /// The endpoint asks for TLS
+    TlsUnsupported,
+}
+
+impl DialError {
+    fn from_handshake(error: WsError) -> Self {
+        match error {
+            WsError::Io(error) => Self::Io(error),
+            WsError::Http(answer) => {
+                Self::Http { status: answer.status().as_u16(), retry_after: retry_after(answer.headers()) }
+            }
+            // A link that broke half-way, or one that crawls, says nothing about the server.
+            WsError::Protocol(ProtocolError::HandshakeIncomplete) => Self::Io(cut_off()),
+            WsError::AttackAttempt => Self::Io(io::Error::other("the answer came in too many pieces")),
+            WsError::Protocol(_)
+            | WsError::Capacity(_)
+            | WsError::Utf8(_)
+            | WsError::HttpFormat(_)
+            | WsError::Url(_)
+            | WsError::Tls(_)
+            | WsError::WriteBufferFull(_)
+            | WsError::ConnectionClosed
+            | WsError::AlreadyClosed => Self::NotWebSocket,
+        }
+    }
+}
+
+/// The wait in seconds; a date is left aside, since it would need clocks that agree
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u32 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve(error) => write!(f, "cannot look up the host ({error}): check the URL's host and DNS"),
+            Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                f.write_str("nothing listens there: start the coordinator, or check the URL's host and port")
+            }
+            Self::Io(error) => write!(f, "the connection failed ({error}): check the network, then retry"),
+            Self::TimedOut => f.write_str("no answer in time: check the network, firewalls and the URL's host"),
+            Self::Http { status: 404, .. } => {
+                f.write_str("the server has no coordinator at this path (404): check the URL's path and port")
+            }
+            Self::Http { status: 503, retry_after: Some(wait) } => {
+                write!(f, "the coordinator takes no link now (503): retry in {} s", wait.as_secs())
+            }
+            Self::Http { status: status @ (429 | 500..=599), .. } => {
+                write!(f, "the server takes no link now ({status}): retry later")
+            }
+            Self::Http { status, .. } => {
+                write!(f, "the server refused the upgrade ({status}): check the URL and the proxies before it")
+            }
+            Self::NotWebSocket => {
+                f.write_str("the answer is no WebSocket upgrade: check the URL and that proxies pass upgrades on")
+            }
+            Self::TlsUnsupported => {
+                f.write_str("TLS is not supported yet: use ws://, through a tunnel where others may listen")
+            }
+        }
+    }
+}
+
+impl Error for DialError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Resolve(error) | Self::Io(error) => Some(error),
+            Self::TimedOut | Self::Http { .. } | Self::NotWebSocket | Self::TlsUnsupported => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::tests::{PATIENCE, block_on, listen};
+    use smol::future;
+    use std::io::{Read, Write};
+
+    /// What becomes of a dial whose request is answered with `answer`
+    async fn answered_with(answer: &'static str) -> DialError {
+        let (listener, endpoint) = listen();
+        let answering = smol::unblock(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            assert!(tcp.read(&mut [0; 4096]).unwrap() > 0);
+            tcp.write_all(answer.as_bytes()).unwrap();
+        });
+        future::zip(dial(&endpoint, PATIENCE), answering).await.0.unwrap_err()
+    }
+
+    #[test]
+    fn failed_dials_say_what_to_do() {
+        block_on(async {
+            let error = dial(&"wss://127.0.0.1".parse().unwrap(), PATIENCE).await.unwrap_err();
+            assert!(matches!(error, DialError::TlsUnsupported) && error.to_string().contains(": "));
+
+            let (listener, endpoint) = listen();
+            let silent = dial(&endpoint, Duration::from_millis(50)).await;
+            assert!(matches!(silent, Err(DialError::TimedOut)));
+            drop(listener);
+            let Err(DialError::Io(refused)) = dial(&endpoint, PATIENCE).await else { panic!("not refused") };
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+
+            let cut = answered_with("HTTP/1.1 101 ").await;
+            assert!(matches!(cut, DialError::Io(_)), "{cut:?}");
+            let other = answered_with("SSH-2.0-x\r\n\r\n").await;
+            assert!(matches!(other, DialError::NotWebSocket), "{other:?}");
+            let unproven = answered_with("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n").await;
+            assert!(matches!(unproven, DialError::NotWebSocket), "{unproven:?}");
+            let dated = answered_with("HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n\r\n").await;
+            assert!(matches!(dated, DialError::Http { status: 503, retry_after: None }), "{dated:?}");
+        });
+    }
+}

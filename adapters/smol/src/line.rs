@@ -1,0 +1,125 @@
+//! The dialling end's transport: one WebSocket at a time, opened and closed as the machine wants it
+
+use std::time::Duration;
+
+use rejoin_core::Loss;
+use rejoin_core::link::Reason;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::FutureExt;
+
+use crate::dial::{DialError, dial};
+use crate::pump::{Pump, Report};
+use crate::transport::Socket;
+use crate::url::Endpoint;
+
+const QUEUE: usize = 64;
+
+/// What happened to the transport; `attempt` is the machine's name for the connection
+pub(crate) enum LineEvent {
+    Connected { attempt: u64 },
+    Message { attempt: u64, bytes: Vec<u8> },
+    Disconnected { attempt: u64, loss: Loss },
+    Writable { attempt: u64 },
+}
+
+/// A transport that is dialled again and again; dropping it closes it
+pub(crate) struct Line {
+    endpoint: Endpoint,
+    dial_time: Duration,
+    pump: Option<(u64, Pump)>,
+    dialling: Option<smol::Task<()>>,
+    reports: (Sender<(u64, Report)>, Receiver<(u64, Report)>),
+    dialled: (Sender<Dialled>, Receiver<Dialled>),
+}
+
+type Dialled = (u64, Result<Socket, DialError>);
+
+impl Line {
+    pub(crate) fn new(endpoint: Endpoint, dial_time: Duration) -> Self {
+        let (reports, dialled) = (bounded(QUEUE), bounded(1));
+        Line { endpoint, dial_time, pump: None, dialling: None, reports, dialled }
+    }
+
+    /// Starts to open a transport
+    pub(crate) fn connect(&mut self, attempt: u64) {
+        let (endpoint, dial_time, dialled) = (self.endpoint.clone(), self.dial_time, self.dialled.0.clone());
+        self.dialling = Some(smol::spawn(async move {
+            let socket = dial(&endpoint, dial_time).await;
+            // If nobody waits for it any more, the socket closes here.
+            let _ = dialled.send((attempt, socket)).await;
+        }));
+    }
+
+    /// Closes the transport, or gives up to open it
+    pub(crate) fn disconnect(&mut self, reason: Reason) {
+        self.dialling = None;
+        if let Some((_, pump)) = self.pump.take() {
+            pump.close(reason.close_code());
+        }
+    }
+
+    /// Queues a message; returns the connection's name when it takes no more for now
+    pub(crate) fn send(&self, bytes: &[u8]) -> Option<u64> {
+        let (attempt, pump) = self.pump.as_ref()?;
+        if pump.send(bytes) { None } else { Some(*attempt) }
+    }
+
+    /// Returns the connection's name if part of a message has come in since anything was last heard (LIVE-2)
+    pub(crate) fn arriving(&mut self) -> Option<u64> {
+        let (attempt, pump) = self.pump.as_mut()?;
+        pump.is_arriving().then_some(*attempt)
+    }
+
+    /// Waits for what happens next; may be dropped and called again
+    pub(crate) async fn next(&mut self) -> LineEvent {
+        let report = async { Ok(self.reports.1.recv().await) };
+        let dialled = async { Err(self.dialled.1.recv().await) };
+        match report.or(dialled).await {
+            Ok(Ok((attempt, report))) => self.reported(attempt, report),
+            Err(Ok(dialled)) => self.dialled(dialled),
+            // This end keeps a sender of each, so that they never close.
+            Ok(Err(_)) | Err(Err(_)) => smol::future::pending().await,
+        }
+    }
+
+    /// Returns what has happened already
+    pub(crate) fn try_next(&mut self) -> Option<LineEvent> {
+        if let Ok((attempt, report)) = self.reports.1.try_recv() {
+            return Some(self.reported(attempt, report));
+        }
+        let dialled = self.dialled.1.try_recv().ok()?;
+        Some(self.dialled(dialled))
+    }
+
+    fn reported(&mut self, attempt: u64, report: Report) -> LineEvent {
+        let current = self.pump.as_mut().filter(|(current, _)| *current == attempt);
+        match report {
+            Report::Message { bytes, arrived } => {
+                if let Some((_, pump)) = current {
+                    pump.heard(arrived);
+                }
+                LineEvent::Message { attempt, bytes }
+            }
+            Report::Ended(loss) => {
+                if current.is_some() {
+                    self.pump = None;
+                }
+                LineEvent::Disconnected { attempt, loss }
+            }
+            Report::Writable => LineEvent::Writable { attempt },
+        }
+    }
+
+    fn dialled(&mut self, (attempt, socket): Dialled) -> LineEvent {
+        match socket {
+            Ok(socket) => {
+                self.pump = Some((attempt, Pump::start(socket, attempt, self.reports.0.clone())));
+                LineEvent::Connected { attempt }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot reach the coordinator");
+                LineEvent::Disconnected { attempt, loss: Loss::Peer }
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A worker: the machine, one WebSocket at a time, and the processes of its tasks
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use rejoin_core::Rejected;
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::link::{LinkState, Reason};
+use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::message::{Failure, Outcome, Stream};
+use rejoin_core::worker::{Config, Input, Output, Worker};
+use smol::channel::{Receiver, Sender, unbounded};
+use smol::future::FutureExt;
+
+use crate::clock::{Clock, entropy, seed};
+use crate::command::Command;
+use crate::exec::{self, ExecEvent, Execution, Exit};
+use crate::journal::lock;
+use crate::line::{Line, LineEvent};
+use crate::url::Endpoint;
+
+/// Events taken in between two drains, so that a flood cannot starve the timers
+const BATCH: usize = 64;
+
+/// What a worker needs beside the machine's own settings
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The coordinator
+    pub endpoint: Endpoint,
+    /// The machine's settings
+    pub config: Config,
+    /// Where output that does not fit into memory goes until the coordinator has it
+    pub spool_dir: PathBuf,
+    /// Where each start of a task is written down, one line each, before it happens
+    pub start_log: Option<PathBuf>,
+}
+
+/// What can be seen of a worker from outside
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<Mutex<Glance>>);
+
+/// A worker at one moment
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Where its connection stands
+    pub state: LinkState,
+    /// Its counters
+    pub stats: LinkStats,
+    /// Whether failed handshakes have put it into the slow lane
+    pub slow: bool,
+}
+
+impl Default for Glance {
+    fn default() -> Self {
+        Glance { state: LinkState::Waiting, stats: LinkStats::default(), slow: false }
+    }
+}
+
+impl Watch {
+    /// Returns how the worker stood when it last did something
+    pub fn glance(&self) -> Glance {
+        *lock(&self.0)
+    }
+}
+
+/// Why a worker ended
+#[derive(Debug)]
+pub enum Ended {
+    /// The coordinator does not want it any more (AUTH-2)
+    Refused(Reason),
+    /// Something on this side failed
+    Failed(io::Error),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Refused(reason) => write!(f, "the coordinator refused this worker for good: {reason:?}"),
+            Ended::Failed(error) => write!(f, "the worker cannot go on: {error}"),
+        }
+    }
+}
+
+/// Runs a worker until it is refused for good, or dropped: then its tasks' processes are killed
+pub async fn run(options: Options, watch: Watch) -> Ended {
+    match Runner::new(options, watch) {
+        Ok(mut runner) => runner.run().await.unwrap_or_else(Ended::Failed),
+        Err(error) => Ended::Failed(error),
+    }
+}
+
+struct Runner {
+    clock: Clock,
+    worker: Worker,
+    line: Line,
+    executions: BTreeMap<Token, Execution>,
+    exec_events: (Sender<ExecEvent>, Receiver<ExecEvent>),
+    spool_dir: Arc<std::path::Path>,
+    start_log: Option<File>,
+    watch: Watch,
+    frame: Vec<u8>,
+    piece: Vec<u8>,
+}
+
+/// What a worker wakes up for
+enum Event {
+    Line(LineEvent),
+    Exec(ExecEvent),
+    Time,
+}
+
+impl Runner {
+    fn new(options: Options, watch: Watch) -> io::Result<Self> {
+        let clock = Clock::start();
+        let dial_time = options.config.link.handshake_time;
+        let worker = Worker::new(options.config, seed()?, clock.now()).map_err(io::Error::other)?;
+        let start_log = options.start_log.map(|path| OpenOptions::new().create(true).append(true).open(path));
+        Ok(Runner {
+            clock,
+            worker,
+            line: Line::new(options.endpoint, dial_time),
+            executions: BTreeMap::new(),
+            exec_events: unbounded(),
+            spool_dir: options.spool_dir.into(),
+            start_log: start_log.transpose()?,
+            watch,
+            frame: vec![0; FRAME_BYTES_MAX],
+            piece: vec![0; FRAME_BYTES_MAX],
+        })
+    }
+
+    async fn run(&mut self) -> io::Result<Ended> {
+        loop {
+            let wake_at = self.drain()?;
+            *lock(&self.watch.0) =
+                Glance { state: self.worker.state(), stats: self.worker.stats(), slow: self.worker.is_slow() };
+            if let Some(reason) = self.worker.stopped() {
+                return Ok(Ended::Refused(reason));
+            }
+            let event = self.next_event(wake_at).await;
+            self.take(event)?;
+            for _ in 1..BATCH {
+                let Some(event) = self.try_event() else { break };
+                self.take(event)?;
+            }
+        }
+    }
+
+    /// Does what the machine asks for, until it asks for nothing
+    fn drain(&mut self) -> io::Result<Option<rejoin_core::Instant>> {
+        loop {
+            match self.worker.poll(&mut self.frame) {
+                Output::Connect { attempt } => self.line.connect(attempt),
+                Output::Disconnect { reason, .. } => self.line.disconnect(reason),
+                Output::Send { bytes } => {
+                    if let Some(attempt) = self.line.send(bytes) {
+                        self.tell(Input::Writable { attempt, writable: false });
+                    }
+                }
+                Output::Run { task, token, attempt } => self.start(task, token, attempt)?,
+                Output::Cancel { token, .. } => {
+                    if let Some(execution) = self.executions.get(&token) {
+                        execution.cancel();
+                    }
+                }
+                Output::ReadOutput { token, stream, offset, max } => self.read_output(token, stream, offset, max)?,
+                Output::Forget { token } => {
+                    self.executions.remove(&token);
+                }
+                Output::Idle { wake_at } => return Ok(wake_at),
+            }
+        }
+    }
+
+    fn start(&mut self, task: TaskId, token: Token, attempt: u32) -> io::Result<()> {
+        let command = self.worker.payload(token).and_then(Command::decode);
+        let Some(command) = command else {
+            let message = b"the input of this task is not a command this worker understands";
+            self.tell(Input::Finished { token, outcome: Outcome::Failed(Failure::Error), result: message });
+            return Ok(());
+        };
+        if let Some(log) = &mut self.start_log {
+            // One write for one line, so that a killed worker leaves whole lines only.
+            log.write_all(format!("{task} {:016x} {attempt:08x}\n", token.0).as_bytes())?;
+        }
+        let env = [
+            ("REJOIN_TASK", task.to_string()),
+            ("REJOIN_ATTEMPT", attempt.to_string()),
+            ("REJOIN_TOKEN", token.0.to_string()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+        let events = self.exec_events.0.clone();
+        let execution = Execution::start(token.0, command.spec(env), self.spool_dir.clone(), events);
+        self.executions.insert(token, execution);
+        self.tell(Input::Started { token });
+        Ok(())
+    }
+
+    fn read_output(&mut self, token: Token, stream: Stream, offset: u64, max: u32) -> io::Result<()> {
+        let room = &mut self.piece[..max as usize];
+        let read = match self.executions.get(&token) {
+            Some(execution) => execution.read_at(exec_stream(stream), offset, room)?,
+            None => 0,
+        };
+        let input = Input::OutputRead { token, stream, offset, bytes: &self.piece[..read] };
+        expected(self.worker.handle(self.clock.now(), input));
+        Ok(())
+    }
+
+    // What happens.
+
+    async fn next_event(&mut self, wake_at: Option<rejoin_core::Instant>) -> Event {
+        let exec = async {
+            match self.exec_events.1.recv().await {
+                Ok(event) => Event::Exec(event),
+                // This end keeps a sender, so that it never closes.
+                Err(_) => smol::future::pending().await,
+            }
+        };
+        let line = async { Event::Line(self.line.next().await) };
+        let time = async {
+            self.clock.wait_until(wake_at).await;
+            Event::Time
+        };
+        line.or(exec).or(time).await
+    }
+
+    fn try_event(&mut self) -> Option<Event> {
+        let line = self.line.try_next().map(Event::Line);
+        line.or_else(|| self.exec_events.1.try_recv().ok().map(Event::Exec))
+    }
+
+    fn take(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::Line(LineEvent::Connected { attempt }) => {
+                let entropy = entropy()?;
+                self.tell(Input::Connected { attempt, entropy });
+            }
+            Event::Line(LineEvent::Message { attempt, bytes }) => {
+                self.tell(Input::Received { attempt, bytes: &bytes });
+            }
+            Event::Line(LineEvent::Disconnected { attempt, loss }) => self.tell(Input::Disconnected { attempt, loss }),
+            Event::Line(LineEvent::Writable { attempt }) => self.tell(Input::Writable { attempt, writable: true }),
+            Event::Exec(ExecEvent::Grew { id, stream, total }) => {
+                self.tell(Input::OutputGrew { token: Token(id), stream: core_stream(stream), total });
+            }
+            Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
+            Event::Time => {
+                if let Some(attempt) = self.line.arriving() {
+                    self.tell(Input::Arriving { attempt });
+                }
+                self.tell(Input::Timeout);
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, token: Token, exit: Exit) {
+        for stream in Stream::ALL {
+            let total = self.executions.get(&token).map_or(0, |execution| execution.len(exec_stream(stream)));
+            self.tell(Input::OutputGrew { token, stream, total });
+        }
+        let (outcome, message) = outcome(exit);
+        self.tell(Input::Finished { token, outcome, result: message.as_bytes() });
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        expected(self.worker.handle(self.clock.now(), input));
+    }
+}
+
+/// What is reported may come late: of an attempt that is no more, or in another state
+fn expected(result: Result<(), Rejected>) {
+    if let Err(rejected) = result {
+        tracing::debug!(%rejected, "too late");
+    }
+}
+
+fn outcome(exit: Exit) -> (Outcome, String) {
+    let failed = Outcome::Failed;
+    match exit {
+        Exit::Code(0) => (Outcome::Succeeded, String::new()),
+        Exit::Code(code) => (failed(Failure::Exit(code)), String::new()),
+        Exit::Signal(signal) => (failed(Failure::Signal(signal)), String::new()),
+        Exit::TimedOut => (failed(Failure::TimedOut), String::new()),
+        Exit::CannotStart(message) => (failed(Failure::CannotStart), short(message)),
+        Exit::OutputTooLarge(stream) => (failed(Failure::OutputTooLarge), stream.to_string()),
+        Exit::Cancelled => (Outcome::Cancelled, String::new()),
+        Exit::Lost(message) => (failed(Failure::Error), short(message)),
+    }
+}
+
+/// A message must never be what makes a result too large
+fn short(message: String) -> String {
+    const MAX: usize = 1000;
+    match message.char_indices().find(|(at, c)| at + c.len_utf8() > MAX) {
+        Some((at, _)) => format!("{}…", &message[..at]),
+        None => message,
+    }
+}
+
+fn exec_stream(stream: Stream) -> exec::Stream {
+    match stream {
+        Stream::Out => exec::Stream::Stdout,
+        Stream::Err => exec::Stream::Stderr,
+    }
+}
+
+fn core_stream(stream: exec::Stream) -> Stream {
+    match stream {
+        exec::Stream::Stdout => Stream::Out,
+        exec::Stream::Stderr => Stream::Err,
+    }
+}
