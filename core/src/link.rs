@@ -41,6 +41,8 @@ pub struct LinkConfig {
     pub backoff: BackoffConfig,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
+    /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
+    pub handshake_time: Duration,
 }
 
 impl LinkConfig {
@@ -54,6 +56,7 @@ impl LinkConfig {
             heartbeat: None,
             backoff: BackoffConfig::default(),
             compress: true,
+            handshake_time: HANDSHAKE_TIME,
         }
     }
 
@@ -63,6 +66,9 @@ impl LinkConfig {
         }
         if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
             return Err(ConfigError { field: "heartbeat", allowed: "50 ms to 40 s" });
+        }
+        if self.handshake_time.is_zero() || self.handshake_time > HANDSHAKE_TIME {
+            return Err(ConfigError { field: "handshake_time", allowed: "above 0, at most 10 s" });
         }
         if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
             return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });
@@ -306,7 +312,7 @@ impl<L: Log> Link<L> {
             return Err(Rejected::NotExpected);
         }
         self.step(LinkStep::Opened);
-        self.give_up_at = Some(now + HANDSHAKE_TIME);
+        self.give_up_at = Some(now + self.config.handshake_time);
         self.stats.connections += 1;
         let mut versions = heapless::Vec::new();
         let fits = versions.push(WIRE_VERSION).is_ok();
@@ -610,7 +616,7 @@ impl<L: Log> Link<L> {
         if self.dial_at.is_some_and(|at| at <= now) {
             self.dial_at = None;
             self.attempt += 1;
-            self.give_up_at = Some(now + HANDSHAKE_TIME);
+            self.give_up_at = Some(now + self.config.handshake_time);
             self.connect = true;
             self.stats.dials += 1;
             self.step(LinkStep::Dial);

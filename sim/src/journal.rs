@@ -26,12 +26,20 @@ pub struct Journal {
     pub(crate) records: Vec<Vec<u8>>,
     /// How many of them are durable
     pub(crate) durable: usize,
+    /// Records of earlier coordinators
+    pub(crate) earlier: usize,
     pub(crate) kept: BTreeMap<(Token, Stream), Vec<u8>>,
 }
 
 impl Journal {
     pub(crate) fn new() -> Self {
-        Journal { mode: JournalMode::Syncs(Duration::ZERO), records: Vec::new(), durable: 0, kept: BTreeMap::new() }
+        Journal {
+            mode: JournalMode::Syncs(Duration::ZERO),
+            records: Vec::new(),
+            durable: 0,
+            earlier: 0,
+            kept: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn append(&mut self, record: &[u8]) {

@@ -19,9 +19,11 @@
 mod executor;
 mod journal;
 mod net;
+mod puppet;
 mod world;
 
 pub use executor::Job;
 pub use journal::{Journal, JournalMode};
-pub use net::{Side, Wire};
+pub use net::{Side, Tapped, Wire};
+pub use puppet::{Heard, Puppet};
 pub use world::{Setup, World, client_key, worker_key};

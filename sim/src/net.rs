@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rejoin_core::Instant;
 use rejoin_core::ids::ConnId;
 
 /// One of the two ends of a connection
@@ -33,6 +34,8 @@ pub(crate) struct Socket {
     pub(crate) coordinator_open: bool,
     /// Towards an end, nothing arrives any more and nobody is told
     pub(crate) deaf: [bool; 2],
+    /// The far end is worked by hand: what arrives there waits to be heard
+    pub(crate) by_hand: Option<Side>,
 }
 
 impl Socket {
@@ -55,6 +58,19 @@ impl Socket {
     }
 }
 
+/// A message that arrived, for stories that look at the wire
+#[derive(Clone, Debug)]
+pub struct Tapped {
+    /// When
+    pub time: Instant,
+    /// On which connection
+    pub conn: ConnId,
+    /// At which end
+    pub at: Side,
+    /// As it arrived
+    pub bytes: Vec<u8>,
+}
+
 /// What a peer's network is like
 #[derive(Clone, Copy, Debug)]
 pub struct Wire {
@@ -64,10 +80,12 @@ pub struct Wire {
     pub refuses: bool,
     /// New connections are dropped without a word
     pub swallows: bool,
+    /// New connections lead to somebody who is not the coordinator, and who is worked by hand
+    pub diverted: bool,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Wire { latency: Duration::from_millis(1), refuses: false, swallows: false }
+        Wire { latency: Duration::from_millis(1), refuses: false, swallows: false, diverted: false }
     }
 }

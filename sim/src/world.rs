@@ -1,14 +1,15 @@
 //! The world: machines, sockets, tasks, a journal, and time that jumps
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use rejoin_core::client::{self, Client};
-use rejoin_core::coordinator::{self, Address, Coordinator};
+use rejoin_core::coordinator::{self, Address, Coordinator, PeerState};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
+use rejoin_core::journal::Record;
 use rejoin_core::limits::FRAME_BYTES_MAX;
-use rejoin_core::link::{LinkConfig, LinkState};
+use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, Worker};
@@ -16,7 +17,7 @@ use rejoin_core::{Instant, Loss, Seed};
 
 use crate::executor::{Executor, Job, Running};
 use crate::journal::{Journal, JournalMode};
-use crate::net::{Side, Socket, Wire};
+use crate::net::{Side, Socket, Tapped, Wire};
 
 /// How a world begins; everything has a default that suits most stories
 pub struct Setup {
@@ -51,12 +52,17 @@ pub fn client_key(n: usize) -> Key {
 }
 
 fn key(name: &str, kind: u8, n: usize, role: Role) -> Key {
-    let mut secret = [kind; 32];
-    secret[..8].copy_from_slice(&(n as u64).to_le_bytes());
     let mut id = [kind; 8];
     id[..4].copy_from_slice(&(n as u32).to_le_bytes());
     let name = name.parse().expect("a legal name");
-    Key { id: KeyId(id), secret: Secret::new(secret), name, role }
+    Key { id: KeyId(id), secret: Secret::new(secret(kind, n)), name, role }
+}
+
+/// What the key of worker `n` (kind 1) or client `n` (kind 2) keeps to itself
+pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
+    let mut secret = [kind; 32];
+    secret[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    secret
 }
 
 /// One coordinator, its workers and clients, and the network between them
@@ -76,6 +82,15 @@ pub struct World {
     pub client_output: BTreeMap<(TaskId, Token, Stream), Vec<u8>>,
     /// Executions begun: task, token, attempt, worker
     pub starts: Vec<(TaskId, Token, u32, usize)>,
+    /// Why the coordinator closed connections
+    pub closes: BTreeMap<ConnId, Reason>,
+    /// Why peers gave connections up, in order
+    pub leaves: Vec<(usize, Reason)>,
+    /// Every message that arrived, once a story asks for it with `Some`
+    pub tap: Option<Vec<Tapped>>,
+    heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
+    arrivals: BTreeMap<(usize, Side), u64>,
+    coordinator_config: coordinator::Config,
     peers: Vec<Peer>,
     sockets: BTreeMap<ConnId, Socket>,
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -93,8 +108,8 @@ struct Peer {
     wire: Wire,
     executor: Executor,
     alive: bool,
-    /// Flip a bit in the next message towards an end
-    flip: BTreeSet<Side>,
+    /// Flip this bit, or one in the middle, in the next message towards an end
+    flip: BTreeMap<Side, Option<usize>>,
     /// Connections this peer dialled
     pub(crate) dials: u64,
 }
@@ -122,7 +137,7 @@ impl World {
         let mut config = coordinator::Config::new(ClusterId([9; 16]), 1, keys);
         (setup.coordinator)(&mut config);
         let now = Instant::from_micros(1_000_000);
-        let coordinator = Coordinator::new(config, seed(setup.seed, 0), now).expect("legal settings");
+        let coordinator = Coordinator::new(config.clone(), seed(setup.seed, 0), now).expect("legal settings");
         let mut world = World {
             now,
             coordinator,
@@ -131,6 +146,12 @@ impl World {
             client_events: vec![Vec::new(); setup.clients],
             client_output: BTreeMap::new(),
             starts: Vec::new(),
+            closes: BTreeMap::new(),
+            leaves: Vec::new(),
+            tap: None,
+            heard: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            coordinator_config: config,
             peers: Vec::new(),
             sockets: BTreeMap::new(),
             heap: BinaryHeap::new(),
@@ -207,6 +228,15 @@ impl World {
         result
     }
 
+    /// Tells worker `n` something
+    pub fn tell_worker(&mut self, n: usize, input: worker::Input<'_>) -> Result<(), rejoin_core::Rejected> {
+        let now = self.now;
+        let Machine::Worker(worker) = &mut self.peers[n].machine else { panic!("peer {n} is a client") };
+        let result = worker.handle(now, input);
+        self.drain();
+        result
+    }
+
     /// Tells the coordinator something
     pub fn tell_coordinator(&mut self, input: coordinator::Input<'_>) -> Result<(), rejoin_core::Rejected> {
         let result = self.coordinator.handle(self.now, input);
@@ -249,7 +279,12 @@ impl World {
 
     /// Flips a bit in the next message that arrives at an end of a peer's connection
     pub fn corrupt_next(&mut self, peer: usize, at: Side) {
-        self.peers[peer].flip.insert(at);
+        self.peers[peer].flip.insert(at, None);
+    }
+
+    /// Flips one bit of the next message that arrives at an end of a peer's connection
+    pub fn corrupt_bit(&mut self, peer: usize, at: Side, bit: usize) {
+        self.peers[peer].flip.insert(at, Some(bit));
     }
 
     /// Ends a worker and all it knew
@@ -298,29 +333,86 @@ impl World {
         &mut self.peers[peer].wire
     }
 
-    /// Opens a connection of nobody's; returns its name
+    /// Adds a worker with the key of worker `n` and a memory of its own; returns its peer number
+    pub fn add_clone(&mut self, n: usize) -> usize {
+        let machine = self.new_worker(worker_key(n), n as u64);
+        self.peers.push(Peer::new(machine));
+        self.drain();
+        self.peers.len() - 1
+    }
+
+    /// Opens a connection worked by hand; returns its name
     pub fn stranger(&mut self) -> Result<ConnId, rejoin_core::Rejected> {
+        self.stranger_from(Address::LOOPBACK)
+    }
+
+    /// Opens a connection worked by hand from an address
+    pub fn stranger_from(&mut self, address: Address) -> Result<ConnId, rejoin_core::Rejected> {
         let conn = self.next_conn();
-        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy: self.fresh() };
-        self.coordinator.handle(self.now, input)?;
-        self.sockets.insert(
-            conn,
-            Socket {
-                peer: usize::MAX,
-                attempt: 0,
-                conn,
-                peer_open: false,
-                coordinator_open: true,
-                deaf: [true, false],
-            },
-        );
+        let entropy = self.fresh();
+        self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy })?;
+        let (peer, attempt, deaf, by_hand) = (usize::MAX, 0, [false; 2], Some(Side::Peer));
+        let (peer_open, coordinator_open) = (true, true);
+        self.sockets.insert(conn, Socket { peer, attempt, conn, peer_open, coordinator_open, deaf, by_hand });
         self.drain();
         Ok(conn)
     }
 
-    /// Says something on a connection of nobody's
+    /// Says something on a connection worked by hand; it arrives at once
     pub fn say(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.tell_coordinator(coordinator::Input::Received { conn, bytes }).expect("bytes are never refused");
+        let by_hand = self.sockets.get(&conn).and_then(|socket| socket.by_hand).expect("a connection worked by hand");
+        self.arrive(conn, by_hand.other(), bytes.into());
+        self.drain();
+    }
+
+    /// Takes what has arrived by now on a connection worked by hand
+    pub fn hear(&mut self, conn: ConnId) -> Vec<Vec<u8>> {
+        self.run_for(Duration::ZERO);
+        self.heard.remove(&conn).unwrap_or_default().into()
+    }
+
+    /// Closes a connection worked by hand
+    pub fn close_by_hand(&mut self, conn: ConnId) {
+        let by_hand = self.sockets.get(&conn).and_then(|socket| socket.by_hand).expect("a connection worked by hand");
+        self.hang_up(conn, by_hand);
+        self.run_for(Duration::ZERO);
+    }
+
+    /// Ends the coordinator and starts one from its journal, in the next epoch
+    ///
+    /// Every connection breaks. What the journal had not made durable is gone; unfinished tasks are submitted again.
+    pub fn restart_coordinator(&mut self) {
+        for peer in 0..self.peers.len() {
+            self.reset(peer);
+        }
+        self.happenings.retain(|_, happening| !matches!(happening, Happening::Durable { .. }));
+        self.journal.records.truncate(self.journal.durable);
+        self.journal.earlier = self.journal.durable;
+        let (mut tokens, mut open) = (1, BTreeMap::new());
+        for record in self.journal.records(true) {
+            match record {
+                Record::Tokens { below } => tokens = below,
+                Record::Submit { task, spec, payload } => {
+                    open.insert(task, (spec, payload.to_vec()));
+                }
+                Record::Result { task, last: true, .. } => {
+                    open.remove(&task);
+                }
+                _ => {}
+            }
+        }
+        self.coordinator_config.epoch += 1;
+        self.coordinator_config.tokens_from = tokens;
+        let seed = seed(self.entropy, self.coordinator_config.epoch);
+        self.coordinator = Coordinator::new(self.coordinator_config.clone(), seed, self.now).expect("legal settings");
+        for (task, (spec, payload)) in open {
+            let input = coordinator::Input::Submit { task, spec, payload: &payload };
+            self.coordinator.handle(self.now, input).expect("it was legal before");
+        }
+        for socket in self.sockets.values_mut() {
+            socket.close(Side::Coordinator);
+        }
+        self.drain();
     }
 
     // Time.
@@ -397,6 +489,27 @@ impl World {
         self.peers[peer].dials
     }
 
+    /// Messages that have arrived at an end of a peer's connections
+    pub fn arrivals(&self, peer: usize, at: Side) -> u64 {
+        self.arrivals.get(&(peer, at)).copied().unwrap_or(0)
+    }
+
+    /// Lets time pass until this many messages have arrived at an end of a peer's connections; `false` if they never do
+    pub fn drive_to_arrival(&mut self, peer: usize, at: Side, count: u64) -> bool {
+        let end = self.now + Duration::from_secs(60);
+        while self.arrivals(peer, at) < count {
+            if !self.step_before(end) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How the coordinator sees a worker
+    pub fn seen(&self, n: usize) -> PeerState {
+        self.coordinator.peers().nth(n).expect("a peer").state
+    }
+
     /// How often a task was started
     pub fn executions(&self, task: TaskId) -> usize {
         self.starts.iter().filter(|start| start.0 == task).count()
@@ -471,7 +584,8 @@ impl World {
             Happening::Printed { peer, token } => self.printed(peer, token),
             Happening::Finished { peer, token } => self.finished(peer, token),
             Happening::Durable { upto } => {
-                self.journal.durable = self.journal.durable.max(upto as usize);
+                let upto_all = self.journal.earlier + upto as usize;
+                self.journal.durable = self.journal.durable.max(upto_all);
                 // After a failure nothing is taken in any more.
                 let _ = self.coordinator.handle(self.now, coordinator::Input::Journaled { upto });
             }
@@ -489,9 +603,12 @@ impl World {
         }
         let entropy = self.fresh();
         let address = Address::LOOPBACK;
-        let accepted = self.coordinator.handle(self.now, coordinator::Input::Accepted { conn, address, entropy });
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let (peer, attempt) = (socket.peer, socket.attempt);
+        let accepted = match socket.by_hand {
+            Some(_) => Ok(()),
+            None => self.coordinator.handle(self.now, coordinator::Input::Accepted { conn, address, entropy }),
+        };
         if accepted.is_err() {
             socket.close(Side::Peer);
             return self.tell_lost(peer, attempt, Loss::Peer);
@@ -510,9 +627,17 @@ impl World {
             return;
         }
         let (peer, attempt) = (socket.peer, socket.attempt);
-        if self.peers.get_mut(peer).is_some_and(|peer| peer.flip.remove(&at)) {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 4;
+        let by_hand = socket.by_hand == Some(at);
+        if let Some(flip) = self.peers.get_mut(peer).and_then(|peer| peer.flip.remove(&at)) {
+            let bit = flip.unwrap_or(bytes.len() / 2 * 8 + 2);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        *self.arrivals.entry((peer, at)).or_default() += 1;
+        if let Some(tap) = &mut self.tap {
+            tap.push(Tapped { time: self.now, conn, at, bytes: bytes.clone() });
+        }
+        if by_hand {
+            return self.heard.entry(conn).or_default().push_back(bytes);
         }
         match at {
             Side::Coordinator => {
@@ -534,6 +659,9 @@ impl World {
         }
         socket.close(at);
         let (peer, attempt) = (socket.peer, socket.attempt);
+        if socket.by_hand == Some(at) {
+            return;
+        }
         match at {
             Side::Coordinator => {
                 self.coordinator.handle(self.now, coordinator::Input::Closed { conn }).expect("never refused");
@@ -613,7 +741,10 @@ impl World {
                     let bytes = bytes.into();
                     self.send(conn, Side::Coordinator, bytes);
                 }
-                coordinator::Output::Close { conn, .. } => self.hang_up(conn, Side::Coordinator),
+                coordinator::Output::Close { conn, reason } => {
+                    self.closes.insert(conn, reason);
+                    self.hang_up(conn, Side::Coordinator);
+                }
                 coordinator::Output::ReadOutput { token, stream, offset, max } => {
                     let kept = self.journal.kept(token, stream);
                     let end = kept.len().min((offset + u64::from(max)) as usize);
@@ -641,7 +772,7 @@ impl World {
         let Machine::Worker(worker) = &mut self.peers[peer].machine else { return false };
         match worker.poll(frame) {
             worker::Output::Connect { attempt } => self.dial(peer, attempt),
-            worker::Output::Disconnect { attempt, .. } => self.leave(peer, attempt),
+            worker::Output::Disconnect { attempt, reason } => self.leave(peer, attempt, reason),
             worker::Output::Send { bytes } => {
                 let bytes = bytes.into();
                 self.send_from(peer, bytes);
@@ -674,7 +805,7 @@ impl World {
         let Machine::Client(client) = &mut self.peers[peer].machine else { return false };
         match client.poll(frame) {
             client::Output::Connect { attempt } => self.dial(peer, attempt),
-            client::Output::Disconnect { attempt, .. } => self.leave(peer, attempt),
+            client::Output::Disconnect { attempt, reason } => self.leave(peer, attempt, reason),
             client::Output::Send { bytes } => {
                 let bytes = bytes.into();
                 self.send_from(peer, bytes);
@@ -714,14 +845,16 @@ impl World {
         let conn = self.next_conn();
         let deaf = [wire.swallows; 2];
         let (peer_open, coordinator_open) = (true, false);
-        self.sockets.insert(conn, Socket { peer, attempt, conn, peer_open, coordinator_open, deaf });
+        let by_hand = wire.diverted.then_some(Side::Coordinator);
+        self.sockets.insert(conn, Socket { peer, attempt, conn, peer_open, coordinator_open, deaf, by_hand });
         if !wire.swallows {
             self.happen(wire.latency * 2, Happening::Opened { conn });
         }
     }
 
     /// A peer hangs up
-    fn leave(&mut self, peer: usize, attempt: u64) {
+    fn leave(&mut self, peer: usize, attempt: u64, reason: Reason) {
+        self.leaves.push((peer, reason));
         let conn =
             self.sockets.values().find(|s| s.peer == peer && s.attempt == attempt && s.peer_open).map(|s| s.conn);
         if let Some(conn) = conn {
@@ -791,7 +924,7 @@ impl Peer {
             wire: Wire::default(),
             executor: Executor::default(),
             alive: true,
-            flip: BTreeSet::new(),
+            flip: BTreeMap::new(),
             dials: 0,
         }
     }

@@ -692,8 +692,10 @@ impl Desk {
     }
 
     fn revoke(&mut self, key: KeyId) -> Result<(), Rejected> {
-        let peer = self.roster.revoke(key).ok_or(Rejected::Unknown)?;
-        if let Some(conn) = self.roster.get(peer).conn {
+        let ix = self.roster.revoke(key).ok_or(Rejected::Unknown)?;
+        let peer = self.roster.get(ix);
+        // First whoever waits: the end of the old connection would let it in.
+        for conn in [peer.contender, peer.conn].into_iter().flatten() {
             self.deny(conn, Denied::Revoked);
         }
         Ok(())

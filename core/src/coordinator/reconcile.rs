@@ -24,7 +24,7 @@ impl Desk {
     ) -> Result<(), Violation> {
         let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
         let inventory = &mut session.inventory;
-        if inventory.complete || part != inventory.parts {
+        if session.reconciled || inventory.complete || part != inventory.parts {
             return Err(Violation);
         }
         while !items.is_empty() {
