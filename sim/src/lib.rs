@@ -19,7 +19,9 @@
 mod executor;
 mod journal;
 mod net;
+pub mod pair;
 mod puppet;
+pub mod stranger;
 mod world;
 
 pub use executor::Job;

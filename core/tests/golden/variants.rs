@@ -1,0 +1,61 @@
+//! Which variants there are: a new one does not compile until it is named here, and then wants a vector
+
+use std::collections::BTreeSet;
+
+use rejoin_core::journal::Record;
+use rejoin_core::wire::handshake::{Refusal, RejectCode};
+use rejoin_core::wire::message::{
+    CancelReason, Control, Denied, Failure, FromClient, FromWorker, Held, Outcome, Refused, Settlement, Stream,
+    ToClient, ToWorker, Verdict,
+};
+
+/// An enum whose variants are counted
+pub(crate) trait Variants {
+    const TYPE: &'static str;
+    const ALL: &'static [&'static str];
+
+    fn variant(&self) -> &'static str;
+}
+
+macro_rules! variants {
+    ($($name:ident $(<$life:lifetime>)?: $($variant:ident)*;)*) => {$(
+        impl Variants for $name $(<$life>)? {
+            const TYPE: &'static str = stringify!($name);
+            const ALL: &'static [&'static str] = &[$(stringify!($variant)),*];
+
+            fn variant(&self) -> &'static str {
+                match self {
+                    $($name::$variant { .. } => stringify!($variant)),*
+                }
+            }
+        }
+    )*};
+}
+
+variants! {
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo;
+    FromWorker<'_>: Inventory Running Result GivenBack Output;
+    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept;
+    FromClient<'_>: Submit Watch Cancel Taken;
+    ToClient<'_>: Accepted Refused Progress Output Outcome;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output;
+    Denied: Revoked Removed TakenOver Version Config Busy Protocol;
+    Outcome: Succeeded Failed Cancelled;
+    Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error;
+    Held: Waiting Running Finished;
+    CancelReason: Requested Replaced;
+    Verdict: Keep SendResult Discard;
+    Settlement: Applied Duplicate Stale;
+    Stream: Out Err;
+    Refused: Conflict Unknown Full TooLarge BadSpec;
+    Refusal: RetryAfter Reject;
+    RejectCode: Malformed UnknownKey Version;
+}
+
+/// Passes on values that have every variant of their type among them
+pub(crate) fn every<T: Variants, const N: usize>(values: [T; N]) -> [T; N] {
+    let have: BTreeSet<_> = values.iter().map(Variants::variant).collect();
+    let want: BTreeSet<_> = T::ALL.iter().copied().collect();
+    assert_eq!(have, want, "every variant of {} has a vector", T::TYPE);
+    values
+}
