@@ -220,6 +220,8 @@ pub(crate) struct Link<L> {
     disconnect: Option<(u64, Reason)>,
     begin: bool,
     confirm: bool,
+    /// Frames can be sent on a connection that the owner has not noticed yet
+    fresh: bool,
     /// Tasks granted to the coordinator in this session, as the owner counts them
     pub(crate) tasks: u64,
     stopped: Option<Reason>,
@@ -271,6 +273,7 @@ impl<L: Log> Link<L> {
             disconnect: None,
             begin: false,
             confirm: false,
+            fresh: false,
             tasks: 0,
             stopped: None,
             stats: LinkStats::default(),
@@ -464,6 +467,7 @@ impl<L: Log> Link<L> {
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
         self.channel = Some(Channel::new(codec, challenge.bulk, true));
         self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
+        self.fresh = true;
         self.step(LinkStep::Challenged);
         if !resumed {
             self.open_session();
@@ -484,6 +488,11 @@ impl<L: Log> Link<L> {
     /// The session in which frames are sent; it changes when a handshake opens a new one
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         self.session.as_ref().map(|session| session.id)
+    }
+
+    /// Whether frames can be sent on a new connection, answered once for each
+    pub(crate) fn take_fresh(&mut self) -> bool {
+        core::mem::take(&mut self.fresh)
     }
 
     /// Whether frames can be exchanged
@@ -537,7 +546,7 @@ impl<L: Log> Link<L> {
         channel.control(now, &Control::Credit(welcome.credit), session)?;
         self.backoff.welcomed(now, Duration::from_micros(welcome.spread_us));
         self.confirm = true;
-        if self.stats.resumed + self.stats.opened > 0 {
+        if self.stats.resumed + self.stats.opened > 0 || welcome.generation > 1 {
             self.stats.reconnections += 1;
         }
         session.generation = welcome.generation;

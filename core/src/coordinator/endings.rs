@@ -290,8 +290,11 @@ impl Desk {
     }
 
     /// Says something to a peer once everything written so far is durable (JOURN-3)
+    ///
+    /// While it is open which of two sessions goes on, both hear it (AUTH-8).
     pub(super) fn say(&mut self, ix: PeerIx, sent: Sent) {
-        if let Some(session) = &self.roster.get(ix).session {
+        let peer = self.roster.get(ix);
+        for session in [&peer.session, &peer.previous].into_iter().flatten() {
             self.gate.then(Effect::Say(ix, session.numbers.id, sent));
         }
     }

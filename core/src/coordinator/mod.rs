@@ -764,13 +764,13 @@ impl Desk {
                 self.tell_accepted(task);
             }
             Effect::Say(peer, session, sent) => {
-                if let Some(session) = self.roster.get_mut(peer).current(session) {
+                if let Some(session) = self.roster.get_mut(peer).session_mut(session) {
                     session.say(sent);
                     self.touch(peer);
                 }
             }
             Effect::Ack(peer, session, number) => {
-                if let Some(session) = self.roster.get_mut(peer).current(session) {
+                if let Some(session) = self.roster.get_mut(peer).session_mut(session) {
                     // Not past a result that waits for its output: it is not taken in yet.
                     let before_early = session.early.first().map_or(u64::MAX, |early| early - 1);
                     session.tellable = session.tellable.max(number.min(before_early));

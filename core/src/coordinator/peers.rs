@@ -215,9 +215,9 @@ impl Peer {
             && self.session.as_ref().is_some_and(|session| session.reconciled && session.task_credit() > 0)
     }
 
-    /// The session of this id, if it is the current one
-    pub(crate) fn current(&mut self, id: SessionId) -> Option<&mut PeerSession> {
-        self.session.as_mut().filter(|session| session.numbers.id == id)
+    /// The session of this id, while it may still go on (AUTH-8)
+    pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut PeerSession> {
+        [&mut self.session, &mut self.previous].into_iter().flatten().find(|session| session.numbers.id == id)
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::channel::Violation;
 use crate::ids::Token;
 use crate::limits::WORKER_ATTEMPTS_MAX;
-use crate::wire::message::{Held, InventoryItem, Stream, Verdict};
+use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
 use super::Desk;
 use super::gate::Effect;
@@ -72,6 +72,10 @@ impl Desk {
             if there.remove(&item.token).is_some() {
                 let verdict = self.judge(ix, &item);
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
+                if verdict != Verdict::Discard && self.tasks.all.get(&item.task).is_some_and(|t| t.cancel_requested) {
+                    // Asked for while there was no session to say it in, or in one that ended (TASK-7).
+                    self.gate.then(Effect::Say(ix, id, Sent::Cancel(item.token, CancelReason::Requested)));
+                }
             }
         }
         self.schedule.place(ix, &self.roster);

@@ -436,8 +436,7 @@ impl Desk {
     fn take(&mut self, now: Instant, item: &Item<'_>) -> Result<(), Violation> {
         match item.class {
             Class::Control => match self.link.control(now, item)? {
-                LinkEvent::Nothing => {}
-                LinkEvent::Resumed => self.outbox.connected(&mut self.attempts),
+                LinkEvent::Nothing | LinkEvent::Resumed => {}
                 LinkEvent::Anew => self.judged(),
             },
             Class::Numbered(number) => {
@@ -703,8 +702,11 @@ impl Desk {
         }
     }
 
-    /// After M3 of a handshake that opened a session: an inventory is due (SESS-7)
+    /// Behind M3: output goes on where the coordinator stands, and in a new session an inventory is due (SESS-7)
     fn follow_link(&mut self) {
+        if self.link.take_fresh() {
+            self.outbox.connected(&mut self.attempts);
+        }
         let Some(session) = self.link.session_id() else { return };
         if self.outbox.session == Some(session) {
             return;
@@ -718,7 +720,6 @@ impl Desk {
             self.unjudged += u16::from(attempt.unjudged);
         }
         self.outbox.start_over(session, self.unjudged);
-        self.outbox.connected(&mut self.attempts);
         self.judged();
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rejoin_core::coordinator::Event;
 use rejoin_core::ids::ConnId;
 use rejoin_core::link::LinkState;
-use rejoin_core::wire::message::{Control, Denied};
-use rejoin_sim::{Heard, Setup, World};
+use rejoin_core::wire::message::{Class, Control, Credit, Denied, FromWorker, Item, ToWorker};
+use rejoin_sim::{Heard, Puppet, Setup, World};
 
 pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -75,4 +75,28 @@ pub fn noise(len: usize) -> Vec<u8> {
         (state >> 56) as u8
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// Reads what a puppet worker heard
+pub fn to_worker(heard: &Heard) -> Option<(u64, ToWorker<'_>)> {
+    let (number, payload) = match heard {
+        Heard::Numbered(number, payload) => (*number, payload),
+        Heard::Loose(payload) => (0, payload),
+        Heard::Control(_) => return None,
+    };
+    Item { class: Class::Loose, ignorable: false, payload }.decode().map(|message| (number, message))
+}
+
+/// A world whose worker 0 is a puppet: in session, confirmed, reconciled, and granting this many tasks
+pub fn puppet_worker(world: &mut World, tasks: u64) -> Puppet {
+    world.wire(0).refuses = true;
+    world.reset(0);
+    let mut puppet = Puppet::worker(0);
+    assert!(welcomed(&puppet.enter(world)).is_some());
+    puppet.say(world, |body| {
+        let credit = Credit { tasks, messages: 4096, bulk: 1 << 20 };
+        body.push(Class::Control, &Control::Credit(credit));
+        body.push(Class::Numbered(1), &FromWorker::Inventory { part: 0, last: true, cut: 0, items: &[] });
+    });
+    puppet
 }
