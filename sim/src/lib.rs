@@ -17,6 +17,7 @@
 //! ```
 
 mod executor;
+pub mod fuzz;
 mod journal;
 mod net;
 pub mod pair;
