@@ -204,7 +204,7 @@ impl<P: Peer> Stages<P> {
             let mut pair = Box::clone(stage);
             pair.tell_peer(data);
             pair.tell_coordinator(data);
-            go_on(pair);
+            go_on(&mut pair);
         }
         if data.len() > BODY_BYTES_MAX {
             return;
@@ -220,7 +220,7 @@ impl<P: Peer> Stages<P> {
         let mut pair = self.connected.clone();
         pair.tell_peer(&self.to_peer.seal.clone().seal(down));
         pair.tell_coordinator(&self.to_coordinator.seal.clone().seal(up));
-        go_on(pair);
+        go_on(&mut pair);
     }
 }
 
@@ -246,7 +246,7 @@ fn renumbered(body: &[u8], next: u64) -> Vec<u8> {
 }
 
 /// Whatever was said, life goes on: machines answer, time passes, connections are opened again
-fn go_on<P: Peer>(mut pair: Box<Pair<P>>) {
+fn go_on<P: Peer>(pair: &mut Pair<P>) {
     for round in 0..3 {
         pair.talk();
         pair.check();
