@@ -727,15 +727,12 @@ impl World {
 
     fn drain_coordinator(&mut self) {
         let mut frame = std::mem::take(&mut self.frame);
+        let mut written = None;
         loop {
             match self.coordinator.poll(&mut frame) {
                 coordinator::Output::Journal { seq, record } => {
                     self.journal.append(record);
-                    match self.journal.mode {
-                        JournalMode::Syncs(lag) => self.happen(lag, Happening::Durable { upto: seq }),
-                        JournalMode::Stuck => {}
-                        JournalMode::Fails => self.happen(Duration::ZERO, Happening::JournalFailed),
-                    }
+                    written = Some(seq);
                 }
                 coordinator::Output::Send { conn, bytes } => {
                     let bytes = bytes.into();
@@ -757,6 +754,12 @@ impl World {
             }
         }
         self.frame = frame;
+        // What was written together becomes durable together.
+        match (written, self.journal.mode) {
+            (Some(upto), JournalMode::Syncs(lag)) => self.happen(lag, Happening::Durable { upto }),
+            (Some(_), JournalMode::Fails) => self.happen(Duration::ZERO, Happening::JournalFailed),
+            (None, _) | (_, JournalMode::Stuck) => {}
+        }
     }
 
     fn drain_peer(&mut self, peer: usize) {

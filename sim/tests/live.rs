@@ -1,0 +1,204 @@
+//! LIVE and BACK: finding out that a link is dead, and coming back
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{connected, ms, puppet_worker, secs, welcomed};
+use rejoin_core::coordinator::{Event, PeerState};
+use rejoin_core::link::{LinkState, Reason};
+use rejoin_core::wire::message::Control;
+use rejoin_core::worker;
+use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World, worker_key};
+
+#[test]
+fn live_1_the_period_follows_the_fleet_and_a_peer_may_ask_for_less() {
+    let told = |setup: Setup| {
+        let mut world = World::new(setup);
+        world.wire(0).refuses = true;
+        world.reset(0);
+        welcomed(&Puppet::worker(0).enter(&mut world)).map(|welcome| welcome.heartbeat_us / 1000)
+    };
+    assert_eq!(told(Setup::default()), Some(5_000));
+    let fleet = |config: &mut rejoin_core::coordinator::Config| config.keys.extend((1..4000).map(worker_key));
+    assert_eq!(told(Setup { coordinator: fleet, ..Setup::default() }), Some(10_000));
+    let fleet = |config: &mut rejoin_core::coordinator::Config| config.keys.extend((1..20_000).map(worker_key));
+    assert_eq!(told(Setup { coordinator: fleet, ..Setup::default() }), Some(40_000));
+    for (wish, beats) in [(None, 180..=220), (Some(ms(500)), 1800..=2200), (Some(secs(40)), 180..=220)] {
+        let mut world = connected(Setup {
+            worker: match wish {
+                None => |_| {},
+                Some(wish) if wish == secs(40) => |config| config.link.heartbeat = Some(secs(40)),
+                Some(_) => |config| config.link.heartbeat = Some(ms(500)),
+            },
+            ..Setup::default()
+        });
+        let before = world.worker(0).stats().frames_out;
+        world.run_for(secs(1000));
+        let sent = world.worker(0).stats().frames_out - before;
+        assert!(beats.contains(&sent), "{sent} beats in 1,000 s");
+        assert_eq!(world.worker(0).stats().rtt_us, Some(2000), "the echo gives the round trip");
+        assert_eq!(world.dials(0), 1);
+    }
+}
+
+#[test]
+fn live_2_an_idle_half_open_link_is_found_by_both_ends_within_three_periods_and_costs_one_reconnection() {
+    let deaf: [&[Side]; 3] = [&[Side::Peer], &[Side::Coordinator], &[Side::Peer, Side::Coordinator]];
+    for sides in deaf {
+        for phase in 0..30 {
+            let mut world =
+                connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+            world.run_for(secs(3) + ms(phase * 67));
+            let (cut, conn) = (world.now(), world.connection(0));
+            for side in sides {
+                world.half_open(0, *side);
+            }
+            world.drive_until("the worker gives up", |world| world.connection(0) != conn);
+            assert!(world.now().since(cut) <= secs(3), "worker, {sides:?}, phase {phase}");
+            let gone = |world: &World| world.events.iter().any(|event| matches!(event, Event::Disconnected { .. }));
+            world.drive_until("the coordinator gives up", |world| gone(world));
+            assert!(world.now().since(cut) <= secs(3), "coordinator, {sides:?}, phase {phase}");
+            world.run_for(secs(120));
+            assert_eq!((world.dials(0), world.worker(0).stats().resumed), (2, 1), "{sides:?}, phase {phase}");
+            assert_eq!((world.state(0), world.seen(0)), (LinkState::Connected, PeerState::Connected));
+        }
+    }
+}
+
+#[test]
+fn live_2_what_this_end_sends_is_no_life() {
+    let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+    world.submit("prints and prints", Job { prints: vec![1; 500_000], ..Job::takes(secs(2)) });
+    world.run_for(ms(20));
+    world.half_open(0, Side::Peer);
+    let cut = world.now();
+    world.drive_until("the worker gives up", |world| world.leaves.contains(&(0, Reason::Silence)));
+    assert!(world.now().since(cut) <= secs(3));
+}
+
+#[test]
+fn live_2_an_unfinished_frame_puts_the_verdict_off_twice_at_most() {
+    let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+    world.run_for(secs(2));
+    world.half_open(0, Side::Peer);
+    world.half_open(0, Side::Coordinator);
+    let cut = world.now();
+    let conn = world.connection(0);
+    while world.connection(0) == conn {
+        world.run_for(ms(100));
+        world.tell_worker(0, worker::Input::Arriving { attempt: 1 }).expect("never refused");
+        assert!(world.now().since(cut) < secs(8), "for ever is too long");
+    }
+    assert!(world.now().since(cut) >= secs(2));
+}
+
+#[test]
+fn live_1_the_accepting_end_probes_before_it_gives_up() {
+    let mut world = World::new(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+    let mut puppet = puppet_worker(&mut world, 0);
+    puppet.hear(&mut world);
+    world.run_for(ms(1499));
+    assert!(!puppet.hear(&mut world).iter().any(|heard| matches!(heard, Heard::Control(Control::Beat { .. }))));
+    world.run_for(ms(1));
+    assert!(puppet.hear(&mut world).iter().any(|heard| matches!(heard, Heard::Control(Control::Beat { .. }))));
+    world.run_for(ms(999));
+    assert_eq!(world.closes.get(&puppet.conn), None);
+    world.run_for(ms(1));
+    assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::Silence));
+}
+
+// BACK
+
+#[test]
+fn back_1_the_first_retry_is_immediate_in_a_small_fleet_and_after_silence_in_any() {
+    let mut world = connected(Setup::default());
+    world.run_for(secs(60));
+    for _ in 0..3 {
+        let (cut, dials) = (world.now(), world.dials(0));
+        world.reset(0);
+        world.drive_until("it dials", |world| world.dials(0) > dials);
+        assert_eq!(world.now(), cut);
+        world.run_for(secs(60));
+    }
+}
+
+#[test]
+fn back_1_in_a_large_fleet_the_first_retry_after_a_reset_is_spread_and_after_silence_it_is_not() {
+    let mut pauses = BTreeSet::new();
+    for seed in 0..40 {
+        let mut world = connected(Setup {
+            seed,
+            coordinator: |config| {
+                config.keys.extend((1..1010).map(worker_key));
+                config.admission.burst = 10;
+                config.admission.rate = 100;
+                config.heartbeat = Some(secs(1));
+            },
+            ..Setup::default()
+        });
+        world.run_for(secs(60));
+        let cut = world.now();
+        world.reset(0);
+        world.drive_until("it dials", |world| world.dials(0) == 2);
+        let pause = world.now().since(cut);
+        assert!(pause <= secs(10), "1,000 beyond the burst at 100 a second: {pause:?}");
+        pauses.insert(pause.as_millis() / 1000);
+        world.run_for(secs(60));
+        world.half_open(0, Side::Peer);
+        world.drive_until("it gives up", |world| world.leaves.contains(&(0, Reason::Silence)));
+        assert_eq!(world.dials(0), 3, "at once");
+    }
+    assert!(pauses.len() >= 8, "over the whole spread: {pauses:?}");
+}
+
+#[test]
+fn back_1_pauses_grow_to_the_cap_and_later_to_the_late_cap_and_only_a_stable_session_resets_them() {
+    let mut world = connected(Setup::default());
+    world.run_for(secs(60));
+    world.wire(0).refuses = true;
+    world.reset(0);
+    let cut = world.now();
+    let (mut last, mut longest, mut early) = (cut, secs(0), 0);
+    while world.now().since(cut) < secs(7200) {
+        let dials = world.dials(0);
+        world.drive_until("another dial", |world| world.dials(0) > dials);
+        let pause = world.now().since(last);
+        let late = world.now().since(cut) > secs(600) + pause;
+        assert!(pause <= secs(if late { 120 } else { 30 }) + ms(2), "{pause:?}");
+        longest = longest.max(pause);
+        early += u32::from(!late);
+        last = world.now();
+    }
+    assert!(longest > secs(45) && early > 20);
+    world.wire(0).refuses = false;
+    common::drive_connected(&mut world, 0);
+    for stable in [false, true] {
+        let dials = world.dials(0);
+        world.run_for(secs(if stable { 31 } else { 10 }));
+        world.reset(0);
+        world.run_for(ms(0));
+        assert_eq!(world.dials(0) > dials, stable, "only 30 s are stable");
+        common::drive_connected(&mut world, 0);
+    }
+}
+
+#[test]
+fn back_2_a_herd_is_let_in_at_the_rate_and_nobody_starves() {
+    let mut world = World::new(Setup {
+        workers: 40,
+        coordinator: |config| {
+            config.admission.rate = 10;
+            config.admission.burst = 10;
+            config.session_lifetime = secs(0);
+        },
+        ..Setup::default()
+    });
+    let from = world.now();
+    world.drive_until("all are in", |world| (0..40).all(|peer| world.state(peer) == LinkState::Connected));
+    let took = world.now().since(from);
+    assert!(took >= secs(2) && took < secs(60), "{took:?}");
+    let stats = world.coordinator.stats();
+    assert_eq!(stats.opened, 40);
+    assert!(stats.turned_away + stats.failed_handshakes > 0);
+}
