@@ -78,8 +78,8 @@ pub struct World {
     pub events: Vec<coordinator::Event>,
     /// What a client told its embedder, by client
     pub client_events: Vec<Vec<client::Event>>,
-    /// Output that reached a client
-    pub client_output: BTreeMap<(TaskId, Token, Stream), Vec<u8>>,
+    /// Output that reached a client, by client
+    pub client_output: Vec<BTreeMap<(TaskId, Token, Stream), Vec<u8>>>,
     /// Executions begun: task, token, attempt, worker
     pub starts: Vec<(TaskId, Token, u32, usize)>,
     /// Why the coordinator closed connections
@@ -144,7 +144,7 @@ impl World {
             journal: Journal::new(),
             events: Vec::new(),
             client_events: vec![Vec::new(); setup.clients],
-            client_output: BTreeMap::new(),
+            client_output: vec![BTreeMap::new(); setup.clients],
             starts: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -814,7 +814,7 @@ impl World {
                 self.send_from(peer, bytes);
             }
             client::Output::Piece { task, token, stream, offset, bytes } => {
-                let kept = self.client_output.entry((task, token, stream)).or_default();
+                let kept = self.client_output[n].entry((task, token, stream)).or_default();
                 assert_eq!(kept.len() as u64, offset, "a client's pieces follow each other");
                 kept.extend_from_slice(bytes);
             }

@@ -228,7 +228,7 @@ fn life_of_a_task(place: &str, peer: usize, at: Side, count: u64, manner: fn(&mu
     assert_eq!((outcome, result), (Outcome::Succeeded, &b"done"[..]), "{place}");
     let token =
         world.coordinator.task(task).and_then(|task| task.end).and_then(|end| end.token).expect("by an attempt");
-    assert_eq!(world.client_output.get(&(task, token, Stream::Out)), Some(&output), "{place}");
+    assert_eq!(world.client_output[0].get(&(task, token, Stream::Out)), Some(&output), "{place}");
     assert_eq!(world.executions(task), 1, "{place}");
     let stats = world.coordinator.stats();
     assert_eq!((stats.applied, stats.violations, stats.stale_results), (1, 0, 0), "{place}");

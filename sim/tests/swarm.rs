@@ -133,6 +133,9 @@ fn run(seed: u64) -> Seen {
         followed.iter().all(|task| world.client(0).task(*task).is_some_and(|task| task.end.is_some()))
     });
     world.audit();
+    // Whatever the network does, nobody who keeps to the rules is found to break them.
+    assert_eq!(world.coordinator.stats().violations, 0);
+    assert!((0..3).all(|n| world.worker(n).stats().violations == 0) && world.client(0).stats().violations == 0);
     for task in &followed {
         let (outcome, ..) = world.client(0).task(*task).and_then(|task| task.end).expect("it ended");
         assert_eq!(Some(outcome), world.outcome(*task), "client and coordinator agree");

@@ -119,6 +119,12 @@ impl Door {
         self.waiting.remove(&conn).is_some()
     }
 
+    /// Forgets all, and returns who was there
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = ConnId> + use<> {
+        self.strangers.clear();
+        core::mem::take(&mut self.waiting).into_keys()
+    }
+
     /// When a connection must be through
     pub(crate) fn deadline(&self, conn: ConnId) -> Option<Instant> {
         self.waiting.get(&conn).map(|waiting| waiting.deadline)

@@ -36,14 +36,14 @@ impl Desk {
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
         if arrived == streams {
             self.conclude(token, outcome, result, streams);
-        } else if arrived.iter().zip(&streams).all(|(have, want)| have.len <= want.len) && number > 0 {
+        } else if is_behind(&arrived, &streams) && number > 0 {
             // Sent again on a new connection, in front of the output that the cut swallowed.
             attempt.early = Some(Box::new(EarlyResult { number, outcome, result: result.into(), streams }));
             if let Some(session) = &mut self.roster.get_mut(ix).session {
                 session.early.insert(number);
             }
         } else {
-            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its length disagree", arrived);
+            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its length or digest disagree", arrived);
         }
     }
 
@@ -302,6 +302,11 @@ impl Desk {
     fn say_settled(&mut self, ix: PeerIx, token: Token, settlement: Settlement, outcome: Option<Outcome>) {
         self.say(ix, Sent::Settled(token, settlement, outcome));
     }
+}
+
+/// Whether more output can make up the difference
+fn is_behind(have: &[StreamEnd; 2], want: &[StreamEnd; 2]) -> bool {
+    have.iter().zip(want).all(|(have, want)| have.len < want.len || have == want)
 }
 
 /// Whether another attempt could end differently; a limit exceeded once is exceeded again

@@ -55,7 +55,7 @@ pub(crate) struct Contending {
 /// A refusal to seal, send, and close behind (AUTH-2)
 #[derive(Clone, Debug)]
 pub(crate) struct Goodbye {
-    conn: ConnId,
+    pub(crate) conn: ConnId,
     channel: Channel,
     denied: Denied,
 }

@@ -707,19 +707,18 @@ impl Desk {
         }
         self.gate.fail();
         self.answers.clear();
-        self.goodbyes.clear();
         self.events.clear();
         self.dirty.clear();
         self.readers.clear();
-        for conn in core::mem::take(&mut self.conns).into_keys() {
-            self.closes.push_back((conn, Reason::Stopping));
-        }
+        let leaving = core::mem::take(&mut self.goodbyes).into_iter().map(|goodbye| goodbye.conn);
+        let live = core::mem::take(&mut self.conns).into_keys();
+        self.closes.extend(leaving.chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
         for ix in self.roster.iter().map(|(ix, _)| ix).collect::<Vec<_>>() {
             let peer = self.roster.get_mut(ix);
             peer.conn = None;
             peer.contender = None;
+            self.schedule.place(ix, &self.roster);
         }
-        self.door = Door::new(self.config.pending_max);
         self.timers = Timers::new();
         self.events.push_back(Event::Stopped);
     }

@@ -1,0 +1,149 @@
+//! What a client asks for, and what it is told
+
+mod common;
+
+use common::{connected, drive_connected, ms, noise, secs};
+use rejoin_core::Rejected;
+use rejoin_core::client::{Event, FollowState, Input};
+use rejoin_core::coordinator;
+use rejoin_core::ids::TaskId;
+use rejoin_core::wire::message::{Outcome, Refused, Stream, TaskSpec};
+use rejoin_sim::{Job, Setup, Side, World};
+
+fn two_clients() -> World {
+    connected(Setup { clients: 2, ..Setup::default() })
+}
+
+#[test]
+fn task_1_two_clients_that_submit_the_same_follow_the_same_task_and_another_content_is_refused() {
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "shared", Job { returns: b"r".to_vec(), ..Job::prints(b"out") });
+    world.submit_by_client(1, "shared", Job { returns: b"r".to_vec(), ..Job::prints(b"out") });
+    world.drive_until("both know", |world| (0..2).all(|n| world.client_events[n].contains(&Event::Ended { task })));
+    assert_eq!(world.executions(task), 1);
+    for n in 0..2 {
+        assert_eq!(world.client_events[n][0], Event::Accepted { task });
+        assert_eq!(
+            world.client(n).task(task).and_then(|task| task.end).map(|end| (end.0, end.1)),
+            Some((Outcome::Succeeded, &b"r"[..]))
+        );
+        assert_eq!(world.client_events[n].iter().filter(|event| **event == Event::Ended { task }).count(), 1);
+    }
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "taken", Job::takes(ms(1)));
+    world.run_for(ms(10));
+    let other = Input::Submit { task, spec: TaskSpec::default(), payload: b"another content" };
+    world.tell_client(1, other).expect("it cannot know");
+    world.run_for(ms(10));
+    assert_eq!(world.client_events[1], [Event::Refused { task, reason: Refused::Conflict }]);
+    assert_eq!(world.client(1).task(task).map(|task| task.state), Some(FollowState::Refused));
+}
+
+#[test]
+fn task_1_what_a_client_can_know_is_refused_before_it_is_sent() {
+    let mut world = connected(Setup { clients: 1, client: |config| config.tasks_max = 2, ..Setup::default() });
+    let (task, spec) = (TaskId::from_text("a"), TaskSpec::default());
+    let large = vec![0; 49_153];
+    assert_eq!(world.tell_client(0, Input::Submit { task, spec, payload: &large }), Err(Rejected::TooLarge));
+    let wrong = TaskSpec { priority: 5, ..spec };
+    assert_eq!(world.tell_client(0, Input::Submit { task, spec: wrong, payload: b"" }), Err(Rejected::BadSpec));
+    assert_eq!(world.tell_client(0, Input::Cancel { task }), Err(Rejected::Unknown));
+    assert_eq!(world.tell_client(0, Input::Forget { task }), Err(Rejected::Unknown));
+    assert_eq!(world.tell_client(0, Input::Watch { task }), Ok(()));
+    world.run_for(ms(10));
+    assert_eq!(world.client_events[0], [Event::Refused { task, reason: Refused::Unknown }]);
+    let other = TaskId::from_text("b");
+    assert_eq!(world.tell_client(0, Input::Watch { task: other }), Ok(()));
+    assert_eq!(world.tell_client(0, Input::Watch { task: TaskId::from_text("c") }), Err(Rejected::Full));
+    assert_eq!(world.tell_client(0, Input::Forget { task }), Ok(()));
+    assert_eq!(world.client(0).task(task), None);
+}
+
+#[test]
+fn log_1_a_late_watcher_gets_all_output_and_the_outcome_after_it() {
+    for watch_at in [0, 50, 150, 5000] {
+        let mut world = two_clients();
+        let output = noise(300_000);
+        let task = world.submit_by_client(0, "printed", Job { prints: output.clone(), ..Job::takes(ms(100)) });
+        world.run_for(ms(5 + watch_at));
+        world.tell_client(1, Input::Watch { task }).expect("legal");
+        world.drive_until("both know", |world| (0..2).all(|n| world.client_events[n].contains(&Event::Ended { task })));
+        let ended = world.client(1).task(task).and_then(|task| task.end).expect("over");
+        assert_eq!(ended.2[0].len, 300_000);
+        let token = world.starts[0].1;
+        assert!(world.client_output.iter().all(|taken| taken.get(&(task, token, Stream::Out)) == Some(&output)));
+    }
+}
+
+#[test]
+fn sess_7_a_client_whose_session_is_gone_asks_again_and_nothing_is_done_twice() {
+    for reset_after in 0..40 {
+        let mut world = connected(Setup {
+            clients: 1,
+            coordinator: |config| config.session_lifetime = secs(0),
+            ..Setup::default()
+        });
+        let output = noise(2000);
+        let [first, second] = ["first", "second"]
+            .map(|name| world.submit_by_client(0, name, Job { prints: output.clone(), ..Job::takes(ms(8)) }));
+        world.tell_client(0, Input::Cancel { task: second }).expect("it is followed");
+        for _ in 0..reset_after {
+            world.step();
+        }
+        world.reset(1);
+        world.drive_until("the client knows both", |world| {
+            [first, second].iter().all(|task| world.client(0).task(*task).is_some_and(|task| task.end.is_some()))
+        });
+        let end = |task| world.client(0).task(task).and_then(|task| task.end).map(|end| end.0);
+        assert_eq!([end(first), end(second)], [Some(Outcome::Succeeded), Some(Outcome::Cancelled)]);
+        for task in [first, second] {
+            let ended = world.client_events[0].iter().filter(|event| **event == Event::Ended { task }).count();
+            let accepted = world.client_events[0].iter().filter(|event| **event == Event::Accepted { task }).count();
+            assert_eq!((ended, accepted), (1, 1), "cut after step {reset_after}");
+        }
+        assert_eq!(world.coordinator.stats().violations + world.client(0).stats().violations, 0);
+        world.audit();
+    }
+}
+
+#[test]
+fn task_7_a_client_cancels_what_it_follows_and_is_told_the_end() {
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "long", Job::takes(secs(100)));
+    world.run_for(ms(20));
+    world.tell_client(1, Input::Watch { task }).expect("legal");
+    world.run_for(ms(20));
+    for _ in 0..2 {
+        world.tell_client(1, Input::Cancel { task }).expect("it is followed");
+    }
+    world.drive_until("both know", |world| (0..2).all(|n| world.client_events[n].contains(&Event::Ended { task })));
+    assert_eq!(world.outcome(task), Some(Outcome::Cancelled));
+}
+
+#[test]
+fn task_1_a_forgotten_task_is_still_accepted_again_and_tells_no_more_than_that() {
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "old", Job::takes(ms(1)));
+    world.drive_until("it is over", |world| world.succeeded(task));
+    world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+    world.submit_by_client(1, "old", Job::takes(ms(1)));
+    world.run_for(secs(10));
+    assert_eq!(world.client_events[1], [Event::Accepted { task }]);
+    assert_eq!(world.executions(task), 1);
+}
+
+#[test]
+fn live_2_a_client_finds_a_dead_link_as_a_worker_does() {
+    for deaf in [Side::Peer, Side::Coordinator] {
+        let mut world =
+            connected(Setup { clients: 1, coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+        world.run_for(secs(10));
+        let conn = world.connection(1);
+        world.half_open(1, deaf);
+        let cut = world.now();
+        world.drive_until("it gives up", |world| world.connection(1) != conn);
+        assert!(world.now().since(cut) <= secs(3));
+        drive_connected(&mut world, 1);
+        assert_eq!(world.client(0).stats().resumed, 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! LOG: output travels whole, or the task fails and says so
+
+mod common;
+
+use common::{connected, ms, noise, puppet_worker, secs, to_worker};
+use quickcheck::{Gen, QuickCheck};
+use rejoin_core::coordinator::Input;
+use rejoin_core::link::Reason;
+use rejoin_core::wire::message::{
+    Class, Control, Denied, Failure, FromWorker, Outcome, Stream, StreamEnd, TaskSpec, ToWorker,
+};
+use rejoin_sim::{Job, JournalMode, Setup, Side, World};
+
+#[test]
+fn log_1_output_larger_than_every_window_arrives_whole_through_cuts_at_both_ends() {
+    let mut world = connected(Setup {
+        clients: 1,
+        coordinator: |config| config.heartbeat = Some(ms(200)),
+        worker: |config| config.link.backoff.cap = ms(300),
+        client: |config| config.link.backoff.cap = ms(300),
+        ..Setup::default()
+    });
+    let output = noise(5_000_000);
+    for peer in 0..2 {
+        world.wire(peer).latency = ms(20);
+    }
+    world.journal.mode = JournalMode::Syncs(ms(15));
+    let task = world.submit_by_client(0, "prints", Job::prints(&output));
+    let mut cuts = 0;
+    while !world.client(0).task(task).is_some_and(|task| task.end.is_some()) {
+        assert!(cuts < 400, "no progress through cuts");
+        world.run_for(ms(130 + cuts % 7 * 10));
+        let peer = cuts as usize % 2;
+        match cuts % 5 {
+            0 => world.half_open(peer, Side::Peer),
+            1 => world.corrupt_next(peer, Side::Coordinator),
+            2 => world.corrupt_next(peer, Side::Peer),
+            _ => world.reset(peer),
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 10, "{cuts} cuts");
+    assert!(world.succeeded(task) && world.output(task) == output);
+    let told = world.client_output[0].get(&(task, world.starts[0].1, Stream::Out));
+    assert!(told == Some(&output));
+    assert_eq!((world.executions(task), world.coordinator.stats().violations), (1, 0));
+}
+
+#[test]
+fn log_1_output_cut_anywhere_arrives_whole() {
+    fn whole(size: u32, cuts: Vec<u8>, seed: u64) -> bool {
+        let output = noise(size as usize % 200_000);
+        let mut world = connected(Setup {
+            seed,
+            coordinator: |config| config.heartbeat = Some(ms(200)),
+            worker: |config| config.link.compress = false,
+            ..Setup::default()
+        });
+        let task = world.submit("prints", Job::prints(&output));
+        for cut in &cuts {
+            for _ in 0..cut % 16 {
+                world.step();
+            }
+            if cut % 2 == 0 { world.reset(0) } else { world.reset_seen_by(0, Side::Peer) }
+        }
+        world.drive_until("it is over", |world| world.outcome(task).is_some());
+        world.succeeded(task) && world.output(task) == output && world.coordinator.stats().violations == 0
+    }
+    QuickCheck::new().rng(Gen::new(20)).tests(60).quickcheck(whole as fn(u32, Vec<u8>, u64) -> bool);
+}
+
+#[test]
+fn log_1_output_beyond_the_limit_is_a_typed_failure_once_and_never_shortened_in_silence() {
+    for (size, fits) in [(100_000, true), (100_001, false), (3_000_000, false)] {
+        let mut world = connected(Setup {
+            clients: 1,
+            coordinator: |config| config.output_bytes_max = 100_000,
+            ..Setup::default()
+        });
+        let spec = TaskSpec { retries: 5, ..TaskSpec::default() };
+        let task = world.submit_with("prints", spec, Job { prints: noise(size), ..Job::takes(secs(2)) });
+        world.drive_until("it is over", |world| world.outcome(task).is_some());
+        let expected = if fits { Outcome::Succeeded } else { Outcome::Failed(Failure::OutputTooLarge) };
+        assert_eq!(world.outcome(task), Some(expected), "{size}");
+        world.run_for(secs(60));
+        assert_eq!((world.executions(task), world.worker(0).held(), world.dials(0)), (1, 0, 1));
+        let end = world.coordinator.task(task).and_then(|task| task.end).expect("over");
+        assert_eq!(end.streams[0].len as usize, world.output(task).len(), "what is kept is told exactly");
+        assert!(noise(size).starts_with(world.output(task)));
+        world.audit();
+    }
+}
+
+#[test]
+fn log_1_pieces_are_acknowledged_by_the_offset_that_is_durable_and_a_gap_is_a_breach() {
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 1);
+    world.submit("prints", Job::takes(ms(1)));
+    let heard = puppet.hear(&mut world);
+    let Some((_, ToWorker::Assign { token, .. })) = heard.iter().filter_map(to_worker).next() else { panic!() };
+    world.journal.mode = JournalMode::Syncs(ms(100));
+    let stream = Stream::Err;
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 0, bytes: b"some" });
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 2, bytes: b"me more" });
+    });
+    let kept =
+        |heard: &[_]| heard.iter().filter_map(to_worker).any(|(_, m)| m == ToWorker::Kept { token, stream, offset: 9 });
+    assert!(!kept(&puppet.hear(&mut world)), "not before it is durable");
+    world.run_for(ms(100));
+    assert!(kept(&puppet.hear(&mut world)));
+    assert_eq!(world.journal.kept(token, stream), b"some more");
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 99, bytes: b"gap" });
+    });
+    puppet.hear(&mut world);
+    assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::Denied(Denied::Protocol)));
+}
+
+#[test]
+fn log_1_a_result_whose_digest_is_wrong_is_a_failure_and_not_a_wait_without_end() {
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 1);
+    let task = world.submit("prints", Job::takes(ms(1)));
+    let heard = puppet.hear(&mut world);
+    let Some((_, ToWorker::Assign { token, .. })) = heard.iter().filter_map(to_worker).next() else { panic!() };
+    let stream = Stream::Out;
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 0, bytes: b"some" });
+        let streams = [StreamEnd { len: 4, sha256: [1; 32] }, StreamEnd::default()];
+        let result = FromWorker::Result { task, token, outcome: Outcome::Succeeded, result: b"", streams };
+        body.push(Class::Numbered(2), &result);
+    });
+    world.run_for(ms(10));
+    assert_eq!(world.outcome(task), Some(Outcome::Failed(Failure::Error)), "{:?}", world.coordinator.why(task));
+    let acked = puppet.hear(&mut world).contains(&rejoin_sim::Heard::Control(Control::Ack { received: 2 }));
+    assert!(acked);
+    world.tell_coordinator(Input::Forget { task }).expect("it is over");
+}
