@@ -172,8 +172,8 @@ impl Maker {
         let mut link = LinkConfig::new(key.clone(), BootId(entropy()?), &self.endpoint.to_string());
         // A coordinator in the same process is in no danger from a herd, and comes back at once.
         link.backoff = BackoffConfig {
-            base: Duration::from_millis(10),
-            cap: Duration::from_millis(250),
+            base: Duration::from_millis(2),
+            cap: Duration::from_millis(50),
             stable_after: Duration::from_secs(1),
             slow_min: Duration::from_millis(500),
             slow_max: Duration::from_secs(2),

@@ -76,7 +76,6 @@ struct Job {
     next_item: usize,
     progress: Progress,
     interrupted: bool,
-    /// Submits that wait for room, after a refusal
     _data: Data,
 }
 
@@ -337,6 +336,7 @@ impl Job {
             return Err(Stop::Now);
         }
         self.interrupted = true;
+        self.fleet.calm();
         complain("interrupted: stopping the tasks that run; interrupt again to leave at once");
         let open: VecDeque<TaskId> = self.open.keys().copied().collect();
         for task in open {

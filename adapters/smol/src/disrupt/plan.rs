@@ -103,7 +103,8 @@ impl Settings {
             Profile::Storm => Self {
                 stall_share: 0.5,
                 delay_share: 0.25,
-                flip_share: 1.0 / 65536.0,
+                // Rare enough that large outputs get through, for a flip costs a link.
+                flip_share: 1.0 / 1_048_576.0,
                 early_flip_share: 0.15,
                 rechunk_share: 0.2,
                 refuse_share: 0.05,
