@@ -511,11 +511,19 @@ impl<L: Log> Link<L> {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
             }
-            _ if self.state == LinkState::Proving => Err(Violation),
-            other => {
+            Control::Confirm { .. }
+            | Control::Begin { .. }
+            | Control::Ack { .. }
+            | Control::Credit(_)
+            | Control::Beat { .. }
+            | Control::Echo { .. } => {
+                if self.state == LinkState::Proving {
+                    // The welcome, or a refusal, comes first.
+                    return Err(Violation);
+                }
                 let channel = self.channel.as_mut().ok_or(Violation)?;
                 let session = self.session.as_mut().ok_or(Violation)?;
-                channel.control(now, &other, session)?;
+                channel.control(now, &control, session)?;
                 Ok(LinkEvent::Nothing)
             }
         }

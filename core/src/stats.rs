@@ -7,7 +7,7 @@ pub struct LinkStats {
     pub dials: u64,
     /// Transports that opened
     pub connections: u64,
-    /// Welcomes after the first
+    /// Welcomes after the first, whether that arrived or not
     pub reconnections: u64,
     /// Sessions that went on where they were
     pub resumed: u64,

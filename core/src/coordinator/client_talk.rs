@@ -98,10 +98,10 @@ impl Desk {
             let Some(watch) = peer.watches.get_mut(&id) else { return };
             if watch.token != token {
                 // A new attempt: its output starts again at the beginning.
-                *watch = Watch { token, ..Watch::new() };
+                *watch = Watch { token, in_line: watch.in_line, ..Watch::new() };
             }
             watch.streams.iter_mut().zip(kept).for_each(|(stream, kept)| stream.grow(kept));
-            if !peer.streaming.contains(&id) {
+            if !core::mem::replace(&mut watch.in_line, true) {
                 peer.streaming.push_back(id);
             }
             desk.readers.insert(ix);
@@ -113,7 +113,7 @@ impl Desk {
         let peer = self.roster.get_mut(ix);
         for (id, watch) in &mut peer.watches {
             watch.streams.iter_mut().for_each(|stream| stream.rewind());
-            if !peer.streaming.contains(id) {
+            if !core::mem::replace(&mut watch.in_line, true) {
                 peer.streaming.push_back(*id);
             }
         }
@@ -136,25 +136,20 @@ impl Desk {
         if peer.reading.is_some() || peer.piece.is_some() || !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
             return None;
         }
-        let peer = self.roster.get_mut(ix);
-        while let Some(task) = peer.streaming.front().copied() {
-            if let Some(watch) = peer.watches.get(&task)
-                && let Some(token) = watch.token
-            {
-                for stream in Stream::ALL {
-                    if let Some((offset, unsent)) = watch.streams[stream.index()].unsent() {
-                        let max = unsent.min(BULK_PIECE_BYTES as u64) as u32;
-                        let reading = Reading { task, token, stream, offset, max };
-                        // To the back of the line, so that one long output does not hold up the others.
-                        peer.streaming.rotate_left(1);
-                        peer.reading = Some(reading);
-                        return Some(reading);
-                    }
-                }
+        while let Some(task) = self.roster.get(ix).streaming.front().copied() {
+            let peer = self.roster.get_mut(ix);
+            let watch = peer.watches.get_mut(&task);
+            if let Some(reading) = watch.as_ref().and_then(|watch| watch.next_piece(task)) {
+                // To the back of the line, so that one long output does not hold up the others.
+                peer.streaming.rotate_left(1);
+                peer.reading = Some(reading);
+                return Some(reading);
+            }
+            if let Some(watch) = watch {
+                watch.in_line = false;
             }
             peer.streaming.pop_front();
             self.offer_outcome(ix, task);
-            return self.next_read_for(ix);
         }
         None
     }

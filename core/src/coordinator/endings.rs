@@ -190,7 +190,7 @@ impl Desk {
             let Some(attempt) = self.drop_attempt(*token) else { continue };
             if !attempt.running {
                 if !attempt.detached {
-                    self.tasks.step(attempt.task, TaskStep::Requeue);
+                    self.never_ran(attempt.task);
                 }
                 continue;
             }
@@ -208,6 +208,15 @@ impl Desk {
             } else if !attempt.detached {
                 self.again_after_loss(attempt.task);
             }
+        }
+    }
+
+    /// The task waits for another worker, unless it is not to be given out again (TASK-7)
+    pub(super) fn never_ran(&mut self, id: TaskId) {
+        if self.tasks.all.get(&id).is_some_and(|task| task.cancel_requested) {
+            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+        } else {
+            self.tasks.step(id, TaskStep::Requeue);
         }
     }
 

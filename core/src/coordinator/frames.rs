@@ -105,7 +105,13 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
                     watch.progress_queued = false;
                 }
             }
-            _ => {}
+            Sent::Cancel(..)
+            | Sent::Recall(_)
+            | Sent::Verdict(..)
+            | Sent::Settled(..)
+            | Sent::Accepted(_)
+            | Sent::Refused(..)
+            | Sent::Outcome(_) => {}
         }
     }
 }
@@ -116,11 +122,10 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
     match sent {
         Sent::Assign(token) => {
             let attempt = tasks.attempts.get(&token);
-            match attempt.and_then(|a| tasks.all.get(&a.task).map(|task| (a, task))) {
-                Some((attempt, task)) => {
-                    let (attempt, priority, payload) = (attempt.attempt, task.spec.priority, &*task.payload);
-                    let task = tasks.attempts[&token].task;
-                    body.push(class, &ToWorker::Assign { task, token, attempt, priority, payload })
+            match attempt.and_then(|attempt| tasks.all.get(&attempt.task).map(|task| (attempt, task))) {
+                Some((a, task)) => {
+                    let (priority, payload) = (task.spec.priority, &*task.payload);
+                    body.push(class, &ToWorker::Assign { task: a.task, token, attempt: a.attempt, priority, payload })
                 }
                 None => body.push_void(number),
             }

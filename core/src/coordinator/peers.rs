@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
-use crate::limits::SESSION_UNACKED_MAX;
+use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX};
 use crate::session::{HeapLog, Session};
 use crate::stream::Outgoing;
 use crate::time::Instant;
@@ -149,6 +149,8 @@ pub(crate) struct Watch {
     /// The attempt whose output is being sent
     pub(crate) token: Option<Token>,
     pub(crate) streams: [Outgoing; 2],
+    /// In the line of watches with output to send
+    pub(crate) in_line: bool,
     pub(crate) progress_queued: bool,
     pub(crate) outcome_queued: bool,
 }
@@ -158,9 +160,19 @@ impl Watch {
         Watch {
             token: None,
             streams: [Outgoing::new(), Outgoing::new()],
+            in_line: false,
             progress_queued: false,
             outcome_queued: false,
         }
+    }
+
+    /// What to send next of the task's output
+    pub(crate) fn next_piece(&self, task: TaskId) -> Option<Reading> {
+        let token = self.token?;
+        Stream::ALL.into_iter().find_map(|stream| {
+            let (offset, unsent) = self.streams[stream.index()].unsent()?;
+            Some(Reading { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
+        })
     }
 }
 

@@ -103,7 +103,7 @@ impl Desk {
     fn give_suspects(&mut self) {
         if let Some(ix) = self.schedule.reserved {
             let peer = self.roster.get(ix);
-            let gone = peer.conn.is_none() && peer.held.is_empty();
+            let gone = peer.conn.is_none() && (peer.held.is_empty() || peer.lost);
             let idle = peer.held.is_empty() && self.tasks.suspects.is_empty();
             if gone || idle {
                 self.schedule.reserved = None;

@@ -3,12 +3,11 @@
 use crate::channel::Violation;
 use crate::ids::{ConnId, Token};
 use crate::journal::Record;
-use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item, Outcome, Stream};
+use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item, Stream};
 
 use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::PeerIx;
-use super::tasks::TaskStep;
 use super::{Desk, Event};
 use crate::ids::Role;
 use crate::stream::Piece;
@@ -74,15 +73,27 @@ impl Desk {
                 }
                 live.awaiting_begin = false;
             }
-            _ if live.awaiting_begin => {}
+            Control::Confirm { .. }
+            | Control::Welcome(_)
+            | Control::Denied(_)
+            | Control::Ack { .. }
+            | Control::Credit(_)
+            | Control::Beat { .. }
+            | Control::Echo { .. }
+                if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
                     return Err(Violation);
                 }
                 self.confirmed(ix);
             }
-            other => {
-                let credit = live.channel.control(self.now, &other, &mut session.numbers)?;
+            Control::Welcome(_)
+            | Control::Denied(_)
+            | Control::Ack { .. }
+            | Control::Credit(_)
+            | Control::Beat { .. }
+            | Control::Echo { .. } => {
+                let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {
                     session.tasks_granted = session.tasks_granted.max(credit.tasks);
                     self.schedule.place(ix, &self.roster);
@@ -154,13 +165,8 @@ impl Desk {
             task.attempts -= 1;
         }
         self.story.note(self.now, attempt.task, Some(token), "given back");
-        if attempt.detached {
-            return;
-        }
-        if task.cancel_requested {
-            self.end_task(attempt.task, None, Outcome::Cancelled, &[], Default::default());
-        } else {
-            self.tasks.step(attempt.task, TaskStep::Requeue);
+        if !attempt.detached {
+            self.never_ran(attempt.task);
         }
     }
 

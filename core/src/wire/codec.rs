@@ -119,13 +119,16 @@ pub enum OpenError {
 /// Costs 72 KiB and 8 KiB of table, once.
 pub struct Scratch {
     buf: Box<[u8]>,
-    table: CompressTable,
+    table: Box<CompressTable>,
 }
 
 impl Scratch {
     /// Allocates the memory; nothing is allocated later
     pub fn new() -> Self {
-        Scratch { buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(), table: CompressTable::small() }
+        Scratch {
+            buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(),
+            table: Box::new(CompressTable::small()),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct Arena {
     bytes: Box<[u8]>,
+    slots: u16,
     slot_bytes: usize,
     free: Box<heapless::Vec<u16, WORKER_ATTEMPTS_MAX>>,
 }
@@ -28,7 +29,7 @@ impl Arena {
             let fits = free.push(index).is_ok();
             debug_assert!(fits, "the number of slots was validated");
         }
-        Arena { bytes: vec![0; usize::from(slots) * slot_bytes].into(), slot_bytes, free }
+        Arena { bytes: vec![0; usize::from(slots) * slot_bytes].into(), slots, slot_bytes, free }
     }
 
     /// Reserves a slot
@@ -57,6 +58,11 @@ impl Arena {
     pub(crate) fn free(&mut self, slot: Slot) {
         let fits = self.free.push(slot.index).is_ok();
         debug_assert!(fits, "no slot is given back twice");
+    }
+
+    /// Returns how many slots there are
+    pub(crate) fn slots(&self) -> u64 {
+        u64::from(self.slots)
     }
 
     /// Returns how many slots are free

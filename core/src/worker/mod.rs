@@ -7,8 +7,6 @@ mod outbox;
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
 
-use heapless::index_map::FnvIndexMap;
-
 pub use crate::worker::attempt::AttemptState;
 
 use crate::backoff::Loss;
@@ -27,7 +25,7 @@ use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep};
-use crate::worker::outbox::{Outbox, SentLog};
+use crate::worker::outbox::{Attempts, Outbox, SentLog};
 
 /// How a worker behaves
 #[derive(Clone, Debug)]
@@ -217,7 +215,7 @@ pub enum Output<'b> {
 /// A worker as a state machine
 ///
 /// Tell it what happened with [`handle`](Worker::handle), then ask [`poll`](Worker::poll) what to do until it says
-/// [`Output::Idle`]. It allocates when it is made and when a connection is; not in between.
+/// [`Output::Idle`]. It allocates when it is made, and never again.
 #[derive(Clone, Debug)]
 pub struct Worker {
     now: Instant,
@@ -231,7 +229,7 @@ struct Desk {
     link: Link<Box<SentLog>>,
     slots: u16,
     prefetch: u16,
-    attempts: FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>,
+    attempts: Box<Attempts>,
     payloads: Arena,
     results: Arena,
     outbox: Outbox,
@@ -258,7 +256,7 @@ impl Worker {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
-            attempts: FnvIndexMap::new(),
+            attempts: Box::new(Attempts::new()),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
             outbox: Outbox::new(),
@@ -404,7 +402,7 @@ impl Worker {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         self.desk.link.digest(&mut digest);
-        for (token, attempt) in &self.desk.attempts {
+        for (token, attempt) in &*self.desk.attempts {
             (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
             (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
         }
@@ -481,15 +479,14 @@ impl Desk {
         priority: u8,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        if self.room() == 0 || self.attempts.contains_key(&token) {
-            // Beyond the credit, or twice under one token.
+        if self.room() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
+            // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
         let mut slot = self.payloads.reserve().ok_or(Violation)?;
         let result = self.results.reserve().ok_or(Violation)?;
-        if !self.payloads.fill(&mut slot, payload) {
-            return Err(Violation);
-        }
+        let fits = self.payloads.fill(&mut slot, payload);
+        debug_assert!(fits, "a slot has room for the largest input");
         self.assigned += 1;
         self.arrivals += 1;
         let attempt = Attempt {
@@ -520,10 +517,10 @@ impl Desk {
             return;
         }
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
-        match attempt.state {
-            AttemptState::Stopping => self.order_stop(token, reason),
-            AttemptState::Finished => self.outbox.offer_result(token, attempt),
-            _ => {}
+        if attempt.state == AttemptState::Finished {
+            self.outbox.offer_result(token, attempt);
+        } else {
+            self.order_stop(token, reason);
         }
     }
 
@@ -750,6 +747,14 @@ impl Desk {
         assert!(
             count(&|a| a.state == AttemptState::Waiting && a.payload.is_none()) == 0,
             "what has not started still has its input"
+        );
+        let inputs = count(&|a| a.payload.is_some()) as u64;
+        let places = u64::from(self.slots) + u64::from(self.prefetch);
+        assert_eq!(inputs + self.payloads.room(), places, "room for an input is held by nobody");
+        assert_eq!(
+            self.attempts.len() as u64 + self.results.room(),
+            self.results.slots(),
+            "room for a result is held by nobody"
         );
         assert!(count(&|a| a.result_queued && a.state != AttemptState::Finished && a.state != AttemptState::Gone) == 0);
     }
