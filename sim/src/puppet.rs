@@ -160,7 +160,7 @@ impl Puppet {
         let mut bytes = vec![0; 256];
         let len = Proof { resume }.encode(&mut bytes);
         let mac_w = proofs.mac_w(&bytes[..len]);
-        self.take_keys(&proofs, &bytes[..len].to_vec(), &mac_w, resume.is_none());
+        self.take_keys(&proofs, &bytes[..len], &mac_w, resume.is_none());
         let len = append_mac(&mut bytes, len, &mac_w);
         world.say(self.conn, &bytes[..len]);
     }

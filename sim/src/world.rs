@@ -398,7 +398,12 @@ impl World {
                 Record::Result { task, last: true, .. } => {
                     open.remove(&task);
                 }
-                _ => {}
+                Record::Epoch { .. }
+                | Record::Assign { .. }
+                | Record::Result { .. }
+                | Record::Cancel { .. }
+                | Record::Forget { .. }
+                | Record::Output { .. } => {}
             }
         }
         self.coordinator_config.epoch += 1;

@@ -423,7 +423,7 @@ fn auth_5_the_first_message_has_four_kilobytes() {
         let hello = rejoin_core::wire::handshake::Hello { binding: &offered, ..puppet.hello() };
         puppet.greet_with(&mut world, &hello);
         world.hear(puppet.conn);
-        assert_eq!(world.closes.get(&puppet.conn).is_none(), fits, "{padding} bytes more");
+        assert_eq!(!world.closes.contains_key(&puppet.conn), fits, "{padding} bytes more");
     }
     let mut puppet = Puppet::worker(0);
     puppet.greet(&mut world);

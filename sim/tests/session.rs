@@ -76,17 +76,15 @@ fn sess_2_an_acknowledgement_says_durable_and_leaves_within_a_second() {
 }
 
 fn assigned(heard: &[Heard]) -> Vec<(u64, Token, TaskId)> {
-    let assigns = heard.iter().filter_map(to_worker).filter_map(|(number, message)| match message {
-        ToWorker::Assign { task, token, .. } => Some((number, token, task)),
-        _ => None,
+    let assigns = heard.iter().filter_map(to_worker).filter_map(|(number, message)| {
+        if let ToWorker::Assign { task, token, .. } = message { Some((number, token, task)) } else { None }
     });
     assigns.collect()
 }
 
 fn settled(heard: &[Heard]) -> Vec<(Token, Settlement)> {
-    let settled = heard.iter().filter_map(to_worker).filter_map(|(_, message)| match message {
-        ToWorker::Settled { token, settlement, .. } => Some((token, settlement)),
-        _ => None,
+    let settled = heard.iter().filter_map(to_worker).filter_map(|(_, message)| {
+        if let ToWorker::Settled { token, settlement, .. } = message { Some((token, settlement)) } else { None }
     });
     settled.collect()
 }
@@ -395,8 +393,11 @@ fn sess_7_an_item_of_a_task_that_is_over_is_discarded_and_one_never_given_too() 
     assert_eq!(verdicts, [(1, ToWorker::Verdict { token: Token(77), verdict: Verdict::Discard })]);
 }
 
+/// Outcome, result and output
+type Ending = (Option<Outcome>, Vec<u8>, Vec<u8>);
+
 /// What a script of tasks and cuts leads to, with replay or without
-fn endings(seed: u64, script: &[(u8, u8)], replay: bool) -> BTreeMap<TaskId, (Option<Outcome>, Vec<u8>, Vec<u8>)> {
+fn endings(seed: u64, script: &[(u8, u8)], replay: bool) -> BTreeMap<TaskId, Ending> {
     let mut world = World::new(Setup {
         workers: 2,
         seed,

@@ -162,9 +162,9 @@ fn come_back(world: &mut World, puppet: &mut Puppet) {
 }
 
 fn settlement(heard: &[Heard], of: Token) -> Option<(Settlement, Option<Outcome>)> {
-    heard.iter().filter_map(to_worker).find_map(|(_, message)| match message {
-        ToWorker::Settled { token, settlement, outcome } if token == of => Some((settlement, outcome)),
-        _ => None,
+    heard.iter().filter_map(to_worker).find_map(|(_, message)| {
+        let ToWorker::Settled { token, settlement, outcome } = message else { return None };
+        (token == of).then_some((settlement, outcome))
     })
 }
 
@@ -390,7 +390,42 @@ fn task_6_what_a_crashed_worker_had_not_started_is_no_crash_of_its() {
     world.audit();
 }
 
+#[test]
+fn task_6_suspects_do_not_wait_for_a_worker_that_is_lost() {
+    let mut world = connected(Setup { workers: 2, worker: |config| config.slots = 2, ..Setup::default() });
+    world.wire(1).refuses = true;
+    world.reset(1);
+    world.run_for(ms(5));
+    let suspects = ["a", "b"].map(|name| world.submit(name, Job::takes(secs(5))));
+    world.run_for(ms(50));
+    world.crash(0);
+    world.restart(0);
+    common::drive_connected(&mut world, 0);
+    world.run_for(ms(50));
+    assert_eq!(suspects.map(|task| world.coordinator.why(task)), [Some(Why::Runs), Some(Why::WaitsToRunAlone)]);
+    // The worker that was kept free for them never comes back.
+    world.crash(0);
+    world.wire(1).refuses = false;
+    world.drive_until("the other worker clears both", |world| suspects.iter().all(|task| world.succeeded(*task)));
+    world.audit();
+}
+
 // TASK-7
+
+#[test]
+fn task_7_a_cancelled_task_is_not_given_out_again_when_its_worker_crashed_before_it_started() {
+    let mut world = connected(Setup::default());
+    world.submit("in front", Job::takes(secs(1)));
+    let task = world.submit("waits", Job::takes(ms(1)));
+    world.run_for(ms(50));
+    assert_eq!(world.coordinator.why(task), Some(Why::AtWorker));
+    world.crash(0);
+    world.run_for(ms(5));
+    world.tell_coordinator(Input::Cancel { task }).expect("it is known");
+    world.restart(0);
+    world.drive_until("it is over", |world| world.outcome(task).is_some());
+    assert_eq!((world.outcome(task), world.executions(task)), (CANCELLED, 0));
+}
 
 #[test]
 fn task_7_a_cancel_ends_a_task_in_every_state_and_again_is_fine() {
@@ -637,10 +672,7 @@ fn task_7_the_reason_travels_with_the_order_to_stop() {
     let reasons: Vec<_> = heard
         .iter()
         .filter_map(to_worker)
-        .filter_map(|(_, message)| match message {
-            ToWorker::Cancel { reason, .. } => Some(reason),
-            _ => None,
-        })
+        .filter_map(|(_, message)| if let ToWorker::Cancel { reason, .. } = message { Some(reason) } else { None })
         .collect();
     assert_eq!(reasons, [CancelReason::Requested]);
 }

@@ -53,18 +53,16 @@ pub fn entries(world: &World) -> usize {
 
 /// What a puppet was refused with, under seal
 pub fn denied(heard: &[Heard]) -> Option<Denied> {
-    heard.iter().find_map(|heard| match heard {
-        Heard::Control(Control::Denied(denied)) => Some(*denied),
-        _ => None,
-    })
+    heard
+        .iter()
+        .find_map(|heard| if let Heard::Control(Control::Denied(denied)) = heard { Some(*denied) } else { None })
 }
 
 /// What a puppet was welcomed with
 pub fn welcomed(heard: &[Heard]) -> Option<rejoin_core::wire::message::Welcome> {
-    heard.iter().find_map(|heard| match heard {
-        Heard::Control(Control::Welcome(welcome)) => Some(*welcome),
-        _ => None,
-    })
+    heard
+        .iter()
+        .find_map(|heard| if let Heard::Control(Control::Welcome(welcome)) = heard { Some(*welcome) } else { None })
 }
 
 /// Bytes that no compression makes smaller
