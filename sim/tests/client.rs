@@ -8,7 +8,7 @@ use rejoin_core::client::{Event, FollowState, Input};
 use rejoin_core::coordinator;
 use rejoin_core::ids::TaskId;
 use rejoin_core::wire::message::{Outcome, Refused, Stream, TaskSpec};
-use rejoin_sim::{Job, Setup, Side, World};
+use rejoin_sim::{Job, Puppet, Setup, Side, World};
 
 fn two_clients() -> World {
     connected(Setup { clients: 2, ..Setup::default() })
@@ -146,4 +146,23 @@ fn live_2_a_client_finds_a_dead_link_as_a_worker_does() {
         drive_connected(&mut world, 1);
         assert_eq!(world.client(0).stats().resumed, 1);
     }
+}
+
+#[test]
+fn auth_8_a_client_that_goes_on_in_front_of_an_unconfirmed_session_still_hears_of_its_tasks() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let task = world.submit_by_client(0, "long", Job::takes(secs(3)));
+    world.run_for(ms(50));
+    world.wire(1).refuses = true;
+    world.reset(1);
+    world.run_for(ms(50));
+    let mut other = Puppet::client(0);
+    other.greet(&mut world);
+    other.challenged(&mut world);
+    other.prove(&mut world);
+    other.hear(&mut world);
+    other.close(&mut world);
+    world.wire(1).refuses = false;
+    world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Ended { task }));
+    world.audit();
 }

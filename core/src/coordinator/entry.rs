@@ -185,7 +185,9 @@ impl Desk {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
         let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
-        if let Some(old) = old.filter(|old| old.confirmed.is_some()) {
+        // A client's watches do not outlast the exchange; it asks again, which is harmless.
+        let keeps = peer.role == crate::ids::Role::Worker;
+        if let Some(old) = old.filter(|old| keeps && old.confirmed.is_some()) {
             peer.previous = Some(old);
         }
         self.drop_watches(ix);
