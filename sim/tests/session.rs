@@ -234,6 +234,38 @@ fn life_of_a_task(place: &str, peer: usize, at: Side, count: u64, manner: fn(&mu
     true
 }
 
+#[test]
+fn sess_4_cuts_upon_cuts_lose_and_double_nothing() {
+    fn holds(seed: u64, cuts: Vec<(u8, u8, bool)>) -> bool {
+        let mut world = World::new(Setup { seed, ..quick() });
+        let output = noise(40_000);
+        let tasks = ["a", "b", "c"].map(|name| world.submit_by_client(0, name, Job::prints(&output)));
+        for (steps, manner, client) in cuts {
+            for _ in 0..steps % 24 {
+                world.step();
+            }
+            let peer = usize::from(client);
+            match manner % 7 {
+                0 => world.reset(peer),
+                1 => world.reset_seen_by(peer, Side::Peer),
+                2 => world.reset_seen_by(peer, Side::Coordinator),
+                3 => world.half_open(peer, Side::Peer),
+                4 => world.half_open(peer, Side::Coordinator),
+                5 => world.corrupt_next(peer, Side::Peer),
+                _ => world.deliver_old_closes(peer),
+            }
+        }
+        world.drive_until("the client knows and the worker has forgotten", |world| {
+            let known = |task| world.client(0).task(task).is_some_and(|task| task.end.is_some());
+            tasks.iter().all(|task| known(*task)) && world.worker(0).held() == 0
+        });
+        world.audit();
+        let whole = |task: &TaskId| world.succeeded(*task) && world.output(*task) == output;
+        tasks.iter().all(whole) && world.starts.len() == 3 && world.coordinator.stats().violations == 0
+    }
+    QuickCheck::new().rng(Gen::new(16)).tests(60).quickcheck(holds as fn(u64, Vec<(u8, u8, bool)>) -> bool);
+}
+
 // SESS-5 to SESS-7
 
 #[test]
