@@ -627,10 +627,11 @@ impl Desk {
         }
         while session.may_number() {
             let Some(asked) = self.queue.front().copied() else { break };
+            let before = body.len();
             if !write_one(session.next_number(), asked, &self.tasks, body) {
                 return;
             }
-            session.number(asked);
+            session.number(asked, body.len() - before);
             self.queue.pop_front();
         }
         while let Some(((token, stream), offset)) = self.taken.first_key_value().map(|(k, v)| (*k, *v)) {

@@ -39,12 +39,16 @@ pub const AUDIENCE_BYTES_MAX: usize = 512;
 pub const WORKER_ATTEMPTS_MAX: usize = 512;
 /// Most numbered messages of a worker that may wait for an acknowledgement (SESS-1)
 ///
-/// Costs 16 bytes each, once, when the worker is made.
+/// Costs 24 bytes each, once, when the worker is made.
 pub const WORKER_UNACKED_MAX: usize = 4096;
 /// Most numbered messages from the coordinator to one peer that may wait for an acknowledgement (SESS-1)
 ///
-/// Costs 40 bytes each, while used.
+/// Costs 48 bytes each, while used.
 pub const SESSION_UNACKED_MAX: usize = 4096;
+/// Most bytes of numbered messages that may wait for an acknowledgement, per direction (SESS-1)
+///
+/// The last message may go beyond by its own length.
+pub const SESSION_UNACKED_BYTES: u64 = 4 * 1024 * 1024;
 /// Items of an inventory that travel in one message; below 32 KiB at the largest item (SESS-7)
 pub const INVENTORY_PART_ITEMS: usize = 256;
 

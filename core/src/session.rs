@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
-use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES};
+use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES};
 use crate::time::Instant;
 use crate::wire::keys::Secret;
 
@@ -12,10 +12,10 @@ pub(crate) trait Log {
     /// What a number stands for
     type Entry: Copy;
 
-    /// Appends; only called while there is room
-    fn push(&mut self, entry: Self::Entry);
-    /// Removes the oldest
-    fn pop(&mut self);
+    /// Appends, with the length of the message; only called while there is room
+    fn push(&mut self, entry: Self::Entry, bytes: u32);
+    /// Removes the oldest and returns the length of its message
+    fn pop(&mut self) -> u32;
     /// Returns the one at a distance from the oldest
     fn get(&self, index: usize) -> Option<Self::Entry>;
     /// Returns how many more fit
@@ -24,20 +24,20 @@ pub(crate) trait Log {
     fn clear(&mut self);
 }
 
-impl<E: Copy, const N: usize> Log for heapless::Deque<E, N> {
+impl<E: Copy, const N: usize> Log for heapless::Deque<(E, u32), N> {
     type Entry = E;
 
-    fn push(&mut self, entry: E) {
-        let fits = self.push_back(entry).is_ok();
+    fn push(&mut self, entry: E, bytes: u32) {
+        let fits = self.push_back((entry, bytes)).is_ok();
         debug_assert!(fits, "room was checked");
     }
 
-    fn pop(&mut self) {
-        self.pop_front();
+    fn pop(&mut self) -> u32 {
+        self.pop_front().map_or(0, |(_, bytes)| bytes)
     }
 
     fn get(&self, index: usize) -> Option<E> {
-        heapless::deque::DequeView::get(self, index).copied()
+        heapless::deque::DequeView::get(self, index).map(|(entry, _)| *entry)
     }
 
     fn room(&self) -> usize {
@@ -52,12 +52,12 @@ impl<E: Copy, const N: usize> Log for heapless::Deque<E, N> {
 impl<L: Log> Log for alloc::boxed::Box<L> {
     type Entry = L::Entry;
 
-    fn push(&mut self, entry: L::Entry) {
-        (**self).push(entry);
+    fn push(&mut self, entry: L::Entry, bytes: u32) {
+        (**self).push(entry, bytes);
     }
 
-    fn pop(&mut self) {
-        (**self).pop();
+    fn pop(&mut self) -> u32 {
+        (**self).pop()
     }
 
     fn get(&self, index: usize) -> Option<L::Entry> {
@@ -75,7 +75,7 @@ impl<L: Log> Log for alloc::boxed::Box<L> {
 
 /// A log on the heap that grows with use up to a bound
 #[derive(Clone, Debug)]
-pub(crate) struct HeapLog<E, const MAX: usize>(VecDeque<E>);
+pub(crate) struct HeapLog<E, const MAX: usize>(VecDeque<(E, u32)>);
 
 impl<E, const MAX: usize> Default for HeapLog<E, MAX> {
     fn default() -> Self {
@@ -86,17 +86,17 @@ impl<E, const MAX: usize> Default for HeapLog<E, MAX> {
 impl<E: Copy, const MAX: usize> Log for HeapLog<E, MAX> {
     type Entry = E;
 
-    fn push(&mut self, entry: E) {
+    fn push(&mut self, entry: E, bytes: u32) {
         debug_assert!(self.0.len() < MAX, "room was checked");
-        self.0.push_back(entry);
+        self.0.push_back((entry, bytes));
     }
 
-    fn pop(&mut self) {
-        self.0.pop_front();
+    fn pop(&mut self) -> u32 {
+        self.0.pop_front().map_or(0, |(_, bytes)| bytes)
     }
 
     fn get(&self, index: usize) -> Option<E> {
-        self.0.get(index).copied()
+        self.0.get(index).map(|(entry, _)| *entry)
     }
 
     fn room(&self) -> usize {
@@ -117,6 +117,7 @@ pub(crate) struct Session<L> {
     pub(crate) generation: u64,
     sent: u64,
     acknowledged: u64,
+    unacked_bytes: u64,
     next: u64,
     granted: u64,
     received: u64,
@@ -165,6 +166,7 @@ impl<L: Log> Session<L> {
             generation: 0,
             sent: 0,
             acknowledged: 0,
+            unacked_bytes: 0,
             next: 1,
             granted,
             received: 0,
@@ -178,15 +180,17 @@ impl<L: Log> Session<L> {
         self.log
     }
 
-    /// Whether another message may be numbered: within the peer's credit and the log's room (SESS-1)
+    /// Whether another message may be numbered: within the peer's credit and the window, which has room for one more
+    /// of any size (SESS-1)
     pub(crate) fn may_number(&self) -> bool {
-        self.sent < self.granted && self.log.room() > 0 && self.replayed()
+        self.sent < self.granted && self.log.room() > 0 && self.unacked_bytes < SESSION_UNACKED_BYTES && self.replayed()
     }
 
     /// Gives the next number to a message that enters a frame for the first time (SESS-1)
-    pub(crate) fn number(&mut self, entry: L::Entry) -> u64 {
+    pub(crate) fn number(&mut self, entry: L::Entry, bytes: usize) -> u64 {
         debug_assert!(self.may_number());
-        self.log.push(entry);
+        self.log.push(entry, bytes as u32);
+        self.unacked_bytes += bytes as u64;
         self.sent += 1;
         self.next = self.sent + 1;
         self.sent
@@ -233,7 +237,7 @@ impl<L: Log> Session<L> {
             return Err(Implausible);
         }
         while self.acknowledged < received {
-            self.log.pop();
+            self.unacked_bytes -= u64::from(self.log.pop());
             self.acknowledged += 1;
         }
         self.next = self.next.max(self.acknowledged + 1);
@@ -313,7 +317,7 @@ impl<L: Log> Session<L> {
 mod tests {
     use super::*;
 
-    type Small = heapless::Deque<u8, 4>;
+    type Small = heapless::Deque<(u8, u32), 4>;
 
     fn session() -> Session<Small> {
         Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1000, Small::new())
@@ -324,13 +328,18 @@ mod tests {
         let mut s = session();
         for n in 1..=4 {
             assert!(s.may_number());
-            assert_eq!(s.number(n as u8), n);
+            assert_eq!(s.number(n as u8, 10), n);
         }
         assert!(!s.may_number(), "the log is full");
         assert_eq!(s.acknowledge(2), Ok(()));
         assert!(s.may_number());
+        s.acknowledge(4).unwrap();
+        s.number(5, SESSION_UNACKED_BYTES as usize);
+        assert!(!s.may_number(), "the window of bytes is used up");
+        s.acknowledge(5).unwrap();
+        assert!(s.may_number());
         let mut poor = Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1, Small::new());
-        assert_eq!(poor.number(9), 1);
+        assert_eq!(poor.number(9, 10), 1);
         assert!(!poor.may_number(), "no credit");
         poor.grant(0);
         assert!(!poor.may_number(), "credit is never lowered, nor raised by an old total");
@@ -372,7 +381,7 @@ mod tests {
     fn sess_3_replay_sends_exactly_what_the_peer_lacks_once_and_in_order() {
         let mut s = session();
         for n in 10..14 {
-            s.number(n);
+            s.number(n, 10);
         }
         s.acknowledge(1).unwrap();
         s.rewind(2).unwrap();
@@ -389,8 +398,8 @@ mod tests {
     #[test]
     fn sess_5_implausible_numbers_are_refused() {
         let mut s = session();
-        s.number(1);
-        s.number(2);
+        s.number(1, 10);
+        s.number(2, 10);
         s.acknowledge(1).unwrap();
         s.arrive(Instant::ZERO, 1, 0);
         let good = Numbers { received: 1, sent: 1, acknowledged: 0 };

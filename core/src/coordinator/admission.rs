@@ -1,6 +1,7 @@
 //! How many connections are let in, and when the others may come back (BACK-2, AUTH-5)
 
 use alloc::collections::BTreeMap;
+use core::ops::Bound;
 use core::time::Duration;
 
 use crate::rng::Rng;
@@ -65,6 +66,8 @@ pub(crate) struct Admission {
     config: AdmissionConfig,
     all: Bucket,
     by_address: BTreeMap<Address, Bucket>,
+    /// The address forgotten last
+    forgotten: Address,
 }
 
 /// What became of a connection that asks to be let in
@@ -80,7 +83,12 @@ pub(crate) enum Admitted {
 
 impl Admission {
     pub(crate) fn new(config: AdmissionConfig, now: Instant) -> Self {
-        Admission { all: Bucket::full(config.burst, now), config, by_address: BTreeMap::new() }
+        Admission {
+            all: Bucket::full(config.burst, now),
+            config,
+            by_address: BTreeMap::new(),
+            forgotten: Address::LOOPBACK,
+        }
     }
 
     /// Charges a connection at accept
@@ -89,7 +97,7 @@ impl Admission {
     pub(crate) fn charge(&mut self, now: Instant, address: Address, rng: &mut Rng) -> Admitted {
         let AdmissionConfig { rate, burst, address_rate, address_burst } = self.config;
         if !address.is_loopback() {
-            self.make_room(now);
+            self.make_room();
             let bucket = self.by_address.entry(address.network()).or_insert(Bucket::full(address_burst, now));
             bucket.refill(now, address_rate, address_burst);
             if !bucket.take(0) {
@@ -111,18 +119,16 @@ impl Admission {
         self.all.slot(self.config.rate, rng)
     }
 
-    /// Forgets addresses whose bucket is full again; if none is, the first goes: a table is never a reason to refuse
-    fn make_room(&mut self, now: Instant) {
+    /// Forgets an address, each in its turn: a full table is never a reason to refuse, nor to search it
+    fn make_room(&mut self) {
         if self.by_address.len() < ADDRESSES_MAX {
             return;
         }
-        let AdmissionConfig { address_rate, address_burst, .. } = self.config;
-        self.by_address.retain(|_, bucket| {
-            bucket.refill(now, address_rate, address_burst);
-            bucket.level < i64::from(address_burst)
-        });
-        if self.by_address.len() >= ADDRESSES_MAX {
-            self.by_address.pop_first();
+        let behind = (Bound::Excluded(self.forgotten), Bound::Unbounded);
+        let next = self.by_address.range(behind).next().or(self.by_address.first_key_value());
+        if let Some(address) = next.map(|(address, _)| *address) {
+            self.by_address.remove(&address);
+            self.forgotten = address;
         }
     }
 }

@@ -84,6 +84,7 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
         let Some(session) = peer.session.as_ref().filter(|session| session.numbers.may_number()) else { return true };
         let Some(sent) = session.next_to_say() else { return true };
         let (id, number) = (session.numbers.id, session.numbers.next_number());
+        let before = body.len();
         let pointless = matches!(sent, Sent::Assign(token) if !tasks.attempts.contains_key(&token));
         if !pointless && !write(number, sent, peer, tasks, body) {
             return false;
@@ -93,7 +94,7 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
         if pointless {
             continue;
         }
-        session.numbers.number(sent);
+        session.numbers.number(sent, body.len() - before);
         match sent {
             Sent::Assign(token) => {
                 if let Some(attempt) = tasks.attempts.get_mut(&token) {

@@ -21,7 +21,7 @@ pub(crate) enum Sent {
     GivenBack(Token),
 }
 
-pub(crate) type SentLog = heapless::Deque<Sent, WORKER_UNACKED_MAX>;
+pub(crate) type SentLog = heapless::Deque<(Sent, u32), WORKER_UNACKED_MAX>;
 pub(crate) type Attempts = FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>;
 type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
 
@@ -173,9 +173,9 @@ impl Outbox {
         while !full {
             let Some(session) = link.session().filter(|session| session.may_number()) else { break };
             let Some(sent) = self.next(attempts) else { break };
-            let number = session.next_number();
+            let (number, before) = (session.next_number(), body.len());
             if self.write_one(number, sent, session.received(), attempts, results, body) {
-                session.number(sent);
+                session.number(sent, body.len() - before);
                 self.advance(sent, attempts);
             } else {
                 full = true;
