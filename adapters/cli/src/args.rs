@@ -32,8 +32,7 @@ pub enum Command {
     /// involved; for pipes and redirections run one: `sh -c '…' sh {}`.
     ///
     /// Items are given after `:::`, or one per line by --from or on standard input.
-    /// Lines are taken as they are; empty ones are skipped. Equal items are separate
-    /// tasks.
+    /// Lines are taken as they are, empty ones too. Equal items are separate tasks.
     ///
     /// What a task writes appears whole when it has finished, never mixed with
     /// another's: its standard output on standard output, its standard error on

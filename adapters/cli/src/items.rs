@@ -3,8 +3,7 @@
 //! An item is a string of bytes without a NUL; it need not be UTF-8. In a file
 //! every line is an item, byte for byte: nothing is trimmed, no backslash or
 //! quote means anything, and a carriage return before the line's end belongs to
-//! the item. Empty lines are skipped, and the last line need not be terminated.
-//! An empty item can only be given on the command line.
+//! the item, an empty line an empty one. The last line need not be terminated.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -97,7 +96,7 @@ pub enum Place {
     Line {
         /// What was being read
         from: String,
-        /// The line's number, empty lines counted
+        /// The line's number
         number: usize,
     },
 }
@@ -193,9 +192,7 @@ fn lines(mut reader: impl BufRead, from: &str) -> Result<Vec<OsString>, ItemsErr
         else {
             break;
         };
-        if !line.is_empty() {
-            items.push(line, || Place::Line { from: from.to_owned(), number })?;
-        }
+        items.push(line, || Place::Line { from: from.to_owned(), number })?;
     }
     Ok(items.kept)
 }
@@ -258,15 +255,15 @@ mod tests {
 
     #[test]
     fn lines_are_items_byte_for_byte() {
-        let expected: [&[u8]; 5] = [b" a ", b"b\\n", b"c\r", b"\xff", b"last"];
+        let expected: [&[u8]; 6] = [b" a ", b"b\\n", b"", b"c\r", b"\xff", b"last"];
         let items = read(b" a \nb\\n\n\nc\r\n\xff\nlast").unwrap();
         assert_eq!(items, expected.map(|bytes| OsStr::from_bytes(bytes).to_owned()));
     }
 
     #[test]
-    fn nothing_and_empty_lines_give_no_items() {
+    fn nothing_gives_no_item_and_every_line_gives_one() {
         assert!(read(b"").unwrap().is_empty());
-        assert!(read(b"\n\n\n").unwrap().is_empty());
+        assert_eq!(read(b"\n\n\n").unwrap(), ["", "", ""]);
     }
 
     #[test]
@@ -342,10 +339,11 @@ mod tests {
     quickcheck! {
         fn what_is_written_as_lines_is_read_back(items: Vec<Vec<u8>>) -> TestResult {
             let refused = |byte: &u8| matches!(byte, 0 | b'\n');
-            if items.iter().any(|item| item.is_empty() || item.iter().any(refused)) {
+            if items.iter().flatten().any(refused) {
                 return TestResult::discard();
             }
-            let read_back = read(&items.join(&b'\n')).unwrap();
+            let text: Vec<u8> = items.iter().flat_map(|item| [item, b"\n".as_slice()].concat()).collect();
+            let read_back = read(&text).unwrap();
             TestResult::from_bool(read_back.into_iter().map(OsString::into_vec).eq(items))
         }
 
