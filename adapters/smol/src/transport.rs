@@ -311,9 +311,9 @@ pub(crate) mod tests {
         let (listener, endpoint) = listen();
         let listener = Async::new(listener).unwrap().into();
         let (upgraded, links) = smol::channel::unbounded();
-        let server = smol::spawn(serve(listener, Limits::default(), |_| Ok(()), upgraded));
+        let server = smol::spawn(serve(listener, Limits::default(), |_| std::future::ready(Ok(())), upgraded));
         let near = dial(&endpoint, PATIENCE).await.unwrap();
-        let far = links.recv().await.unwrap().socket;
+        let far = links.recv().await.unwrap().socket.unwrap();
         server.cancel().await;
         (near.split(), far.split())
     }
