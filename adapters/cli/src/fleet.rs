@@ -47,7 +47,7 @@ pub struct Plan {
     pub tasks_open_max: usize,
 }
 
-/// A coordinator and its workers; dropping it ends them and their tasks' processes
+/// A coordinator and its workers
 pub struct Fleet {
     /// The coordinator
     pub server: Server,
@@ -116,6 +116,15 @@ impl Fleet {
         let killer = (plan.disrupt == Some(Profile::Storm))
             .then(|| smol::spawn(kill_now_and_then(workers.clone(), maker, plan.seed, kills.clone())));
         Ok(Fleet { server, outputs, journal, workers, proxy, killer, kills, starts_dir })
+    }
+
+    /// Ends all workers, and kills the processes of their tasks before it returns
+    pub async fn end(mut self) {
+        self.killer = None;
+        let tasks: Vec<_> = lock(&self.workers).iter_mut().filter_map(|worker| worker.task.take()).collect();
+        for task in tasks {
+            task.cancel().await;
+        }
     }
 
     /// Stops to disturb the links

@@ -182,11 +182,11 @@ impl Job {
     }
 
     async fn finish(mut self) -> u8 {
-        let stopped = self.work().await.err();
-        match stopped {
-            None => self.conclude(),
-            Some(Stop::Closed | Stop::Now) => EXIT_INTERRUPTED,
-            Some(Stop::Failed(message)) => {
+        let Err(stop) = self.work().await else { return self.conclude() };
+        self.fleet.end().await;
+        match stop {
+            Stop::Closed | Stop::Now => EXIT_INTERRUPTED,
+            Stop::Failed(message) => {
                 complain(&message);
                 EXIT_INTERNAL
             }
