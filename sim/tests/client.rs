@@ -121,15 +121,34 @@ fn task_7_a_client_cancels_what_it_follows_and_is_told_the_end() {
 }
 
 #[test]
-fn task_1_a_forgotten_task_is_still_accepted_again_and_tells_no_more_than_that() {
+fn task_1_of_a_forgotten_task_the_outcome_can_still_be_learned() {
     let mut world = two_clients();
-    let task = world.submit_by_client(0, "old", Job::takes(ms(1)));
+    let task = world.submit_by_client(0, "old", Job::prints(b"gone"));
     world.drive_until("it is over", |world| world.succeeded(task));
+    world.run_for(secs(1));
     world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
-    world.submit_by_client(1, "old", Job::takes(ms(1)));
+    world.submit_by_client(1, "old", Job::prints(b"gone"));
     world.run_for(secs(10));
-    assert_eq!(world.client_events[1], [Event::Accepted { task }]);
+    assert_eq!(world.client_events[1], [Event::Accepted { task }, Event::Ended { task }]);
+    assert_eq!(world.client(1).task(task).and_then(|t| t.end), Some((Outcome::Succeeded, &[][..], Default::default())));
     assert_eq!(world.executions(task), 1);
+}
+
+#[test]
+fn task_1_a_client_that_was_away_when_its_task_was_forgotten_learns_the_outcome() {
+    for new_session in [false, true] {
+        let mut world = two_clients();
+        let task = world.submit_by_client(0, "old", Job::takes(secs(2)));
+        world.run_for(secs(1));
+        let away = world.client_peer(0);
+        world.wire(away).refuses = true;
+        world.reset(away);
+        world.drive_until("it is over", |world| world.succeeded(task));
+        world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+        world.run_for(secs(if new_session { 400 } else { 1 }));
+        world.wire(away).refuses = false;
+        world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Ended { task }));
+    }
 }
 
 #[test]

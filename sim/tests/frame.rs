@@ -4,7 +4,7 @@ mod common;
 
 use common::{connected, denied, divert, drive_connected, ms, noise, secs, welcomed};
 use rejoin_core::ids::{SessionId, Token};
-use rejoin_core::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use rejoin_core::limits::{BODY_BYTES_MAX, BULK_PIECE_BYTES, FRAME_BYTES_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::handshake::Refusal;
 use rejoin_core::wire::message::{
@@ -273,6 +273,17 @@ fn frame_3_frames_stay_within_their_size_whatever_is_in_them() {
     }
     let longest = world.tap.iter().flatten().map(|tap| tap.bytes.len()).max();
     assert!(longest.is_some_and(|len| len > 48 * 1024 && len <= FRAME_BYTES_MAX), "{longest:?}");
+}
+
+#[test]
+fn frame_4_a_frame_carries_one_bulk_piece_of_bounded_size_at_most() {
+    let mut world = connected(Setup { worker: |config| config.link.compress = false, ..Setup::default() });
+    world.tap = Some(Vec::new());
+    let task = world.submit("big", Job::prints(&noise(500_000)));
+    world.drive_until("it is over", |world| world.succeeded(task));
+    let longest = world.tap.iter().flatten().map(|tap| tap.bytes.len()).max().unwrap_or(0);
+    assert!(longest > BULK_PIECE_BYTES && longest < BULK_PIECE_BYTES + 1024, "{longest}");
+    assert_eq!(world.output(task), noise(500_000));
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Desk {
                 Ok(()) => self.watch(ix, task),
                 Err(rejected) => self.say(ix, Sent::Refused(task, refused(rejected))),
             },
-            FromClient::Watch { task } if self.tasks.all.contains_key(&task) => self.watch(ix, task),
+            FromClient::Watch { task } if self.tasks.knows(task) => self.watch(ix, task),
             FromClient::Watch { task } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
             FromClient::Cancel { task } => {
                 if let Err(rejected) = self.request_cancel(task) {
@@ -43,8 +43,9 @@ impl Desk {
 
     fn watch(&mut self, ix: PeerIx, id: TaskId) {
         let Some(task) = self.tasks.all.get_mut(&id) else {
-            // Forgotten: accepted once, and nothing more to tell.
+            // Forgotten: of all there was, only the outcome is left to tell (TASK-1).
             self.say(ix, Sent::Accepted(id));
+            self.say(ix, Sent::Outcome(id));
             return;
         };
         task.watchers.insert(ix);
@@ -56,10 +57,11 @@ impl Desk {
         self.grow_watches(id);
     }
 
+    /// The task is being forgotten: whoever has not been told its outcome is told that, and no more
     pub(super) fn unwatch(&mut self, ix: PeerIx, id: TaskId) {
-        self.roster.get_mut(ix).watches.remove(&id);
-        if let Some(task) = self.tasks.all.get_mut(&id) {
-            task.watchers.remove(&ix);
+        let watch = self.roster.get_mut(ix).watches.remove(&id);
+        if watch.is_some_and(|watch| !watch.outcome_queued) {
+            self.say(ix, Sent::Outcome(id));
         }
     }
 

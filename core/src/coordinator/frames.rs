@@ -146,13 +146,17 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
                 None => body.push_void(number),
             }
         }
-        Sent::Outcome(task) => match tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
-            Some(end) => {
+        Sent::Outcome(task) => {
+            if let Some(end) = tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
                 let (attempt, token, outcome, streams) = (end.attempt, end.token, end.outcome, end.streams);
                 body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
+            } else if let Some(old) = tasks.forgotten.get(&task) {
+                let (outcome, streams) = (old.outcome, Default::default());
+                body.push(class, &ToClient::Outcome { task, attempt: 0, token: None, outcome, result: &[], streams })
+            } else {
+                body.push_void(number)
             }
-            None => body.push_void(number),
-        },
+        }
     }
 }
 

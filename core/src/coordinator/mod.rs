@@ -2,6 +2,7 @@
 //!
 //! | room | concern |
 //! | --- | --- |
+//! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `admission` | how many connections are let in |
 //! | `door` | connections that have not proved who they are |
 //! | `peers` | who may connect, and the session of each |
@@ -16,6 +17,7 @@
 
 mod admission;
 mod client_talk;
+mod config;
 mod door;
 mod endings;
 mod entry;
@@ -24,6 +26,7 @@ mod gate;
 mod peers;
 mod reconcile;
 mod schedule;
+mod seam;
 mod tasks;
 mod worker_talk;
 
@@ -34,7 +37,9 @@ use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 pub use self::admission::{Address, AdmissionConfig};
+pub use self::config::{Config, Contention};
 pub use self::schedule::Why;
+pub use self::seam::{EndView, Event, Input, Output, PeerState, PeerView, TaskView};
 pub use self::tasks::{Counts, TaskState};
 
 use self::admission::{Admission, Admitted};
@@ -46,9 +51,9 @@ use self::schedule::Schedule;
 use self::tasks::{Remembered, TaskStep, Tasks, content_digest};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{ClusterId, ConnId, KeyId, PeerName, TaskId, Token};
+use crate::ids::{ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
-use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
+use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
 use crate::link::Reason;
 use crate::rng::{Rng, Seed};
 use crate::stats::CoordinatorStats;
@@ -56,337 +61,7 @@ use crate::story::{Note, Story};
 use crate::time::{Instant, micros};
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
-use crate::wire::keys::Key;
-use crate::wire::message::{Denied, Outcome, Stream, StreamEnd, TaskSpec};
-
-/// How a coordinator behaves
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The cluster, the same for all its epochs
-    pub cluster: ClusterId,
-    /// Higher than that of any start before (JOURN-2)
-    pub epoch: u64,
-    /// Tokens below this may have been given by an earlier epoch (TASK-2)
-    pub tokens_from: u64,
-    /// Everybody who may connect (AUTH-6)
-    pub keys: Vec<Key>,
-    /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
-    pub heartbeat: Option<Duration>,
-    /// How long a session outlives its connection (SESS-9)
-    pub session_lifetime: Duration,
-    /// From a worker's disconnection to giving its tasks to others (TASK-5)
-    pub lost_after: Duration,
-    /// How many connections are let in (BACK-2)
-    pub admission: AdmissionConfig,
-    /// Most connections that have not proved who they are; costs about 1 KiB each, while used
-    pub pending_max: usize,
-    /// Most tasks, ended ones that were not forgotten included; costs about 500 bytes and the payload each
-    pub tasks_max: usize,
-    /// How long a forgotten task's id and outcome are remembered (TASK-1)
-    pub retention: Duration,
-    /// Most forgotten tasks that are remembered; costs about 100 bytes each
-    pub forgotten_max: usize,
-    /// Largest output of a task, per stream, in bytes (LOG-1)
-    pub output_bytes_max: u64,
-    /// First pause before a failed attempt is followed by another; doubles up to a minute
-    pub retry_pause: Duration,
-    /// Crashes of its worker, while it ran alone, that end a task as poisonous (TASK-6)
-    pub crashes_max: u32,
-    /// Losses of its worker that end a task (TASK-6)
-    pub losses_max: u32,
-    /// Who stays when two hold the same key (AUTH-4)
-    pub contention: Contention,
-    /// Whether lz4 may be used (FRAME-5)
-    pub compress: bool,
-}
-
-/// Who stays when a second holder of a key comes while the first one answers (AUTH-4)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contention {
-    /// The first; the second is told to come back
-    Reject,
-    /// The second; the first is told to stop
-    Newest,
-}
-
-impl Config {
-    /// Everything but identity and keys at its default
-    pub fn new(cluster: ClusterId, epoch: u64, keys: Vec<Key>) -> Self {
-        Config {
-            cluster,
-            epoch,
-            tokens_from: 1,
-            keys,
-            heartbeat: None,
-            session_lifetime: Duration::from_secs(300),
-            lost_after: Duration::from_secs(60),
-            admission: AdmissionConfig::default(),
-            pending_max: 4096,
-            tasks_max: 1_000_000,
-            retention: Duration::from_secs(24 * 3600),
-            forgotten_max: 1_000_000,
-            output_bytes_max: 64 * 1024 * 1024,
-            retry_pause: Duration::from_millis(100),
-            crashes_max: 3,
-            losses_max: 20,
-            contention: Contention::Reject,
-            compress: true,
-        }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let error = |field, allowed| Err(ConfigError { field, allowed });
-        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
-            return error("heartbeat", "50 ms to 40 s");
-        }
-        if self.epoch == 0 || self.tokens_from == 0 {
-            return error("epoch", "at least 1, and so must the first token");
-        }
-        if self.pending_max < 2 || self.tasks_max == 0 {
-            return error("pending_max", "at least 2, with room for at least one task");
-        }
-        if self.admission.rate == 0 || self.admission.burst == 0 {
-            return error("admission", "at least one connection per second and at once");
-        }
-        if self.crashes_max == 0 {
-            return error("crashes_max", "at least 1");
-        }
-        Ok(())
-    }
-}
-
-/// What happened
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// Somebody connected; refused with [`Rejected::RetryAfter`] when too many do
-    Accepted {
-        /// A name never used before
-        conn: ConnId,
-        /// From where
-        address: Address,
-        /// 32 fresh random bytes
-        entropy: [u8; 32],
-    },
-    /// A message arrived
-    Received {
-        /// On which connection
-        conn: ConnId,
-        /// The whole message
-        bytes: &'a [u8],
-    },
-    /// Bytes of a message that is not complete yet arrived (LIVE-2)
-    Arriving {
-        /// On which connection
-        conn: ConnId,
-    },
-    /// A connection is gone
-    Closed {
-        /// Which one
-        conn: ConnId,
-    },
-    /// A connection takes more, or takes no more
-    Writable {
-        /// Which one
-        conn: ConnId,
-        /// Whether it takes more
-        writable: bool,
-    },
-    /// Accept a task; the same one again is fine (TASK-1)
-    Submit {
-        /// The key of idempotence
-        task: TaskId,
-        /// How to treat it
-        spec: TaskSpec,
-        /// Its input, at most [`INLINE_BYTES_MAX`] bytes
-        payload: &'a [u8],
-    },
-    /// Stop a task; again is fine (TASK-7)
-    Cancel {
-        /// Which one
-        task: TaskId,
-    },
-    /// Drop everything of an ended task but its id and outcome (TASK-1)
-    Forget {
-        /// Which one
-        task: TaskId,
-    },
-    /// Let another peer in (AUTH-6)
-    AddKey {
-        /// Its key
-        key: &'a Key,
-    },
-    /// Let a peer in no more, and end its connection (AUTH-6)
-    RevokeKey {
-        /// Its key
-        key: KeyId,
-    },
-    /// Every record up to this one is durable
-    Journaled {
-        /// The record's number
-        upto: u64,
-    },
-    /// A record could not be made durable, and none will be: final (JOURN-3)
-    JournalFailed,
-    /// The answer to [`Output::ReadOutput`]
-    OutputRead {
-        /// Which attempt
-        token: Token,
-        /// Which stream
-        stream: Stream,
-        /// As asked
-        offset: u64,
-        /// The bytes there, at least one
-        bytes: &'a [u8],
-    },
-    /// Time has passed
-    Timeout,
-}
-
-/// What to do next
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output<'b> {
-    /// Append this record, and say [`Input::Journaled`] once it is durable
-    Journal {
-        /// Its number; they rise by one
-        seq: u64,
-        /// An encoded [`Record`]
-        record: &'b [u8],
-    },
-    /// Send a message
-    Send {
-        /// On which connection
-        conn: ConnId,
-        /// The whole message
-        bytes: &'b [u8],
-    },
-    /// Close a connection
-    Close {
-        /// Which one
-        conn: ConnId,
-        /// Why
-        reason: Reason,
-    },
-    /// Answer with a piece of kept output, at once if possible
-    ReadOutput {
-        /// Which attempt
-        token: Token,
-        /// Which stream
-        stream: Stream,
-        /// Where
-        offset: u64,
-        /// How many bytes at most
-        max: u32,
-    },
-    /// Something the embedder may want to know
-    Event(Event),
-    /// Nothing, until something happens or the time has come
-    Idle {
-        /// When to say [`Input::Timeout`]
-        wake_at: Option<Instant>,
-    },
-}
-
-/// Something the embedder may want to know; what it is about is looked up by id
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The task is durable
-    Accepted {
-        /// Which one
-        task: TaskId,
-    },
-    /// An attempt runs
-    Running {
-        /// Of which task
-        task: TaskId,
-        /// Which attempt
-        token: Token,
-    },
-    /// An attempt failed or was lost; another follows
-    Again {
-        /// Of which task
-        task: TaskId,
-    },
-    /// The task is over, durably
-    Ended {
-        /// Which one
-        task: TaskId,
-    },
-    /// A peer is connected
-    Connected {
-        /// Which one
-        peer: PeerName,
-        /// Whether its session went on
-        resumed: bool,
-    },
-    /// A peer is not connected any more
-    Disconnected {
-        /// Which one
-        peer: PeerName,
-        /// Why
-        reason: Option<Reason>,
-    },
-    /// A worker has been away for so long that its tasks go to others
-    Lost {
-        /// Which one
-        peer: PeerName,
-    },
-    /// The journal failed: nothing more will be accepted, acknowledged or told
-    Stopped,
-}
-
-/// A task as the embedder sees it
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskView<'a> {
-    /// How far it is
-    pub state: TaskState,
-    /// Attempts so far
-    pub attempts: u32,
-    /// How it ended
-    pub end: Option<EndView<'a>>,
-}
-
-/// How a task ended
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndView<'a> {
-    /// How
-    pub outcome: Outcome,
-    /// The attempt that ended it, whose output is the task's
-    pub token: Option<Token>,
-    /// Its number; 0 if there was none
-    pub attempt: u32,
-    /// What it returned
-    pub result: &'a [u8],
-    /// Its output streams
-    pub streams: [StreamEnd; 2],
-}
-
-/// A peer as the embedder sees it
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerView {
-    /// Its name
-    pub name: PeerName,
-    /// Where its connection stands
-    pub state: PeerState,
-    /// Attempts it holds
-    pub held: usize,
-    /// Last round trip of a heartbeat that this side sent, in microseconds
-    pub rtt_us: Option<u64>,
-}
-
-/// Where a peer's connection stands, seen from the coordinator
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerState {
-    /// Never seen
-    Unknown,
-    /// Connected; both sides are comparing what they hold
-    Reconciling,
-    /// Connected
-    Connected,
-    /// Not connected; its tasks are still its own
-    Disconnected,
-    /// Not connected for so long that its tasks went to others
-    Lost,
-}
+use crate::wire::message::{Denied, TaskSpec};
 
 /// Names of timers
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -205,6 +205,11 @@ impl Tasks {
         self.all.insert(id, task);
     }
 
+    /// Whether a task was accepted within the retention time
+    pub(crate) fn knows(&self, id: TaskId) -> bool {
+        self.all.contains_key(&id) || self.forgotten.contains_key(&id)
+    }
+
     /// Moves a task along its table and between the sets; `None` if there is none or the step is refused
     pub(crate) fn step(&mut self, id: TaskId, step: TaskStep) -> Option<TaskState> {
         let task = self.all.get_mut(&id)?;

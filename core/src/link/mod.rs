@@ -3,179 +3,29 @@
 //! A [`Link`] dials, proves who it is, resumes or opens a session, watches the connection and comes back when it is
 //! lost. What the messages mean is its owner's business: the owner asks the link for its part of each frame.
 
-use alloc::string::String;
+mod config;
+mod state;
+
 use core::hash::Hash;
 use core::time::Duration;
 
-use crate::backoff::{Backoff, BackoffConfig, Loss};
+pub use self::config::LinkConfig;
+pub use self::state::{LinkState, Reason};
+
+use self::state::LinkStep;
+use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{BootId, ClusterId, SessionId};
-use crate::limits::{
-    AUDIENCE_BYTES_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN, RETRY_AFTER_MAX, SESSION_UNACKED_MAX,
-    WIRE_VERSION,
-};
+use crate::ids::{ClusterId, SessionId};
+use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
 use crate::rng::{Rng, Seed};
 use crate::session::{Arrival, Log, Numbers, Session};
 use crate::stats::LinkStats;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::{Codec, OpenError, Scratch};
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{Key, Proofs, Secret, Transcript};
+use crate::wire::keys::{Proofs, Secret, Transcript};
 use crate::wire::message::{BodyWriter, Class, Control, Denied, Item, Welcome};
-
-/// How a worker or client reaches its coordinator
-#[derive(Clone, Debug)]
-pub struct LinkConfig {
-    /// Name, role and secret (AUTH-6)
-    pub key: Key,
-    /// Which life of the embedder's memory this is; 16 fresh random bytes for each
-    pub boot: BootId,
-    /// The URL as dialled; at most [`AUDIENCE_BYTES_MAX`] bytes
-    pub audience: String,
-    /// The cluster this peer belongs to, where it is known
-    pub cluster: Option<ClusterId>,
-    /// A heartbeat period to ask less than the coordinator's (LIVE-1)
-    pub heartbeat: Option<Duration>,
-    /// The law of reconnection
-    pub backoff: BackoffConfig,
-    /// Whether to offer lz4 (FRAME-5)
-    pub compress: bool,
-    /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
-    pub handshake_time: Duration,
-}
-
-impl LinkConfig {
-    /// Everything but key, life and audience at its default
-    pub fn new(key: Key, boot: BootId, audience: &str) -> Self {
-        LinkConfig {
-            key,
-            boot,
-            audience: audience.into(),
-            cluster: None,
-            heartbeat: None,
-            backoff: BackoffConfig::default(),
-            compress: true,
-            handshake_time: HANDSHAKE_TIME,
-        }
-    }
-
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        if self.audience.len() > AUDIENCE_BYTES_MAX {
-            return Err(ConfigError { field: "audience", allowed: "at most 512 bytes" });
-        }
-        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
-            return Err(ConfigError { field: "heartbeat", allowed: "50 ms to 40 s" });
-        }
-        if self.handshake_time.is_zero() || self.handshake_time > HANDSHAKE_TIME {
-            return Err(ConfigError { field: "handshake_time", allowed: "above 0, at most 10 s" });
-        }
-        if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
-            return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });
-        }
-        Ok(())
-    }
-}
-
-/// Where the connection of a worker or client stands
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LinkState {
-    /// No connection; the next dial has its time
-    Waiting,
-    /// The transport is being opened
-    Connecting,
-    /// M1 is on its way, M2 is awaited
-    Greeting,
-    /// M3 is on its way, the welcome is awaited
-    Proving,
-    /// Welcomed to a new session: both sides compare what they hold
-    Reconciling,
-    /// Work goes on
-    Connected,
-    /// Stopped for good
-    Stopped,
-}
-
-/// What can happen to a connection
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinkStep {
-    Dial,
-    Opened,
-    Challenged,
-    /// Into a session in which both sides know what the other holds
-    Resumed,
-    /// Into one in which they do not, yet
-    Anew,
-    Reconciled,
-    Lost,
-    Stop,
-}
-
-impl LinkState {
-    /// The table of transitions; `None` is refused
-    pub(crate) const fn after(self, step: LinkStep) -> Option<LinkState> {
-        use LinkState as S;
-        use LinkStep as T;
-        match (self, step) {
-            (S::Waiting, T::Dial) => Some(S::Connecting),
-            (S::Connecting, T::Opened) => Some(S::Greeting),
-            (S::Greeting, T::Challenged) => Some(S::Proving),
-            (S::Proving, T::Resumed) => Some(S::Connected),
-            (S::Proving, T::Anew) => Some(S::Reconciling),
-            (S::Reconciling, T::Reconciled) => Some(S::Connected),
-            (S::Connecting | S::Greeting | S::Proving | S::Reconciling | S::Connected, T::Lost) => Some(S::Waiting),
-            (S::Stopped, T::Stop) => None,
-            (_, T::Stop) => Some(S::Stopped),
-            _ => None,
-        }
-    }
-}
-
-/// Why this end gives a connection up
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Nothing authenticated was heard for 2.5 heartbeat periods (LIVE-2)
-    Silence,
-    /// The transport did not open, or the handshake did not end, in time (AUTH-5)
-    Timeout,
-    /// The peer could not prove who it is (AUTH-2)
-    NotAuthenticated,
-    /// A frame was damaged on the way (FRAME-2)
-    BadTag,
-    /// A sealed frame broke the rules (FRAME-2)
-    Protocol,
-    /// The coordinator asked to come back later (BACK-2)
-    RetryAfter,
-    /// The coordinator rejected the handshake, without proof of who it is
-    Rejected,
-    /// The coordinator refused this peer, under seal (AUTH-2)
-    Denied(Denied),
-    /// The peer is a coordinator older than one seen before, or of another cluster (JOURN-2)
-    WrongCoordinator,
-    /// A newer connection of the same session took over (AUTH-4)
-    Superseded,
-    /// Too many handshakes at once; the oldest goes (AUTH-5)
-    Crowded,
-    /// The coordinator stops
-    Stopping,
-}
-
-impl Reason {
-    /// The WebSocket close code that says it
-    ///
-    /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
-    pub fn close_code(self) -> u16 {
-        match self {
-            Reason::Stopping | Reason::Superseded => 4000,
-            Reason::Crowded | Reason::RetryAfter => 4001,
-            Reason::Silence | Reason::Timeout => 4003,
-            Reason::NotAuthenticated | Reason::Rejected | Reason::WrongCoordinator => 4100,
-            Reason::BadTag => 4101,
-            Reason::Protocol | Reason::Denied(Denied::Protocol | Denied::Busy { .. }) => 4102,
-            Reason::Denied(_) => 4500,
-        }
-    }
-}
 
 /// What the link wants its owner to pass on
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -797,35 +647,5 @@ impl<L: Log> Link<L> {
             self.spare_log = Some(log);
         }
         self.reconciled = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_state_and_step_of_a_link_is_legal_or_refused_as_the_table_says() {
-        use LinkState as S;
-        use LinkStep as T;
-        let states = [S::Waiting, S::Connecting, S::Greeting, S::Proving, S::Reconciling, S::Connected, S::Stopped];
-        let steps = [T::Dial, T::Opened, T::Challenged, T::Resumed, T::Anew, T::Reconciled, T::Lost, T::Stop];
-        let none = None;
-        let stop = Some(S::Stopped);
-        let wait = Some(S::Waiting);
-        let table = [
-            [Some(S::Connecting), none, none, none, none, none, none, stop],
-            [none, Some(S::Greeting), none, none, none, none, wait, stop],
-            [none, none, Some(S::Proving), none, none, none, wait, stop],
-            [none, none, none, Some(S::Connected), Some(S::Reconciling), none, wait, stop],
-            [none, none, none, none, none, Some(S::Connected), wait, stop],
-            [none, none, none, none, none, none, wait, stop],
-            [none; 8],
-        ];
-        for (state, row) in states.into_iter().zip(table) {
-            for (step, expected) in steps.into_iter().zip(row) {
-                assert_eq!(state.after(step), expected, "{state:?} × {step:?}");
-            }
-        }
     }
 }

@@ -1,0 +1,107 @@
+//! Settings of a coordinator
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::error::ConfigError;
+use crate::ids::ClusterId;
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::wire::keys::Key;
+
+use super::admission::AdmissionConfig;
+
+/// How a coordinator behaves
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster, the same for all its epochs
+    pub cluster: ClusterId,
+    /// Higher than that of any start before (JOURN-2)
+    pub epoch: u64,
+    /// Tokens below this may have been given by an earlier epoch (TASK-2)
+    pub tokens_from: u64,
+    /// Everybody who may connect (AUTH-6)
+    pub keys: Vec<Key>,
+    /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
+    pub heartbeat: Option<Duration>,
+    /// How long a session outlives its connection (SESS-9)
+    pub session_lifetime: Duration,
+    /// From a worker's disconnection to giving its tasks to others (TASK-5)
+    pub lost_after: Duration,
+    /// How many connections are let in (BACK-2)
+    pub admission: AdmissionConfig,
+    /// Most connections that have not proved who they are; costs about 1 KiB each, while used
+    pub pending_max: usize,
+    /// Most tasks, ended ones that were not forgotten included; costs about 500 bytes and the payload each
+    pub tasks_max: usize,
+    /// How long a forgotten task's id and outcome are remembered (TASK-1)
+    pub retention: Duration,
+    /// Most forgotten tasks that are remembered; costs about 100 bytes each
+    pub forgotten_max: usize,
+    /// Largest output of a task, per stream, in bytes (LOG-1)
+    pub output_bytes_max: u64,
+    /// First pause before a failed attempt is followed by another; doubles up to a minute
+    pub retry_pause: Duration,
+    /// Crashes of its worker, while it ran alone, that end a task as poisonous (TASK-6)
+    pub crashes_max: u32,
+    /// Losses of its worker that end a task (TASK-6)
+    pub losses_max: u32,
+    /// Who stays when two hold the same key (AUTH-4)
+    pub contention: Contention,
+    /// Whether lz4 may be used (FRAME-5)
+    pub compress: bool,
+}
+
+/// Who stays when a second holder of a key comes while the first one answers (AUTH-4)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contention {
+    /// The first; the second is told to come back
+    Reject,
+    /// The second; the first is told to stop
+    Newest,
+}
+
+impl Config {
+    /// Everything but identity and keys at its default
+    pub fn new(cluster: ClusterId, epoch: u64, keys: Vec<Key>) -> Self {
+        Config {
+            cluster,
+            epoch,
+            tokens_from: 1,
+            keys,
+            heartbeat: None,
+            session_lifetime: Duration::from_secs(300),
+            lost_after: Duration::from_secs(60),
+            admission: AdmissionConfig::default(),
+            pending_max: 4096,
+            tasks_max: 1_000_000,
+            retention: Duration::from_secs(24 * 3600),
+            forgotten_max: 1_000_000,
+            output_bytes_max: 64 * 1024 * 1024,
+            retry_pause: Duration::from_millis(100),
+            crashes_max: 3,
+            losses_max: 20,
+            contention: Contention::Reject,
+            compress: true,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let error = |field, allowed| Err(ConfigError { field, allowed });
+        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
+            return error("heartbeat", "50 ms to 40 s");
+        }
+        if self.epoch == 0 || self.tokens_from == 0 {
+            return error("epoch", "at least 1, and so must the first token");
+        }
+        if self.pending_max < 2 || self.tasks_max == 0 {
+            return error("pending_max", "at least 2, with room for at least one task");
+        }
+        if self.admission.rate == 0 || self.admission.burst == 0 {
+            return error("admission", "at least one connection per second and at once");
+        }
+        if self.crashes_max == 0 {
+            return error("crashes_max", "at least 1");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! What goes into a coordinator and what comes out of it
+
+use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
+use crate::link::Reason;
+use crate::time::Instant;
+use crate::wire::keys::Key;
+use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
+
+use super::admission::Address;
+use super::tasks::TaskState;
+
+/// What happened
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Somebody connected; refused with [`Rejected::RetryAfter`] when too many do
+    Accepted {
+        /// A name never used before
+        conn: ConnId,
+        /// From where
+        address: Address,
+        /// 32 fresh random bytes
+        entropy: [u8; 32],
+    },
+    /// A message arrived
+    Received {
+        /// On which connection
+        conn: ConnId,
+        /// The whole message
+        bytes: &'a [u8],
+    },
+    /// Bytes of a message that is not complete yet arrived (LIVE-2)
+    Arriving {
+        /// On which connection
+        conn: ConnId,
+    },
+    /// A connection is gone
+    Closed {
+        /// Which one
+        conn: ConnId,
+    },
+    /// A connection takes more, or takes no more
+    Writable {
+        /// Which one
+        conn: ConnId,
+        /// Whether it takes more
+        writable: bool,
+    },
+    /// Accept a task; the same one again is fine (TASK-1)
+    Submit {
+        /// The key of idempotence
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// Its input, at most [`INLINE_BYTES_MAX`] bytes
+        payload: &'a [u8],
+    },
+    /// Stop a task; again is fine (TASK-7)
+    Cancel {
+        /// Which one
+        task: TaskId,
+    },
+    /// Drop everything of an ended task but its id and outcome (TASK-1)
+    Forget {
+        /// Which one
+        task: TaskId,
+    },
+    /// Let another peer in (AUTH-6)
+    AddKey {
+        /// Its key
+        key: &'a Key,
+    },
+    /// Let a peer in no more, and end its connection (AUTH-6)
+    RevokeKey {
+        /// Its key
+        key: KeyId,
+    },
+    /// Every record up to this one is durable
+    Journaled {
+        /// The record's number
+        upto: u64,
+    },
+    /// A record could not be made durable, and none will be: final (JOURN-3)
+    JournalFailed,
+    /// The answer to [`Output::ReadOutput`]
+    OutputRead {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// As asked
+        offset: u64,
+        /// The bytes there, at least one
+        bytes: &'a [u8],
+    },
+    /// Time has passed
+    Timeout,
+}
+
+/// What to do next
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output<'b> {
+    /// Append this record, and say [`Input::Journaled`] once it is durable
+    Journal {
+        /// Its number; they rise by one
+        seq: u64,
+        /// An encoded [`Record`]
+        record: &'b [u8],
+    },
+    /// Send a message
+    Send {
+        /// On which connection
+        conn: ConnId,
+        /// The whole message
+        bytes: &'b [u8],
+    },
+    /// Close a connection
+    Close {
+        /// Which one
+        conn: ConnId,
+        /// Why
+        reason: Reason,
+    },
+    /// Answer with a piece of kept output, at once if possible
+    ReadOutput {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
+    /// Something the embedder may want to know
+    Event(Event),
+    /// Nothing, until something happens or the time has come
+    Idle {
+        /// When to say [`Input::Timeout`]
+        wake_at: Option<Instant>,
+    },
+}
+
+/// Something the embedder may want to know; what it is about is looked up by id
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The task is durable
+    Accepted {
+        /// Which one
+        task: TaskId,
+    },
+    /// An attempt runs
+    Running {
+        /// Of which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+    },
+    /// An attempt failed or was lost; another follows
+    Again {
+        /// Of which task
+        task: TaskId,
+    },
+    /// The task is over, durably
+    Ended {
+        /// Which one
+        task: TaskId,
+    },
+    /// A peer is connected
+    Connected {
+        /// Which one
+        peer: PeerName,
+        /// Whether its session went on
+        resumed: bool,
+    },
+    /// A peer is not connected any more
+    Disconnected {
+        /// Which one
+        peer: PeerName,
+        /// Why
+        reason: Option<Reason>,
+    },
+    /// A worker has been away for so long that its tasks go to others
+    Lost {
+        /// Which one
+        peer: PeerName,
+    },
+    /// The journal failed: nothing more will be accepted, acknowledged or told
+    Stopped,
+}
+
+/// A task as the embedder sees it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskView<'a> {
+    /// How far it is
+    pub state: TaskState,
+    /// Attempts so far
+    pub attempts: u32,
+    /// How it ended
+    pub end: Option<EndView<'a>>,
+}
+
+/// How a task ended
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndView<'a> {
+    /// How
+    pub outcome: Outcome,
+    /// The attempt that ended it, whose output is the task's
+    pub token: Option<Token>,
+    /// Its number; 0 if there was none
+    pub attempt: u32,
+    /// What it returned
+    pub result: &'a [u8],
+    /// Its output streams
+    pub streams: [StreamEnd; 2],
+}
+
+/// A peer as the embedder sees it
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its name
+    pub name: PeerName,
+    /// Where its connection stands
+    pub state: PeerState,
+    /// Attempts it holds
+    pub held: usize,
+    /// Last round trip of a heartbeat that this side sent, in microseconds
+    pub rtt_us: Option<u64>,
+}
+
+/// Where a peer's connection stands, seen from the coordinator
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// Never seen
+    Unknown,
+    /// Connected; both sides are comparing what they hold
+    Reconciling,
+    /// Connected
+    Connected,
+    /// Not connected; its tasks are still its own
+    Disconnected,
+    /// Not connected for so long that its tasks went to others
+    Lost,
+}

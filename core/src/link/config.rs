@@ -1,0 +1,63 @@
+//! Settings of the dialling end
+
+use alloc::string::String;
+use core::time::Duration;
+
+use crate::backoff::BackoffConfig;
+use crate::error::ConfigError;
+use crate::ids::{BootId, ClusterId};
+use crate::limits::{AUDIENCE_BYTES_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::wire::keys::Key;
+
+/// How a worker or client reaches its coordinator
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Name, role and secret (AUTH-6)
+    pub key: Key,
+    /// Which life of the embedder's memory this is; 16 fresh random bytes for each
+    pub boot: BootId,
+    /// The URL as dialled; at most [`AUDIENCE_BYTES_MAX`] bytes
+    pub audience: String,
+    /// The cluster this peer belongs to, where it is known
+    pub cluster: Option<ClusterId>,
+    /// A heartbeat period to ask less than the coordinator's (LIVE-1)
+    pub heartbeat: Option<Duration>,
+    /// The law of reconnection
+    pub backoff: BackoffConfig,
+    /// Whether to offer lz4 (FRAME-5)
+    pub compress: bool,
+    /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
+    pub handshake_time: Duration,
+}
+
+impl LinkConfig {
+    /// Everything but key, life and audience at its default
+    pub fn new(key: Key, boot: BootId, audience: &str) -> Self {
+        LinkConfig {
+            key,
+            boot,
+            audience: audience.into(),
+            cluster: None,
+            heartbeat: None,
+            backoff: BackoffConfig::default(),
+            compress: true,
+            handshake_time: HANDSHAKE_TIME,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.audience.len() > AUDIENCE_BYTES_MAX {
+            return Err(ConfigError { field: "audience", allowed: "at most 512 bytes" });
+        }
+        if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
+            return Err(ConfigError { field: "heartbeat", allowed: "50 ms to 40 s" });
+        }
+        if self.handshake_time.is_zero() || self.handshake_time > HANDSHAKE_TIME {
+            return Err(ConfigError { field: "handshake_time", allowed: "above 0, at most 10 s" });
+        }
+        if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
+            return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });
+        }
+        Ok(())
+    }
+}
