@@ -60,9 +60,9 @@ impl Journal {
     /// Returns how often a task ended, and the last way it did; an honest history has each task end once (S3)
     pub fn ends(&self, task: TaskId) -> Vec<Outcome> {
         self.records(true)
-            .filter_map(|record| match record {
-                Record::Result { task: id, outcome, last: true, .. } if id == task => Some(outcome),
-                _ => None,
+            .filter_map(|record| {
+                let Record::Result { task: id, outcome, last: true, .. } = record else { return None };
+                (id == task).then_some(outcome)
             })
             .collect()
     }

@@ -4,7 +4,7 @@
 //! what the workers noted when they started a command. No table of the
 //! coordinator takes part, so that a fault in one cannot hide itself.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Most anomalies that are described; those beyond are only counted
@@ -185,8 +185,8 @@ struct Lease {
 
 #[derive(Default)]
 struct Auditor {
-    tasks: HashMap<Task, Trail>,
-    leases: HashMap<u64, Lease>,
+    tasks: BTreeMap<Task, Trail>,
+    leases: BTreeMap<u64, Lease>,
     audit: Audit,
     // Anomalies there was no room to describe
     undescribed: u64,

@@ -123,10 +123,8 @@ impl fmt::Display for ItemsError {
 
 impl std::error::Error for ItemsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read { error, .. } => Some(error),
-            _ => None,
-        }
+        let Self::Read { error, .. } = self else { return None };
+        Some(error)
     }
 }
 

@@ -236,10 +236,14 @@ impl<W: Write> Stream<W> {
     }
 
     fn with(&mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), PrintError> {
-        write(self).and_then(|()| self.flush()).map_err(|error| match error.kind() {
-            _ if !self.broken => PrintError::Read(error),
-            io::ErrorKind::BrokenPipe => PrintError::Closed,
-            _ => PrintError::Write(error),
+        write(self).and_then(|()| self.flush()).map_err(|error| {
+            if !self.broken {
+                PrintError::Read(error)
+            } else if error.kind() == io::ErrorKind::BrokenPipe {
+                PrintError::Closed
+            } else {
+                PrintError::Write(error)
+            }
         })
     }
 

@@ -116,7 +116,7 @@ impl From<PrintError> for Stop {
     fn from(error: PrintError) -> Self {
         match error {
             PrintError::Closed => Stop::Closed,
-            other => Stop::Failed(other.to_string()),
+            PrintError::Write(_) | PrintError::Read(_) => Stop::Failed(error.to_string()),
         }
     }
 }

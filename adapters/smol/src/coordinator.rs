@@ -18,7 +18,7 @@ use smol::net::TcpListener;
 use crate::clock::{Clock, entropy, seed};
 use crate::http::{self, Limits, Upgraded};
 use crate::journal::{Journal, OutputStore};
-use crate::pump::{Pump, Report};
+use crate::pump::{Pump, Queue, Report};
 
 /// Events taken in between two drains, so that one connection cannot starve the others, nor all of them the timers
 const BATCH: usize = 256;
@@ -195,7 +195,7 @@ struct Desk<J> {
     outputs: OutputStore,
     conns: BTreeMap<ConnId, Pump>,
     next_conn: u64,
-    reports: (Sender<(ConnId, Report)>, Receiver<(ConnId, Report)>),
+    reports: Queue<(ConnId, Report)>,
     asked: Receiver<Ask>,
     upgraded: Receiver<Upgraded<ConnId>>,
     notices: Sender<Notice>,
@@ -208,7 +208,7 @@ struct Desk<J> {
 enum Wake {
     Report(ConnId, Report),
     Ask(Ask),
-    Upgraded(Upgraded<ConnId>),
+    Upgraded(Box<Upgraded<ConnId>>),
     Time,
 }
 
@@ -276,20 +276,23 @@ impl<J: Journal> Desk<J> {
     }
 
     fn notify(&mut self, event: Event) {
-        let notice = match event {
-            Event::Ended { task } => match self.machine.task(task).and_then(|view| view.end) {
-                Some(end) => Notice::Ended(Ended {
-                    task,
-                    outcome: end.outcome,
-                    token: end.token,
-                    attempt: end.attempt,
-                    result: end.result.into(),
-                    streams: end.streams,
-                }),
-                None => return,
-            },
-            event => Notice::Event(event),
+        let Event::Ended { task } = event else {
+            return self.notice(Notice::Event(event));
         };
+        if let Some(end) = self.machine.task(task).and_then(|view| view.end) {
+            let ended = Ended {
+                task,
+                outcome: end.outcome,
+                token: end.token,
+                attempt: end.attempt,
+                result: end.result.into(),
+                streams: end.streams,
+            };
+            self.notice(Notice::Ended(ended));
+        }
+    }
+
+    fn notice(&self, notice: Notice) {
         // Nobody may be listening, and that is fine.
         let _ = self.notices.try_send(notice);
     }
@@ -309,7 +312,7 @@ impl<J: Journal> Desk<J> {
         };
         let upgraded = async {
             match self.upgraded.recv().await {
-                Ok(upgraded) => Wake::Upgraded(upgraded),
+                Ok(upgraded) => Wake::Upgraded(Box::new(upgraded)),
                 Err(_) => smol::future::pending().await,
             }
         };
@@ -325,7 +328,7 @@ impl<J: Journal> Desk<J> {
             return Some(Wake::Report(conn, report));
         }
         if let Ok(upgraded) = self.upgraded.try_recv() {
-            return Some(Wake::Upgraded(upgraded));
+            return Some(Wake::Upgraded(Box::new(upgraded)));
         }
         self.asked.try_recv().ok().map(Wake::Ask)
     }
@@ -343,11 +346,12 @@ impl<J: Journal> Desk<J> {
                 self.tell(Input::Closed { conn });
             }
             Wake::Report(conn, Report::Writable) => self.tell(Input::Writable { conn, writable: true }),
-            Wake::Upgraded(Upgraded { socket, admitted: conn, .. }) => match socket {
+            Wake::Upgraded(upgraded) => match upgraded.socket {
                 Some(socket) => {
+                    let conn = upgraded.admitted;
                     self.conns.insert(conn, Pump::start(socket, conn, self.reports.0.clone()));
                 }
-                None => self.tell(Input::Closed { conn }),
+                None => self.tell(Input::Closed { conn: upgraded.admitted }),
             },
             Wake::Ask(ask) => self.answer(ask)?,
             Wake::Time => {

@@ -546,6 +546,7 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 /// Says which program cannot start and why
+#[allow(clippy::wildcard_enum_match_arm, reason = "the system's errors are not ours to enumerate")]
 fn explain(spec: &CommandSpec, error: &io::Error) -> String {
     use io::ErrorKind::{ArgumentListTooLong, NotFound, PermissionDenied};
     let is_path = spec.program.as_encoded_bytes().contains(&b'/');
@@ -621,7 +622,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use smol::future::block_on;
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
     use std::env;
     use std::os::unix::fs::PermissionsExt;
 
@@ -767,10 +768,9 @@ mod tests {
             (huge, "/bin/sh: argument list too long"),
             (lost, "working directory /no/dir"),
         ] {
-            match Run::start(spec).finish() {
-                Exit::CannotStart(text) => assert!(text.contains(reason), "{text}"),
-                exit => panic!("{exit:?} instead of {reason}"),
-            }
+            let exit = Run::start(spec).finish();
+            let Exit::CannotStart(text) = exit else { panic!("{exit:?} instead of {reason}") };
+            assert!(text.contains(reason), "{text}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -874,10 +874,9 @@ mod tests {
         let (sender, events) = channel::unbounded();
         let execution = Execution::start(7, sh("yes"), Path::new("/no/dir"), sender);
         let run = Run { execution, events };
-        match run.finish() {
-            Exit::Lost(text) => assert!(text.contains("/no/dir"), "{text}"),
-            exit => panic!("{exit:?}"),
-        }
+        let exit = run.finish();
+        let Exit::Lost(text) = exit else { panic!("{exit:?}") };
+        assert!(text.contains("/no/dir"), "{text}");
     }
 
     /// Runs itself again in a process of its own, where no other test opens descriptors
@@ -896,7 +895,7 @@ mod tests {
         assert_eq!(Run::start(sh("")).finish(), Exit::Code(0));
         let before = descriptors();
         let (sender, events) = channel::unbounded();
-        let mut live = HashMap::new();
+        let mut live = BTreeMap::new();
         for id in 0..500 {
             let spec = if id % 9 == 0 { CommandSpec::new("/no") } else { sh("echo x") };
             live.insert(id, Execution::start(id, spec, env::temp_dir(), sender.clone()));

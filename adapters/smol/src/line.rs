@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rejoin_core::Loss;
 use rejoin_core::link::Reason;
-use smol::channel::{Receiver, Sender, bounded};
+use smol::channel::bounded;
 use smol::future::FutureExt;
 
 use crate::dial::{DialError, dial};
-use crate::pump::{Pump, Report};
+use crate::pump::{Pump, Queue, Report};
 use crate::transport::Socket;
 use crate::url::Endpoint;
 
@@ -28,8 +28,8 @@ pub(crate) struct Line {
     dial_time: Duration,
     pump: Option<(u64, Pump)>,
     dialling: Option<smol::Task<()>>,
-    reports: (Sender<(u64, Report)>, Receiver<(u64, Report)>),
-    dialled: (Sender<Dialled>, Receiver<Dialled>),
+    reports: Queue<(u64, Report)>,
+    dialled: Queue<Dialled>,
 }
 
 type Dialled = (u64, Result<Socket, DialError>);

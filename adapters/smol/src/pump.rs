@@ -11,6 +11,9 @@ use smol::channel::{Receiver, Sender, bounded};
 
 use crate::transport::{Reader, Socket, Writer};
 
+/// Both ends of a queue, kept by the owner so that it never closes
+pub(crate) type Queue<T> = (Sender<T>, Receiver<T>);
+
 /// Frames that may wait for the writer
 const WRITE_QUEUE: usize = 4;
 

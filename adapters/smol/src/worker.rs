@@ -15,7 +15,7 @@ use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::message::{Failure, Outcome, Stream};
 use rejoin_core::worker::{Config, Input, Output, Worker};
-use smol::channel::{Receiver, Sender, unbounded};
+use smol::channel::unbounded;
 use smol::future::FutureExt;
 
 use crate::clock::{Clock, entropy, seed};
@@ -23,6 +23,7 @@ use crate::command::Command;
 use crate::exec::{self, ExecEvent, Execution, Exit};
 use crate::journal::lock;
 use crate::line::{Line, LineEvent};
+use crate::pump::Queue;
 use crate::url::Endpoint;
 
 /// Events taken in between two drains, so that a flood cannot starve the timers
@@ -100,7 +101,7 @@ struct Runner {
     worker: Worker,
     line: Line,
     executions: BTreeMap<Token, Execution>,
-    exec_events: (Sender<ExecEvent>, Receiver<ExecEvent>),
+    exec_events: Queue<ExecEvent>,
     spool_dir: Arc<std::path::Path>,
     start_log: Option<File>,
     watch: Watch,

@@ -12,7 +12,7 @@ use super::tasks::TaskState;
 /// What happened
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// Somebody connected; refused with [`Rejected::RetryAfter`] when too many do
+    /// Somebody connected; refused with [`Rejected::RetryAfter`](crate::Rejected::RetryAfter) when too many do
     Accepted {
         /// A name never used before
         conn: ConnId,
@@ -51,7 +51,7 @@ pub enum Input<'a> {
         task: TaskId,
         /// How to treat it
         spec: TaskSpec,
-        /// Its input, at most [`INLINE_BYTES_MAX`] bytes
+        /// Its input, at most [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX) bytes
         payload: &'a [u8],
     },
     /// Stop a task; again is fine (TASK-7)
@@ -103,7 +103,7 @@ pub enum Output<'b> {
     Journal {
         /// Its number; they rise by one
         seq: u64,
-        /// An encoded [`Record`]
+        /// An encoded [`Record`](crate::journal::Record)
         record: &'b [u8],
     },
     /// Send a message

@@ -1,6 +1,6 @@
 //! The dialling end of a connection and its session, shared by worker and client
 //!
-//! A [`Link`] dials, proves who it is, resumes or opens a session, watches the connection and comes back when it is
+//! A link dials, proves who it is, resumes or opens a session, watches the connection and comes back when it is
 //! lost. What the messages mean is its owner's business: the owner asks the link for its part of each frame.
 
 mod config;

@@ -1,6 +1,6 @@
 //! What a proxy, its accepting task and its links have in common
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ pub(super) struct State {
     pub(super) calm: bool,
     pub(super) refuse: bool,
     pub(super) counts: Counts,
-    pub(super) links: HashMap<u64, Entry>,
+    pub(super) links: BTreeMap<u64, Entry>,
 }
 
 /// What is known of a link
