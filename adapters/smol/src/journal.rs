@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rejoin_core::ids::Token;
+use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::wire::message::Stream;
 
@@ -27,24 +27,50 @@ pub trait Journal: Send {
 pub struct MemoryJournal {
     records: Arc<Mutex<Vec<Box<[u8]>>>>,
     outputs: OutputStore,
+    /// Attempts whose output may be in the store
+    attempts: BTreeMap<TaskId, Vec<Token>>,
 }
 
 impl MemoryJournal {
     /// Makes an empty journal
     pub fn new(outputs: OutputStore) -> Self {
-        MemoryJournal { records: Arc::default(), outputs }
+        MemoryJournal { records: Arc::default(), outputs, attempts: BTreeMap::new() }
     }
 
     /// Returns all records but those of output, for whoever wants to check what happened
     pub fn records(&self) -> Vec<Box<[u8]>> {
         lock(&self.records).clone()
     }
+
+    /// Drops the output of attempts of a task, of all but one if that is named
+    fn drop_outputs(&mut self, task: TaskId, except: Option<Token>) {
+        let attempts = self.attempts.remove(&task).unwrap_or_default();
+        let (kept, dropped): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|token| Some(*token) == except);
+        for token in dropped {
+            self.outputs.take(token);
+        }
+        if !kept.is_empty() {
+            self.attempts.insert(task, kept);
+        }
+    }
 }
 
 impl Journal for MemoryJournal {
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        if let Some(Record::Output { token, stream, bytes, .. }) = Record::decode(record) {
-            return self.outputs.append(token, stream, bytes);
+        match Record::decode(record) {
+            Some(Record::Output { token, stream, bytes, .. }) => return self.outputs.append(token, stream, bytes),
+            Some(Record::Assign { task, token, .. }) => self.attempts.entry(task).or_default().push(token),
+            // What the other attempts wrote is of no use any more.
+            Some(Record::Result { task, token, last: true, .. }) => self.drop_outputs(task, token),
+            Some(Record::Forget { task }) => self.drop_outputs(task, None),
+            Some(
+                Record::Epoch { .. }
+                | Record::Tokens { .. }
+                | Record::Submit { .. }
+                | Record::Cancel { .. }
+                | Record::Result { .. },
+            )
+            | None => {}
         }
         lock(&self.records).push(record.into());
         Ok(())
@@ -96,4 +122,30 @@ impl OutputStore {
 /// A panic of another thread does not make the data wrong: each change is complete in itself
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_core::wire::message::Outcome;
+
+    #[test]
+    fn only_the_output_of_the_attempt_that_counts_is_kept_and_only_until_the_task_is_forgotten() {
+        let outputs = OutputStore::new(std::env::temp_dir().into());
+        let mut journal = MemoryJournal::new(outputs.clone());
+        let task = TaskId([1; 16]);
+        let length = |token| outputs.read_at(token, Stream::Out, 0, &mut [0; 9]).unwrap();
+        let mut append = |record: Record<'_>| journal.append(&record.encode()).unwrap();
+        for (attempt, token) in [(1, Token(7)), (2, Token(8))] {
+            append(Record::Assign { task, token, attempt, worker: "w".parse().unwrap() });
+            append(Record::Output { task, token, stream: Stream::Out, offset: 0, bytes: b"out" });
+        }
+        let (outcome, streams) = (Outcome::Succeeded, Default::default());
+        let token = Some(Token(8));
+        append(Record::Result { task, token, attempt: 2, outcome, last: true, result: &[], streams });
+        assert_eq!((length(Token(7)), length(Token(8))), (0, 3));
+        append(Record::Forget { task });
+        assert_eq!(length(Token(8)), 0);
+        assert_eq!(journal.records().len(), 4, "output is not among the records");
+    }
 }

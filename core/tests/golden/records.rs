@@ -7,7 +7,7 @@ use crate::messages::{SPEC, TASK, TOKEN, outcomes, streams};
 use crate::variants::{Variants, every};
 
 #[test]
-fn frame_6_every_record_is_encoded_as_ever() {
+fn journ_1_every_record_is_encoded_as_ever() {
     let mut book = Book::open(
         "records.txt",
         "Every record of journal format 1\n\n1 byte version, and the record in postcard's format",
