@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::limits::{FAILED_HANDSHAKES_MAX, SLOW_LANE_MAX, SLOW_LANE_MIN};
+use crate::limits::{FAILED_HANDSHAKES_MAX, RETRY_AFTER_MAX, SLOW_LANE_MAX, SLOW_LANE_MIN};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -46,6 +46,11 @@ pub enum Loss {
     Peer,
     /// Silence, or an error on this side: nobody else need be affected
     Local,
+    /// The peer is busy and named a time, at most [`RETRY_AFTER_MAX`] of which is obeyed (BACK-2)
+    Busy {
+        /// How long to stay away
+        retry_after: Duration,
+    },
 }
 
 /// Decides on the next dial
@@ -56,7 +61,6 @@ pub(crate) struct Backoff {
     failing_since: Option<Instant>,
     welcomed_at: Option<Instant>,
     spread: Duration,
-    floor: Option<Instant>,
     failed_handshakes: u32,
     slow: bool,
 }
@@ -69,7 +73,6 @@ impl Backoff {
             failing_since: None,
             welcomed_at: None,
             spread: Duration::ZERO,
-            floor: None,
             failed_handshakes: 0,
             slow: false,
         }
@@ -102,11 +105,6 @@ impl Backoff {
         self.slow
     }
 
-    /// The coordinator named a slot: do not dial before (BACK-2)
-    pub(crate) fn not_before(&mut self, at: Instant) {
-        self.floor = Some(at);
-    }
-
     /// Returns when to dial again after a loss
     pub(crate) fn lost(&mut self, now: Instant, loss: Loss, rng: &mut Rng) -> Instant {
         if self.welcomed_at.take().is_some_and(|at| now.since(at) >= self.config.stable_after) {
@@ -119,8 +117,11 @@ impl Backoff {
         } else {
             self.pause(failing_for, loss, rng)
         };
-        let at = now + pause;
-        self.floor.take().map_or(at, |floor| floor.max(at))
+        let floor = match loss {
+            Loss::Busy { retry_after } => retry_after.min(RETRY_AFTER_MAX),
+            Loss::Peer | Loss::Local => Duration::ZERO,
+        };
+        now + pause.max(floor)
     }
 
     fn pause(&mut self, failing_for: Duration, loss: Loss, rng: &mut Rng) -> Duration {
@@ -128,7 +129,7 @@ impl Backoff {
             self.previous = Some(self.config.base);
             return match loss {
                 Loss::Local => Duration::ZERO,
-                Loss::Peer => rng.between(Duration::ZERO, self.spread),
+                Loss::Peer | Loss::Busy { .. } => rng.between(Duration::ZERO, self.spread),
             };
         };
         let late = failing_for >= self.config.late_after;
@@ -206,9 +207,10 @@ mod tests {
     #[test]
     fn back_2_a_slot_is_a_floor() {
         let (mut b, mut rng) = backoff();
-        b.not_before(at(9));
-        assert_eq!(b.lost(at(5), Loss::Peer, &mut rng), at(9));
+        let busy = |seconds| Loss::Busy { retry_after: Duration::from_secs(seconds) };
+        assert_eq!(b.lost(at(5), busy(4), &mut rng), at(9));
         assert!(b.lost(at(9), Loss::Peer, &mut rng) < at(10), "and holds once");
+        assert_eq!(b.lost(at(20), busy(7000), &mut rng), at(320), "but not for ever");
     }
 
     #[test]

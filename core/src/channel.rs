@@ -27,6 +27,7 @@ pub(crate) struct Channel {
     ack: bool,
     bulk_granted: u64,
     bulk_sent: u64,
+    bulk_arrived: u64,
     bulk_used: u64,
     told: Credit,
     /// Last round trip of a heartbeat, in microseconds
@@ -47,6 +48,7 @@ impl Channel {
             ack: false,
             bulk_granted,
             bulk_sent: 0,
+            bulk_arrived: 0,
             bulk_used: 0,
             told: Credit::default(),
             rtt_us: None,
@@ -138,6 +140,23 @@ impl Channel {
     /// Counts bulk bytes sent
     pub(crate) fn bulk_sent(&mut self, bytes: u64) {
         self.bulk_sent += bytes;
+    }
+
+    /// What was sent on trust in a session that did not go on counts as never sent (AUTH-3)
+    pub(crate) fn forget_bulk_sent(&mut self) {
+        self.bulk_sent = 0;
+    }
+
+    /// Counts bulk bytes that arrived; more than were granted is a breach (LANES-2)
+    pub(crate) fn bulk_arrived(&mut self, bytes: u64) -> Result<(), Violation> {
+        self.bulk_arrived += bytes;
+        // The first window is granted without a word.
+        if self.bulk_arrived > self.told.bulk.max(BULK_WINDOW_BYTES) { Err(Violation) } else { Ok(()) }
+    }
+
+    /// Whether a message of this number is within what was granted (LANES-2)
+    pub(crate) fn grants(&self, number: u64) -> bool {
+        number <= self.told.messages
     }
 
     /// Counts bulk bytes received and dealt with; they make room for others

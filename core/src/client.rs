@@ -503,6 +503,7 @@ impl Desk {
                     self.take_message(item)?;
                 }
             }
+            Class::Loose if !self.link.is_welcomed() => return Err(Violation),
             Class::Loose => self.take_message(item)?,
         }
         Ok(())
@@ -566,6 +567,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let cost = bytes.len() as u64;
+        self.link.bulk_arrived(cost)?;
         let Some(known) = self.tasks.get_mut(&task) else {
             self.link.bulk_dealt_with(cost);
             return Ok(());

@@ -18,6 +18,8 @@ pub(crate) trait Log {
     fn pop(&mut self) -> u32;
     /// Returns the one at a distance from the oldest
     fn get(&self, index: usize) -> Option<Self::Entry>;
+    /// Replaces the one at a distance from the oldest
+    fn set(&mut self, index: usize, entry: Self::Entry);
     /// Returns how many more fit
     fn room(&self) -> usize;
     /// Removes all
@@ -38,6 +40,12 @@ impl<E: Copy, const N: usize> Log for heapless::Deque<(E, u32), N> {
 
     fn get(&self, index: usize) -> Option<E> {
         heapless::deque::DequeView::get(self, index).map(|(entry, _)| *entry)
+    }
+
+    fn set(&mut self, index: usize, entry: E) {
+        if let Some(old) = heapless::deque::DequeView::get_mut(self, index) {
+            old.0 = entry;
+        }
     }
 
     fn room(&self) -> usize {
@@ -62,6 +70,10 @@ impl<L: Log> Log for alloc::boxed::Box<L> {
 
     fn get(&self, index: usize) -> Option<L::Entry> {
         (**self).get(index)
+    }
+
+    fn set(&mut self, index: usize, entry: L::Entry) {
+        (**self).set(index, entry);
     }
 
     fn room(&self) -> usize {
@@ -97,6 +109,12 @@ impl<E: Copy, const MAX: usize> Log for HeapLog<E, MAX> {
 
     fn get(&self, index: usize) -> Option<E> {
         self.0.get(index).map(|(entry, _)| *entry)
+    }
+
+    fn set(&mut self, index: usize, entry: E) {
+        if let Some(old) = self.0.get_mut(index) {
+            old.0 = entry;
+        }
     }
 
     fn room(&self) -> usize {
@@ -213,6 +231,12 @@ impl<L: Log> Session<L> {
         }
         let index = (self.next - self.acknowledged - 1) as usize;
         self.log.get(index).map(|entry| (self.next, entry))
+    }
+
+    /// From now on the number that [`Self::to_replay`] returned stands for something else
+    pub(crate) fn restate(&mut self, entry: L::Entry) {
+        let index = (self.next - self.acknowledged - 1) as usize;
+        self.log.set(index, entry);
     }
 
     /// Moves the replay on, after the message was written

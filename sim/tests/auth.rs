@@ -494,12 +494,12 @@ fn auth_5_buckets_are_global_and_per_address_and_open_sessions_go_first() {
     assert!(matches!(world.stranger_from(from(1)), Err(Rejected::RetryAfter(_))), "one address is at its limit");
     assert!(world.stranger_from(from(2)).is_ok() && world.stranger_from(from(2)).is_ok());
     // The burst is used up: only who resumes an open session is let in, others are told when to come back.
-    let hmacs = world.coordinator.stats().failed_handshakes;
+    let turned_away = world.coordinator.stats().turned_away;
     let mut newcomer = Puppet::worker(0);
     newcomer.greet(&mut world);
     let answers = world.hear(newcomer.conn);
     assert!(matches!(Refusal::decode(&answers[0]), Some(Refusal::RetryAfter(us)) if us > 0), "before any HMAC");
-    assert_eq!(world.coordinator.stats().failed_handshakes, hmacs + 1);
+    assert_eq!(world.coordinator.stats().turned_away, turned_away + 1);
     world.reset(1);
     let cut = world.now();
     world.drive_until("it is back", |world| world.worker(1).stats().resumed == 1);

@@ -118,8 +118,34 @@ impl Line {
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot reach the coordinator");
-                LineEvent::Disconnected { attempt, loss: Loss::Peer }
+                LineEvent::Disconnected { attempt, loss: loss(&error) }
             }
         }
+    }
+}
+
+/// A busy port names a time to stay away, and so do the proxies in front of it (BACK-2)
+fn loss(error: &DialError) -> Loss {
+    if let DialError::Http { status: 429 | 502 | 503 | 504, retry_after } = error {
+        return Loss::Busy { retry_after: retry_after.unwrap_or_default() };
+    }
+    Loss::Peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_2_a_busy_port_or_proxy_says_when_to_come_back() {
+        let answer = |status, seconds: Option<u64>| {
+            loss(&DialError::Http { status, retry_after: seconds.map(Duration::from_secs) })
+        };
+        for status in [429, 502, 503, 504] {
+            assert_eq!(answer(status, Some(7)), Loss::Busy { retry_after: Duration::from_secs(7) });
+            assert_eq!(answer(status, None), Loss::Busy { retry_after: Duration::ZERO });
+        }
+        assert_eq!(answer(404, Some(7)), Loss::Peer);
+        assert_eq!(loss(&DialError::TimedOut), Loss::Peer);
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
 use crate::limits::{
     BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
 };
+use crate::link::Reason;
 use crate::time::{Instant, micros};
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
@@ -68,7 +69,7 @@ pub(crate) enum Verdict {
     /// Send this and wait
     Answer(Vec<u8>),
     /// Send this, if anything, and close
-    Refuse(Option<Vec<u8>>),
+    Refuse(Option<Vec<u8>>, Reason),
     /// Let it in
     Enter(Box<Verified>),
 }
@@ -132,7 +133,7 @@ impl Door {
 
     /// Takes M1 or M3 in
     pub(crate) fn receive(&mut self, now: Instant, conn: ConnId, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
-        let Some(waiting) = self.waiting.get_mut(&conn) else { return Verdict::Refuse(None) };
+        let Some(waiting) = self.waiting.get_mut(&conn) else { return Verdict::Refuse(None, Reason::Timeout) };
         let verdict = match waiting.challenged.take() {
             None => waiting.hello(now, bytes, face, roster),
             Some(challenged) => challenged.proof(bytes, roster),
@@ -143,7 +144,7 @@ impl Door {
                     self.strangers.remove(&conn);
                 }
             }
-            Verdict::Refuse(_) | Verdict::Enter(_) => {
+            Verdict::Refuse(..) | Verdict::Enter(_) => {
                 self.leave(conn);
             }
         }
@@ -207,9 +208,11 @@ impl Waiting {
 
 impl Challenged {
     fn proof(&self, bytes: &[u8], roster: &Roster) -> Verdict {
-        let Some((proof, signed, mac)) = Proof::decode(bytes) else { return Verdict::Refuse(None) };
+        let Some((proof, signed, mac)) = Proof::decode(bytes) else {
+            return Verdict::Refuse(None, Reason::NotAuthenticated);
+        };
         if !self.proofs.mac_w_is(signed, &mac) {
-            return Verdict::Refuse(None);
+            return Verdict::Refuse(None, Reason::NotAuthenticated);
         }
         let ConnectionKeys { session, resume, .. } = &self.proofs.keys(signed, &mac);
         let named = |r: &Resume| {
@@ -232,5 +235,9 @@ fn refuse(refusal: Refusal) -> Verdict {
     let mut answer = alloc::vec![0; 32];
     let len = refusal.encode(&mut answer);
     answer.truncate(len);
-    Verdict::Refuse(Some(answer))
+    let reason = match refusal {
+        Refusal::RetryAfter(_) => Reason::RetryAfter,
+        Refusal::Reject(_) => Reason::Rejected,
+    };
+    Verdict::Refuse(Some(answer), reason)
 }

@@ -176,9 +176,15 @@ impl Desk {
     /// The worker does not have it, or is gone for good
     pub(super) fn lost_attempt(&mut self, token: Token) {
         let Some(attempt) = self.drop_attempt(token) else { return };
-        self.stats.lost_attempts += 1;
-        if !attempt.detached {
+        if attempt.detached {
+            return;
+        }
+        if attempt.sent_as.is_some() {
+            self.stats.lost_attempts += 1;
             self.again_after_loss(attempt.task);
+        } else {
+            // It never left, so that nothing was lost.
+            self.never_ran(attempt.task);
         }
     }
 
@@ -189,8 +195,11 @@ impl Desk {
         for token in absent {
             let Some(attempt) = self.drop_attempt(*token) else { continue };
             if !attempt.running {
-                if !attempt.detached {
-                    self.never_ran(attempt.task);
+                match (attempt.detached, attempt.sent_as) {
+                    (true, _) => {}
+                    (false, None) => self.never_ran(attempt.task),
+                    // Most likely it had not started; but if it is what crashes workers, there must be an end to it.
+                    (false, Some(_)) => self.again_after_loss(attempt.task),
                 }
                 continue;
             }

@@ -116,10 +116,10 @@ impl Desk {
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
             }
-            Verdict::Refuse(answer) => {
-                self.stats.failed_handshakes += 1;
+            Verdict::Refuse(answer, reason) => {
+                self.stats.failed_handshakes += u64::from(reason != Reason::RetryAfter);
+                self.stats.turned_away += u64::from(reason == Reason::RetryAfter);
                 self.timers.set(Timer::Conn(conn), None);
-                let reason = if answer.is_some() { Reason::Rejected } else { Reason::NotAuthenticated };
                 self.answers.extend(answer.map(|answer| (conn, answer)));
                 self.closes.push_back((conn, reason));
             }

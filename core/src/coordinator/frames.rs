@@ -3,7 +3,7 @@
 use core::ops::Bound;
 
 use crate::channel::body_of;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, Role};
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
 
@@ -25,14 +25,25 @@ impl Desk {
             self.last_served = conn;
             let ix = live.peer;
             let peer = self.roster.get_mut(ix);
+            let given = peer.session.as_ref().map(|session| session.tasks_given);
             let body_len = fill(self.now, live, peer, &mut self.tasks, frame);
+            let role = peer.role;
+            let freed = given != peer.session.as_ref().map(|session| session.tasks_given);
             if body_len == 0 {
                 self.dirty.remove(&conn);
+            }
+            if freed {
+                // Credit came back: somebody may be waiting for it.
+                self.schedule.place(ix, &self.roster);
+                self.give_tasks();
+            }
+            if body_len == 0 {
                 continue;
             }
+            let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { continue };
             let len = live.channel.seal(frame, body_len, scratch);
             self.stats.frames_out += 1;
-            if peer.role == crate::ids::Role::Client {
+            if role == Role::Client {
                 self.readers.insert(ix);
             }
             return Some((conn, len));
@@ -71,11 +82,20 @@ fn replay(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
         if !write(number, sent, peer, tasks, body) {
             return false;
         }
-        if let Some(session) = &mut peer.session {
-            session.numbers.replayed_one();
+        let Some(session) = &mut peer.session else { return true };
+        if is_pointless(sent, tasks) {
+            // The worker never counted it, so that its credit is free again (LANES-2).
+            session.numbers.restate(Sent::Void);
+            session.tasks_given -= 1;
         }
+        session.numbers.replayed_one();
     }
     true
+}
+
+/// An assignment whose attempt is no more
+fn is_pointless(sent: Sent, tasks: &Tasks) -> bool {
+    matches!(sent, Sent::Assign(token) if !tasks.attempts.contains_key(&token))
 }
 
 /// `false` when the frame is full
@@ -85,13 +105,14 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
         let Some(sent) = session.next_to_say() else { return true };
         let (id, number) = (session.numbers.id, session.numbers.next_number());
         let before = body.len();
-        let pointless = matches!(sent, Sent::Assign(token) if !tasks.attempts.contains_key(&token));
+        let pointless = is_pointless(sent, tasks);
         if !pointless && !write(number, sent, peer, tasks, body) {
             return false;
         }
         let Some(session) = &mut peer.session else { return true };
         session.said(sent);
         if pointless {
+            session.tasks_given -= 1;
             continue;
         }
         session.numbers.number(sent, body.len() - before);
@@ -106,7 +127,8 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
                     watch.progress_queued = false;
                 }
             }
-            Sent::Cancel(..)
+            Sent::Void
+            | Sent::Cancel(..)
             | Sent::Recall(_)
             | Sent::Verdict(..)
             | Sent::Settled(..)
@@ -121,6 +143,7 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
 fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
     let class = Class::Numbered(number);
     match sent {
+        Sent::Void => body.push_void(number),
         Sent::Assign(token) => {
             let attempt = tasks.attempts.get(&token);
             match attempt.and_then(|attempt| tasks.all.get(&attempt.task).map(|task| (attempt, task))) {

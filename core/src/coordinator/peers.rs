@@ -18,6 +18,8 @@ pub(crate) struct PeerIx(pub(crate) u32);
 /// What a numbered message to a peer stands for (SESS-3)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
+    /// An assignment that never arrived, and never will
+    Void,
     Assign(Token),
     Cancel(Token, CancelReason),
     Recall(Token),
@@ -35,7 +37,7 @@ impl Sent {
         match self {
             Sent::Cancel(..) | Sent::Recall(_) | Sent::Refused(..) => 0,
             Sent::Verdict(..) | Sent::Settled(..) | Sent::Accepted(_) | Sent::Outcome(_) => 1,
-            Sent::Assign(_) | Sent::Progress(_) => 2,
+            Sent::Assign(_) | Sent::Progress(_) | Sent::Void => 2,
         }
     }
 }
@@ -294,7 +296,7 @@ impl Roster {
         self.peers.iter().enumerate().map(|(n, peer)| (PeerIx(n as u32), peer))
     }
 
-    /// Connected workers, on which admission's spread is based (BACK-1)
+    /// Workers that have a key, whether they are connected or not (LIVE-1, BACK-1)
     pub(crate) fn workers(&self) -> u64 {
         self.peers.iter().filter(|peer| peer.role == Role::Worker).count() as u64
     }

@@ -39,6 +39,9 @@ impl Desk {
             Class::Numbered(_) | Class::Loose if stale => Ok(()),
             Class::Loose => self.take_message(conn, ix, item, 0),
             Class::Numbered(number) => {
+                if !live.channel.grants(number) {
+                    return Err(Violation);
+                }
                 let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
                 let id = session.numbers.id;
                 match session.numbers.arrive(self.now, number, item.payload.len()) {
@@ -180,6 +183,8 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
+        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
+        live.channel.bulk_arrived(len)?;
         let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
             // Of an attempt that is no more: of no use, but it makes room.
             self.bulk_dealt_with(conn, len);

@@ -17,7 +17,7 @@ use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
-use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::limits::{SESSION_UNACKED_MAX, WIRE_VERSION};
 use crate::rng::{Rng, Seed};
 use crate::session::{Arrival, Log, Numbers, Session};
 use crate::stats::LinkStats;
@@ -286,8 +286,8 @@ impl<L: Log> Link<L> {
     fn refused(&mut self, now: Instant, refusal: Refusal) {
         match refusal {
             Refusal::RetryAfter(us) => {
-                self.backoff.not_before(now + Duration::from_micros(us).min(RETRY_AFTER_MAX));
-                self.give_up(now, Reason::RetryAfter, Loss::Peer);
+                let retry_after = Duration::from_micros(us);
+                self.give_up(now, Reason::RetryAfter, Loss::Busy { retry_after });
             }
             Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey | RejectCode::Version) => {
                 self.failed_handshake(now, Reason::Rejected);
@@ -345,6 +345,11 @@ impl<L: Log> Link<L> {
         core::mem::take(&mut self.fresh)
     }
 
+    /// Whether the coordinator has said how things stand; nothing else counts before (AUTH-3)
+    pub(crate) fn is_welcomed(&self) -> bool {
+        matches!(self.state, LinkState::Reconciling | LinkState::Connected)
+    }
+
     /// Whether frames can be exchanged
     pub(crate) fn carries_frames(&self) -> bool {
         self.channel.is_some()
@@ -390,6 +395,9 @@ impl<L: Log> Link<L> {
             (true, None) => {
                 // The session ended between M2 and M3: what was sent behind M3 counts as never sent (AUTH-3).
                 self.open_session();
+                if let Some(channel) = &mut self.channel {
+                    channel.forget_bulk_sent();
+                }
                 LinkEvent::Anew
             }
             (false, Some(_)) => return Err(Violation),
@@ -422,17 +430,16 @@ impl<L: Log> Link<L> {
         if denied.is_final() {
             return self.stop(Reason::Denied(denied));
         }
-        match denied {
-            Denied::Busy { retry_after_us } => {
-                self.backoff.not_before(now + Duration::from_micros(retry_after_us).min(RETRY_AFTER_MAX));
-            }
+        let loss = match denied {
+            Denied::Busy { retry_after_us } => Loss::Busy { retry_after: Duration::from_micros(retry_after_us) },
             Denied::Protocol => {
                 self.drop_session();
                 self.backoff.breached();
+                Loss::Peer
             }
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => {}
-        }
-        self.give_up(now, Reason::Denied(denied), Loss::Peer);
+            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => Loss::Peer,
+        };
+        self.give_up(now, Reason::Denied(denied), loss);
     }
 
     /// The owner compared everything with the coordinator (SESS-7)
@@ -552,6 +559,11 @@ impl<L: Log> Link<L> {
         if let Some(channel) = &mut self.channel {
             channel.bulk_sent(bytes);
         }
+    }
+
+    /// Counts a bulk piece that arrived
+    pub(crate) fn bulk_arrived(&mut self, bytes: u64) -> Result<(), Violation> {
+        self.channel.as_mut().map_or(Ok(()), |channel| channel.bulk_arrived(bytes))
     }
 
     /// Counts a bulk piece received and dealt with

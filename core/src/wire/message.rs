@@ -518,7 +518,7 @@ pub enum Verdict {
 pub enum Settlement {
     /// It is the task's outcome, or a failed attempt that will be followed by another
     Applied,
-    /// It had been applied before
+    /// It is the task's outcome already
     Duplicate,
     /// Its token had been retired (TASK-3)
     Stale,

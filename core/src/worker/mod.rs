@@ -442,6 +442,7 @@ impl Desk {
                     self.take_message(now, item)?;
                 }
             }
+            Class::Loose if !self.link.is_welcomed() => return Err(Violation),
             Class::Loose => self.take_message(now, item)?,
         }
         Ok(())
@@ -711,7 +712,8 @@ impl Desk {
         self.assigned = 0;
         self.unjudged = 0;
         for attempt in self.attempts.values_mut() {
-            attempt.unjudged = attempt.state != AttemptState::Gone;
+            // Nobody is to ask for the outcome of what was abandoned.
+            attempt.unjudged = !matches!(attempt.state, AttemptState::Abandoned | AttemptState::Gone);
             attempt.report_queued = false;
             attempt.result_queued = false;
             self.unjudged += u16::from(attempt.unjudged);
