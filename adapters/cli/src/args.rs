@@ -97,9 +97,12 @@ pub struct Run {
           value_parser = bytes)]
     pub output_max: u64,
 
-    /// Directory for the journal and the tasks' output
+    /// Directory for what a run writes to disk
     ///
-    /// Without it a temporary directory is used, and removed at the end.
+    /// These are the workers' start logs, and output that is too large for memory
+    /// until it is printed. They are in the folder rejoin-run, which one run uses
+    /// at a time; what an earlier one left there is removed. Without it a temporary directory is used, and
+    /// removed at the end.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub data: Option<PathBuf>,
 

@@ -133,7 +133,11 @@ impl Job {
     async fn start(options: &Run, template: Template, items: Vec<OsString>) -> io::Result<Job> {
         let started = Instant::now();
         let (path, data) = match &options.data {
-            Some(path) => (path.clone(), Data::Own { _lock: claim(path)? }),
+            Some(path) => {
+                // A folder of its own, because what is found there is removed.
+                let path = path.join("rejoin-run");
+                (path.clone(), Data::Own { _lock: claim(&path)? })
+            }
             None => {
                 let dir = tempfile::Builder::new().prefix("rejoin-").tempdir()?;
                 (dir.path().to_path_buf(), Data::Temporary { _dir: dir })
