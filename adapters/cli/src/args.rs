@@ -100,9 +100,9 @@ pub struct Run {
     /// Directory for what a run writes to disk
     ///
     /// These are the workers' start logs, and output that is too large for memory
-    /// until it is printed. They are in the folder rejoin-run, which one run uses
-    /// at a time; what an earlier one left there is removed. Without it a temporary directory is used, and
-    /// removed at the end.
+    /// until it is printed. They are in the folder rejoin-run there, which one run
+    /// uses at a time; what an earlier one left in it is removed. Without --data a
+    /// temporary directory is used, and removed at the end.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub data: Option<PathBuf>,
 
