@@ -2,6 +2,7 @@
 //!
 //! Nothing here changes anything but counters and this table. It is bounded, and so is the time of each entry.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -14,7 +15,7 @@ use crate::link::Reason;
 use crate::time::{Instant, micros};
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{ConnectionKeys, Proofs, Transcript};
+use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript};
 
 use super::peers::{PeerIx, Roster};
 
@@ -35,8 +36,6 @@ struct Waiting {
     only_open: Option<Duration>,
     challenged: Option<Box<Challenged>>,
 }
-
-use alloc::boxed::Box;
 
 #[derive(Clone, Debug)]
 struct Challenged {
@@ -60,7 +59,7 @@ pub(crate) struct Verified {
     pub(crate) resume: Option<Resume>,
     /// The session this handshake opens otherwise
     pub(crate) session: SessionId,
-    pub(crate) resume_key: crate::wire::keys::Secret,
+    pub(crate) resume_key: Secret,
 }
 
 /// What the door wants done after a message

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use crate::error::Rejected;
-use crate::ids::{TaskId, Token};
+use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
 use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
 
@@ -232,7 +232,7 @@ impl Desk {
     /// The worker has been away for too long: its tasks go to others, and it may still deliver (TASK-3, TASK-5)
     pub(super) fn peer_lost(&mut self, ix: PeerIx) {
         let peer = self.roster.get_mut(ix);
-        if peer.role != crate::ids::Role::Worker {
+        if peer.role != Role::Worker {
             return;
         }
         peer.lost = true;

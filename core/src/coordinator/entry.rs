@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, Role, Token};
 use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
 use crate::session::Numbers;
@@ -186,7 +186,7 @@ impl Desk {
         let peer = self.roster.get_mut(ix);
         let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
         // A client's watches do not outlast the exchange; it asks again, which is harmless.
-        let keeps = peer.role == crate::ids::Role::Worker;
+        let keeps = peer.role == Role::Worker;
         if let Some(old) = old.filter(|old| keeps && old.confirmed.is_some()) {
             peer.previous = Some(old);
         }
@@ -398,7 +398,7 @@ impl Desk {
     }
 
     /// An attempt that nobody waited for any more is there after all
-    pub(super) fn take_back(&mut self, token: crate::ids::Token) {
+    pub(super) fn take_back(&mut self, token: Token) {
         let Some(attempt) = self.tasks.attempts.get(&token).filter(|attempt| attempt.detached) else { return };
         let task = attempt.task;
         if self.tasks.current(task).is_none() && self.tasks.step(task, TaskStep::Adopt).is_some() {

@@ -4,6 +4,7 @@ use core::ops::Bound;
 
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
+use crate::time::Instant;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
 
@@ -52,7 +53,7 @@ impl Desk {
 }
 
 /// Writes one frame's body and returns its length, zero if there is nothing to say
-fn fill(now: crate::time::Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame: &mut [u8]) -> usize {
+fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame: &mut [u8]) -> usize {
     let Some(session) = &peer.session else { return 0 };
     let news = live.welcome.is_some()
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::ids::{SessionId, TaskId, Token};
+use crate::ids::{ConnId, SessionId, TaskId, Token};
 use crate::journal::Record;
 use crate::wire::message::Stream;
 
@@ -22,7 +22,7 @@ pub(crate) enum Effect {
     /// Output up to here is kept (LOG-1)
     Keep(Token, Stream, u64),
     /// Bulk bytes of this connection were dealt with
-    Bulk(crate::ids::ConnId, u64),
+    Bulk(ConnId, u64),
     /// The task's outcome may be told
     End(TaskId),
     /// The embedder may be told

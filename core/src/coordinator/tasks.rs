@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-use crate::ids::{TaskId, Token};
+use crate::ids::{SessionId, TaskId, Token};
 use crate::stream::Incoming;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
@@ -106,7 +106,7 @@ pub(crate) struct Attempt {
     pub(crate) peer: PeerIx,
     pub(crate) attempt: u32,
     /// Number of its assignment in the session it was given in; `None` before it was sent
-    pub(crate) sent_as: Option<(crate::ids::SessionId, u64)>,
+    pub(crate) sent_as: Option<(SessionId, u64)>,
     pub(crate) running: bool,
     pub(crate) progress: u64,
     /// Its worker was declared lost: it may still deliver, nobody waits for it (TASK-3)

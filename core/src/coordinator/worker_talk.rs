@@ -1,16 +1,16 @@
 //! What peers say on a live connection, and what workers mean by it
 
 use crate::channel::Violation;
-use crate::ids::{ConnId, Token};
+use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
+use crate::session::Arrival;
+use crate::stream::Piece;
 use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item, Stream};
 
 use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::PeerIx;
 use super::{Desk, Event};
-use crate::ids::Role;
-use crate::stream::Piece;
 
 impl Desk {
     pub(super) fn take_batch(&mut self, conn: ConnId, body: &[u8]) {
@@ -45,12 +45,12 @@ impl Desk {
                 let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
                 let id = session.numbers.id;
                 match session.numbers.arrive(self.now, number, item.payload.len()) {
-                    crate::session::Arrival::New => {}
-                    crate::session::Arrival::Duplicate => {
+                    Arrival::New => {}
+                    Arrival::Duplicate => {
                         self.stats.duplicates += 1;
                         return Ok(());
                     }
-                    crate::session::Arrival::Gap => return Err(Violation),
+                    Arrival::Gap => return Err(Violation),
                 }
                 if !item.payload.is_empty() {
                     self.take_message(conn, ix, item, number)?;
