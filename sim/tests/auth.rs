@@ -560,6 +560,24 @@ fn auth_6_a_revoked_key_is_told_so_under_seal_now_and_later() {
 }
 
 #[test]
+fn auth_6_another_key_of_the_same_holder_stays_good_and_a_revoked_one_stays_revoked() {
+    let mut world = connected(Setup::default());
+    let used = worker_key(0);
+    let spare = rejoin_core::wire::keys::Key { id: rejoin_core::ids::KeyId([9; 8]), ..used.clone() };
+    assert_eq!(world.tell_coordinator(Input::AddKey { key: &spare }), Ok(()));
+    assert_eq!(world.tell_coordinator(Input::RevokeKey { key: spare.id }), Ok(()));
+    world.run_for(secs(100));
+    assert_eq!((world.state(0), world.dials(0)), (LinkState::Connected, 1));
+    assert_eq!(world.tell_coordinator(Input::AddKey { key: &spare }), Ok(()), "known already");
+    let other = rejoin_core::wire::keys::Key { id: used.id, ..worker_key(7) };
+    assert_eq!(world.tell_coordinator(Input::AddKey { key: &other }), Err(Rejected::Conflict), "an id is one key's");
+    assert_eq!(world.tell_coordinator(Input::RevokeKey { key: used.id }), Ok(()));
+    assert_eq!(world.tell_coordinator(Input::AddKey { key: &used }), Ok(()));
+    world.run_for(secs(1));
+    assert_eq!(world.worker(0).stopped(), Some(Reason::Denied(Denied::Revoked)));
+}
+
+#[test]
 fn auth_6_revoking_reaches_whoever_waits_for_the_one_before() {
     let mut world = connected(Setup::default());
     world.half_open(0, Side::Coordinator);

@@ -51,6 +51,7 @@ struct Challenged {
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub(crate) peer: PeerIx,
+    pub(crate) key: KeyId,
     pub(crate) boot: BootId,
     pub(crate) codec: Codec,
     /// The key it used has been revoked: all it gets is a sealed refusal
@@ -220,6 +221,7 @@ impl Challenged {
         };
         Verdict::Enter(Box::new(Verified {
             peer: self.peer,
+            key: self.key,
             boot: self.boot,
             codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
             revoked: roster.is_revoked(self.key),

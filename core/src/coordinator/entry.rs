@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
-use crate::ids::{ConnId, Role, Token};
+use crate::ids::{ConnId, KeyId, Role, Token};
 use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
 use crate::session::Numbers;
@@ -35,6 +35,8 @@ pub(crate) enum Conn {
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) peer: PeerIx,
+    /// What it proved itself with
+    key: KeyId,
     pub(crate) channel: Channel,
     pub(crate) generation: u64,
     /// M4, until it is sent
@@ -224,7 +226,7 @@ impl Desk {
         self.timers.set(Timer::Lost(ix), None);
         self.timers.set(Timer::Session(ix), None);
         let awaiting_begin = resumed.is_none();
-        let live = Live { peer: ix, channel, generation, welcome: Some(welcome), awaiting_begin };
+        let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.schedule.place(ix, &self.roster);
         self.touch(ix);
@@ -315,6 +317,14 @@ impl Desk {
         };
         self.goodbyes.push_back(Goodbye { conn, channel, denied });
         self.end(conn, Some(Reason::Denied(denied)));
+    }
+
+    /// What a connection proved itself with
+    pub(super) fn key_of(&self, conn: ConnId) -> Option<KeyId> {
+        match self.conns.get(&conn)? {
+            Conn::Live(live) => Some(live.key),
+            Conn::Contending(contending) => Some(contending.verified.key),
+        }
     }
 
     /// The peer broke the rules under its own seal: its session ends, its tasks do not (FRAME-2)

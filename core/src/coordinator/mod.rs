@@ -132,7 +132,7 @@ impl Coordinator {
         let mut roster = Roster::default();
         for key in &config.keys {
             if !roster.add_key(key.clone()) {
-                return Err(ConfigError { field: "keys", allowed: "one role for each name" });
+                return Err(ConfigError { field: "keys", allowed: "one role for each name, one key for each id" });
             }
         }
         let mut desk = Desk {
@@ -371,7 +371,10 @@ impl Desk {
         let peer = self.roster.get(ix);
         // First whoever waits: the end of the old connection would let it in.
         for conn in [peer.contender, peer.conn].into_iter().flatten() {
-            self.deny(conn, Denied::Revoked);
+            // Another key of the same holder stays good.
+            if self.key_of(conn) == Some(key) {
+                self.deny(conn, Denied::Revoked);
+            }
         }
         Ok(())
     }

@@ -253,8 +253,11 @@ struct KeyEntry {
 impl Roster {
     /// Adds a key; a name keeps its place and its role
     ///
-    /// `false` if the name has another role already.
+    /// `false` if the name has another role, or the id stands for another key. One that was revoked stays so.
     pub(crate) fn add_key(&mut self, key: Key) -> bool {
+        if let Some(known) = self.keys.get(&key.id) {
+            return known.key == key;
+        }
         let next = PeerIx(self.peers.len() as u32);
         let peer = *self.names.entry(key.name.clone()).or_insert(next);
         if peer == next {
