@@ -166,7 +166,7 @@ impl Channel {
 
     /// What this end grants, with `tasks` as its owner counts them
     pub(crate) fn credit<L: Log>(&self, session: &Session<L>, tasks: u64) -> Credit {
-        let messages = session.received() + SESSION_UNACKED_MAX as u64;
+        let messages = session.offered();
         Credit { tasks, messages, bulk: self.bulk_used + BULK_WINDOW_BYTES }
     }
 

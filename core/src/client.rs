@@ -331,7 +331,7 @@ impl Client {
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
         }
-        if let Some(Arrived { task, token, stream, offset, bytes, cost }) = desk.pieces.pop_front() {
+        while let Some(Arrived { task, token, stream, offset, bytes, cost }) = desk.pieces.pop_front() {
             desk.link.bulk_dealt_with(cost);
             desk.offer_end(task);
             if !bytes.is_empty() {

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
-use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES};
+use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES, SESSION_UNACKED_MAX};
 use crate::time::Instant;
 use crate::wire::keys::Secret;
 
@@ -139,6 +139,10 @@ pub(crate) struct Session<L> {
     next: u64,
     granted: u64,
     received: u64,
+    /// Numbers the peer may use: never lowered (LANES-2)
+    offered: u64,
+    /// Messages that wait here to be numbered
+    backlog: u64,
     owed: Owed,
     log: L,
 }
@@ -188,6 +192,8 @@ impl<L: Log> Session<L> {
             next: 1,
             granted,
             received: 0,
+            offered: SESSION_UNACKED_MAX as u64,
+            backlog: 0,
             owed: Owed::default(),
             log,
         }
@@ -282,9 +288,28 @@ impl<L: Log> Session<L> {
             return Arrival::Gap;
         }
         self.received = number;
+        self.offer();
         self.owed.bytes += bytes as u64;
         self.owed.since.get_or_insert(now);
         Arrival::New
+    }
+
+    /// Notes how many messages wait to be numbered
+    ///
+    /// Whoever asks for more than it takes is granted no more until it takes some: so what waits has a bound.
+    pub(crate) fn waiting(&mut self, backlog: usize) {
+        self.backlog = backlog as u64;
+        self.offer();
+    }
+
+    fn offer(&mut self) {
+        let room = (SESSION_UNACKED_MAX as u64).saturating_sub(self.backlog);
+        self.offered = self.offered.max(self.received + room);
+    }
+
+    /// Total of numbers that the peer may use (LANES-2)
+    pub(crate) fn offered(&self) -> u64 {
+        self.offered
     }
 
     /// Highest number taken in

@@ -755,7 +755,11 @@ impl World {
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
                 coordinator::Output::Event(event) => self.events.push(event),
-                coordinator::Output::Idle { .. } => break,
+                coordinator::Output::Idle { .. } => {
+                    let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });
+                    assert!(idle, "a drain ends when there is nothing to do");
+                    break;
+                }
             }
         }
         self.frame = frame;
@@ -803,7 +807,11 @@ impl World {
             worker::Output::Forget { token } => {
                 self.peers[peer].executor.running.remove(&token);
             }
-            worker::Output::Idle { .. } => return false,
+            worker::Output::Idle { .. } => {
+                let idle = matches!(worker.poll(frame), worker::Output::Idle { .. });
+                assert!(idle, "a drain ends when there is nothing to do");
+                return false;
+            }
         }
         true
     }
@@ -824,7 +832,11 @@ impl World {
                 kept.extend_from_slice(bytes);
             }
             client::Output::Event(event) => self.client_events[n].push(event),
-            client::Output::Idle { .. } => return false,
+            client::Output::Idle { .. } => {
+                let idle = matches!(client.poll(frame), client::Output::Idle { .. });
+                assert!(idle, "a drain ends when there is nothing to do");
+                return false;
+            }
         }
         true
     }

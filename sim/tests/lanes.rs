@@ -4,10 +4,10 @@ mod common;
 
 use common::{connected, ms, noise, puppet_worker, secs, to_worker};
 use rejoin_core::coordinator::{Input, PeerState};
-use rejoin_core::ids::TaskId;
+use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::{BULK_WINDOW_BYTES, SESSION_UNACKED_MAX};
-use rejoin_core::wire::message::{Class, Control, Credit, TaskSpec, ToWorker};
-use rejoin_sim::{Heard, Job, JournalMode, Setup, World};
+use rejoin_core::wire::message::{Class, Control, Credit, FromWorker, Outcome, ToWorker};
+use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, World};
 
 #[test]
 fn lanes_1_urgent_messages_overtake_what_waits() {
@@ -82,25 +82,34 @@ fn lanes_2_task_credit_is_an_absolute_total_never_exceeded_never_lowered_and_tol
 #[test]
 fn lanes_2_unacknowledged_messages_stay_within_the_window_and_an_acknowledgement_opens_it() {
     let mut world = World::new(Setup::default());
-    let mut puppet = puppet_worker(&mut world, 100_000);
-    let count = SESSION_UNACKED_MAX + 50;
-    for n in 0..count {
-        let task = TaskId::from_text(&n.to_string());
-        let input = Input::Submit { task, spec: TaskSpec::default(), payload: b"" };
-        world.coordinator.handle(world.now(), input).expect("there is room");
-    }
-    world.tell_coordinator(Input::Timeout).expect("never refused");
-    assert_eq!(assigned(&puppet.hear(&mut world)), SESSION_UNACKED_MAX);
+    let mut puppet = puppet_worker(&mut world, 0);
+    puppet.hear(&mut world);
+    // Each late result is answered.
+    let mut number = 1;
+    let mut deliver = |world: &mut World, puppet: &mut Puppet, count: usize| {
+        puppet.say(world, |body| {
+            for _ in 0..count {
+                number += 1;
+                let (task, token, outcome) = (TaskId::from_text("unknown"), Token(99), Outcome::Succeeded);
+                let result = FromWorker::Result { task, token, outcome, result: b"", streams: Default::default() };
+                assert!(body.push(Class::Numbered(number), &result));
+            }
+        });
+    };
+    (0..SESSION_UNACKED_MAX / 64).for_each(|_| deliver(&mut world, &mut puppet, 64));
+    deliver(&mut world, &mut puppet, 50);
+    let numbered = |heard: &[Heard]| heard.iter().filter(|heard| matches!(heard, Heard::Numbered(..))).count();
+    assert_eq!(numbered(&puppet.hear(&mut world)), SESSION_UNACKED_MAX);
     puppet.say(&mut world, |body| {
         body.push(Class::Control, &Control::Ack { received: 10 });
         body.push(Class::Control, &Control::Credit(Credit { tasks: 0, messages: 10 + 4096, bulk: 0 }));
     });
-    assert_eq!(assigned(&puppet.hear(&mut world)), 10);
+    assert_eq!(numbered(&puppet.hear(&mut world)), 10);
     puppet.say(&mut world, |body| {
         body.push(Class::Control, &Control::Ack { received: 4106 });
         body.push(Class::Control, &Control::Credit(Credit { tasks: 0, messages: 4120, bulk: 0 }));
     });
-    assert_eq!(assigned(&puppet.hear(&mut world)), 14, "never beyond what the peer grants");
+    assert_eq!(numbered(&puppet.hear(&mut world)), 14, "never beyond what the peer grants");
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Waiting {
             cluster: face.cluster,
             epoch: face.epoch,
             frame_bytes_max: FRAME_BYTES_MAX as u32,
-            messages: session.map_or(0, |s| s.numbers.received()) + SESSION_UNACKED_MAX as u64,
+            messages: session.map_or(SESSION_UNACKED_MAX as u64, |s| s.numbers.offered()),
             bulk: BULK_WINDOW_BYTES,
             open: session.map(|s| s.tellable),
             nonce: self.entropy,

@@ -332,8 +332,9 @@ impl Desk {
         self.stats.violations += 1;
         let Some(Conn::Live(live)) = self.conns.get(&conn) else { return };
         let ix = live.peer;
-        self.deny(conn, Denied::Protocol);
+        // First, because whoever waits for the end of this connection opens a session of its own.
         self.session_over(ix);
+        self.deny(conn, Denied::Protocol);
     }
 
     fn end(&mut self, conn: ConnId, reason: Option<Reason>) {

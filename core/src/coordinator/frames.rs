@@ -30,6 +30,10 @@ impl Desk {
             let body_len = fill(self.now, live, peer, &mut self.tasks, frame);
             let role = peer.role;
             let freed = given != peer.session.as_ref().map(|session| session.tasks_given);
+            if role == Role::Client {
+                // A piece may have left, or turned out to be of no use any more.
+                self.readers.insert(ix);
+            }
             if body_len == 0 {
                 self.dirty.remove(&conn);
             }
@@ -44,9 +48,6 @@ impl Desk {
             let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { continue };
             let len = live.channel.seal(frame, body_len, scratch);
             self.stats.frames_out += 1;
-            if role == Role::Client {
-                self.readers.insert(ix);
-            }
             return Some((conn, len));
         }
     }

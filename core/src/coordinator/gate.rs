@@ -73,6 +73,11 @@ impl Gate {
         self.records.pop_front()
     }
 
+    /// Whether there is a record to append
+    pub(crate) fn has_records(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// The next thing that may happen now
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         if self.failed || self.waiting.front()?.0 > self.durable {

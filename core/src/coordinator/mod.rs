@@ -46,7 +46,7 @@ use self::admission::{Admission, Admitted};
 use self::door::{Door, Face};
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
-use self::peers::{PeerIx, Reading, Roster};
+use self::peers::{PeerIx, Reading, Roster, Sent};
 use self::schedule::Schedule;
 use self::tasks::{Remembered, TaskStep, Tasks, content_digest};
 use crate::digest::Digest;
@@ -249,8 +249,16 @@ impl Coordinator {
         if let Some(Reading { token, stream, offset, max, .. }) = desk.next_read() {
             return Output::ReadOutput { token, stream, offset, max };
         }
+        // An outcome follows the last of the output, of which there is no more to read.
+        if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
+            return Output::Send { conn, bytes: &frame[..len] };
+        }
         if let Some(event) = desk.events.pop_front() {
             return Output::Event(event);
+        }
+        if desk.gate.has_records() {
+            // Of a task that was given out while frames were filled.
+            return self.poll(frame);
         }
         let wake_at = desk.timers.next();
         debug_assert!(wake_at.is_none_or(|at| at > desk.now), "a timer would spin");
@@ -441,8 +449,13 @@ impl Desk {
                 self.tell_accepted(task);
             }
             Effect::Say(peer, session, sent) => {
+                let behind = self.is_about_unsent(sent);
                 if let Some(session) = self.roster.get_mut(peer).session_mut(session) {
-                    session.say(sent);
+                    if behind {
+                        session.say_behind_assignment(sent)
+                    } else {
+                        session.say(sent)
+                    }
                     self.touch(peer);
                 }
             }
@@ -465,6 +478,12 @@ impl Desk {
             }
             Effect::Event(event) => self.events.push_back(event),
         }
+    }
+
+    /// Whether this is about an assignment that is still waiting to be sent, and would mean nothing in front of it
+    fn is_about_unsent(&self, sent: Sent) -> bool {
+        let (Sent::Cancel(token, _) | Sent::Recall(token)) = sent else { return false };
+        self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.sent_as.is_none())
     }
 
     /// The next token, if one is durably reserved (TASK-2)

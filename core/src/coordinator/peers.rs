@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
-use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX};
+use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
 use crate::session::{HeapLog, Session};
 use crate::stream::Outgoing;
 use crate::time::Instant;
@@ -32,6 +32,9 @@ pub(crate) enum Sent {
 }
 
 impl Sent {
+    /// The lane of assignments
+    const ASSIGNMENTS: usize = 2;
+
     /// Which lane it waits in until it is numbered: control, results, task state (LANES-1)
     const fn lane(self) -> usize {
         match self {
@@ -90,6 +93,17 @@ impl PeerSession {
     /// Queues a message that gets its number when it enters a frame
     pub(crate) fn say(&mut self, sent: Sent) {
         self.lanes[sent.lane()].push_back(sent);
+        self.numbers.waiting(self.backlog());
+    }
+
+    /// Queues a message about an assignment that has no number yet, and must not be overtaken
+    pub(crate) fn say_behind_assignment(&mut self, sent: Sent) {
+        self.lanes[Sent::ASSIGNMENTS].push_back(sent);
+        self.numbers.waiting(self.backlog());
+    }
+
+    fn backlog(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum()
     }
 
     /// The first message in the order of lanes
@@ -99,8 +113,9 @@ impl PeerSession {
 
     /// The message returned by [`Self::next_to_say`] was written, or is of no use any more
     pub(crate) fn said(&mut self, sent: Sent) {
-        let front = self.lanes[sent.lane()].pop_front();
+        let front = self.lanes.iter_mut().find(|lane| !lane.is_empty()).and_then(VecDeque::pop_front);
         debug_assert_eq!(front, Some(sent));
+        self.numbers.waiting(self.backlog());
     }
 
     /// Whether there is anything numbered to send
@@ -226,6 +241,7 @@ impl Peer {
     pub(crate) fn takes_tasks(&self) -> bool {
         self.role == Role::Worker
             && self.conn.is_some()
+            && self.held.len() < WORKER_ATTEMPTS_MAX
             && self.session.as_ref().is_some_and(|session| session.reconciled && session.task_credit() > 0)
     }
 

@@ -11,7 +11,7 @@ use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 use super::Desk;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
-use super::tasks::{TaskState, TaskStep};
+use super::tasks::{Attempt, TaskState, TaskStep};
 
 impl Desk {
     pub(super) fn take_inventory(
@@ -55,7 +55,11 @@ impl Desk {
         let restarted = peer.boot.replace(boot).is_some_and(|old| old != boot);
         peer.lost = false;
         let mut there: BTreeMap<Token, InventoryItem> = inventory.items.iter().map(|i| (i.token, *i)).collect();
-        let absent: Vec<Token> = peer.held.iter().copied().filter(|token| !there.contains_key(token)).collect();
+        let names = |token: &Token| {
+            let task = self.tasks.attempts.get(token).map(|attempt| attempt.task);
+            there.get(token).is_some_and(|item| Some(item.task) == task)
+        };
+        let absent: Vec<Token> = peer.held.iter().copied().filter(|token| !names(token)).collect();
         let before_cut = |token: &Token| {
             let sent_as = self.tasks.attempts.get(token).and_then(|attempt| attempt.sent_as);
             // Whatever an earlier session carried is older than this inventory; in this one, the cut decides.
@@ -87,10 +91,15 @@ impl Desk {
         if !self.tasks.attempts.contains_key(&token) && !self.adopt(ix, item) {
             return Verdict::Discard;
         }
-        self.take_back(token);
-        let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
+        let theirs = |attempt: &&mut Attempt| attempt.peer == ix && attempt.task == item.task;
+        let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(theirs) else {
             return Verdict::Discard;
         };
+        // An order to give it back may have gone down with the old session.
+        attempt.recalled = false;
+        self.schedule.not_recalled(token);
+        self.take_back(token);
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return Verdict::Discard };
         let kept = Stream::ALL.map(|stream| attempt.streams[stream.index()].received());
         match item.held {
             Held::Waiting => Verdict::Keep { kept },

@@ -104,8 +104,8 @@ impl Desk {
         if let Some(ix) = self.schedule.reserved {
             let peer = self.roster.get(ix);
             let gone = peer.conn.is_none() && (peer.held.is_empty() || peer.lost);
-            let idle = peer.held.is_empty() && self.tasks.suspects.is_empty();
-            if gone || idle {
+            let idle = peer.held.is_empty() && (self.tasks.suspects.is_empty() || !peer.takes_tasks());
+            if gone || idle || (!self.runs_suspect(ix) && self.is_idle_elsewhere(ix)) {
                 self.schedule.reserved = None;
                 self.roster.get_mut(ix).reserved = false;
                 self.schedule.place(ix, &self.roster);
@@ -113,7 +113,9 @@ impl Desk {
         }
         let Some(id) = self.tasks.suspects.first_key_value().map(|(_, id)| *id) else { return };
         if self.schedule.reserved.is_none() {
-            let Some((_, ix)) = self.schedule.connected.first().copied() else { return };
+            // One that has nothing and takes nothing would be waited for in vain.
+            let useful = |(load, ix): &&(usize, PeerIx)| *load > 0 || self.roster.get(*ix).takes_tasks();
+            let Some((_, ix)) = self.schedule.connected.iter().find(useful).copied() else { return };
             self.schedule.reserved = Some(ix);
             self.roster.get_mut(ix).reserved = true;
             self.schedule.place(ix, &self.roster);
@@ -124,12 +126,25 @@ impl Desk {
         }
     }
 
+    fn runs_suspect(&self, ix: PeerIx) -> bool {
+        let suspect = |token: &Token| {
+            let task = self.tasks.attempts.get(token).and_then(|attempt| self.tasks.all.get(&attempt.task));
+            task.is_some_and(|task| task.suspect)
+        };
+        self.roster.get(ix).held.iter().any(suspect)
+    }
+
+    /// Whether another worker has nothing to do, while this one has
+    fn is_idle_elsewhere(&self, ix: PeerIx) -> bool {
+        !self.roster.get(ix).held.is_empty() && self.schedule.free.first().is_some_and(|(load, _)| *load == 0)
+    }
+
     /// `false` when no token may be used yet
     fn assign(&mut self, id: TaskId, ix: PeerIx) -> bool {
         let Some(token) = self.next_token() else { return false };
         self.tasks.step(id, TaskStep::Assign);
         let Some(task) = self.tasks.all.get(&id) else { return false };
-        let attempt = task.attempts + 1;
+        let attempt = task.attempts.saturating_add(1);
         self.tasks.give(token, id, ix, attempt);
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);

@@ -231,7 +231,9 @@ impl Tasks {
     /// Makes an attempt live
     pub(crate) fn give(&mut self, token: Token, id: TaskId, peer: PeerIx, attempt: u32) {
         let Some(task) = self.all.get_mut(&id) else { return };
-        task.live.push(token);
+        // One that is adopted is older than what was given since.
+        let place = task.live.partition_point(|live| *live < token);
+        task.live.insert(place, token);
         task.attempts = task.attempts.max(attempt);
         let new = Attempt {
             task: id,

@@ -165,7 +165,7 @@ impl Desk {
         let Some(attempt) = self.drop_attempt(token) else { return };
         let Some(task) = self.tasks.all.get_mut(&attempt.task) else { return };
         if task.attempts == attempt.attempt {
-            task.attempts -= 1;
+            task.attempts = task.attempts.saturating_sub(1);
         }
         self.story.note(self.now, attempt.task, Some(token), "given back");
         if !attempt.detached {

@@ -461,10 +461,12 @@ impl Desk {
             ToWorker::Verdict { token, verdict } => self.verdict(now, token, verdict)?,
             ToWorker::Settled { token, .. } => self.settle(now, token),
             ToWorker::Kept { token, stream, offset } => {
-                if let Some(attempt) = self.attempts.get_mut(&token)
-                    && !attempt.streams[stream.index()].acknowledge(offset)
-                {
-                    return Err(Violation);
+                if let Some(attempt) = self.attempts.get_mut(&token) {
+                    if !attempt.streams[stream.index()].acknowledge(offset) {
+                        return Err(Violation);
+                    }
+                    // What is kept is not sent again, and its result may have waited for nothing else.
+                    self.outbox.offer_result(token, attempt);
                 }
             }
         }
@@ -623,6 +625,7 @@ impl Desk {
         let mut body = body_of(frame);
         self.link.write(now, &mut body);
         self.outbox.write(&mut self.link, &mut self.attempts, &self.results, &mut body);
+        self.grant();
         body.len()
     }
 
@@ -729,10 +732,13 @@ impl Desk {
     }
 
     /// Assignments that may still come: each has a slot or a place to wait, and room for its result (LANES-2)
+    ///
+    /// What is given back keeps its place until the coordinator is being told, so that this news has a bound, too.
     fn room(&self) -> u64 {
         let active = self.attempts.values().filter(|a| a.state == AttemptState::Waiting || a.state.occupies_slot());
+        let taken = (active.count() + self.outbox.to_give_back()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
-        places.saturating_sub(active.count() as u64).min(self.payloads.room()).min(self.results.room())
+        places.saturating_sub(taken).min(self.payloads.room()).min(self.results.room())
     }
 
     fn grant(&mut self) {

@@ -118,6 +118,11 @@ impl Outbox {
         push(&mut self.given_back, token);
     }
 
+    /// How much was given back and not said yet
+    pub(crate) fn to_give_back(&self) -> usize {
+        self.given_back.iter().count()
+    }
+
     /// Asks for the next piece of output, going round all streams
     pub(crate) fn next_read(&mut self, attempts: &Attempts) -> Option<(Token, Stream, u64, u32)> {
         if !self.may_read || self.reading.is_some() || self.piece.is_some() {
