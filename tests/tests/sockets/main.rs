@@ -1,0 +1,7 @@
+//! Scenarios over real sockets, each named by what must hold
+
+mod blocking;
+mod journal;
+mod liveness;
+mod strangers;
+mod work;
