@@ -1,6 +1,7 @@
 //! Tasks run, their output arrives, and what is too large ends as that
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rejoin_core::Rejected;
 use rejoin_core::client::Event;
@@ -10,7 +11,7 @@ use rejoin_core::wire::message::{Failure, Outcome, Stream, TaskSpec};
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::command::Command;
 use rejoin_smol::disrupt::{Profile, Settings};
-use rejoin_tests::{Rig, WORKERS, endpoint, key, link, noise, run, shell};
+use rejoin_tests::{Rig, WORKERS, endpoint, key, link, noise, run, shell, timed};
 
 const SPEC: TaskSpec = TaskSpec { priority: 2, retries: 0 };
 
@@ -169,5 +170,21 @@ fn task_7_a_cancelled_task_ends_soon_and_leaves_no_process() {
         assert_eq!(rig.ended(task).await.outcome, Outcome::Cancelled);
         let pid = std::fs::read_to_string(pid).unwrap();
         assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
+    });
+}
+
+#[test]
+fn lanes_2_kept_output_flows_to_a_late_follower_without_the_help_of_heartbeats() {
+    run(async {
+        let rig = Rig::with(|config| config.heartbeat = Some(Duration::from_secs(10)), |journal| journal).await;
+        let _worker = rig.worker("w0", rig.address);
+        // More than a window, so that the coordinator has to wait for the socket and for credit.
+        let ended = rig.done("before", &shell("head -c 4000000 /dev/zero")).await;
+        let mut client = rig.client(rig.address);
+        client.watch(ended.task).unwrap();
+        let mut outputs = BTreeMap::new();
+        let time = timed(async { outputs = follow(&mut client, &[ended.task]).await }).await;
+        assert_eq!(outputs[&ended.task].len(), 4_000_000);
+        assert!(time < Duration::from_secs(5), "{time:?} for 4 MB");
     });
 }
