@@ -2,6 +2,79 @@
 //!
 //! Thin adapters around the machines of [`rejoin_core`]: [`worker`] and [`client`] dial, [`coordinator`] listens.
 //! Each is one task that owns its machine, tells it what happened, and does what it asks for.
+//!
+//! [`worker`] runs commands. A worker for tasks of another kind is one loop around the machine and a
+//! [`Line`](line::Line). This one answers each task with the task's own input:
+//!
+//! ```
+//! use rejoin_core::limits::FRAME_BYTES_MAX;
+//! use rejoin_core::wire::message::Outcome;
+//! use rejoin_core::worker::{Config, Input, Output, Worker};
+//! use rejoin_smol::clock::{Clock, entropy, seed};
+//! use rejoin_smol::line::{Line, LineEvent};
+//! use smol::future::FutureExt;
+//!
+//! async fn work(mut line: Line, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+//!     let clock = Clock::start();
+//!     let mut worker = Worker::new(config, seed()?, clock.now())?;
+//!     let mut frame = vec![0; FRAME_BYTES_MAX];
+//!     while worker.stopped().is_none() {
+//!         let wake_at = loop {
+//!             match worker.poll(&mut frame) {
+//!                 Output::Connect { attempt } => line.connect(attempt),
+//!                 Output::Disconnect { reason, .. } => line.disconnect(reason),
+//!                 Output::Send { bytes } => {
+//!                     if let Some(attempt) = line.send(bytes) {
+//!                         worker.handle(clock.now(), Input::Writable { attempt, writable: false })?;
+//!                     }
+//!                 }
+//!                 Output::Run { token, .. } => {
+//!                     let result = worker.payload(token).unwrap_or_default().to_vec();
+//!                     worker.handle(clock.now(), Input::Started { token })?;
+//!                     let finished = Input::Finished { token, outcome: Outcome::Succeeded, result: &result };
+//!                     worker.handle(clock.now(), finished)?;
+//!                 }
+//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::Idle { wake_at } => break wake_at,
+//!             }
+//!         };
+//!         let time = async { clock.wait_until(wake_at).await; None };
+//!         let happened = async { Some(line.next().await) }.or(time).await;
+//!         worker.handle(clock.now(), match &happened {
+//!             Some(LineEvent::Connected { attempt }) => Input::Connected { attempt: *attempt, entropy: entropy()? },
+//!             Some(LineEvent::Message { attempt, bytes }) => Input::Received { attempt: *attempt, bytes },
+//!             Some(LineEvent::Writable { attempt }) => Input::Writable { attempt: *attempt, writable: true },
+//!             Some(LineEvent::Disconnected { attempt, loss }) => Input::Disconnected { attempt: *attempt, loss: *loss },
+//!             None => Input::Timeout,
+//!         })?;
+//!     }
+//!     Ok(())
+//! }
+//! # use rejoin_core::{coordinator, ids::*, link::LinkConfig, wire::keys::*, wire::message::TaskSpec};
+//! # use rejoin_smol::coordinator::{Notice, Server};
+//! # use rejoin_smol::journal::{MemoryJournal, OutputStore};
+//! # smol::block_on(async {
+//! # let key = Key { id: KeyId([1; 8]), secret: Secret::new([2; 32]), name: "w".parse()?, role: Role::Worker };
+//! # let config = coordinator::Config::new(ClusterId([3; 16]), 1, vec![key.clone()]);
+//! # let outputs = OutputStore::new(std::env::temp_dir().into());
+//! # let loopback = ([127, 0, 0, 1], 0).into();
+//! # let server = Server::start(loopback, config, MemoryJournal::new(outputs.clone()), outputs).await?;
+//! # let (task, spec) = (TaskId::from_text("echo"), TaskSpec { priority: 2, retries: 0 });
+//! # server.handle().submit(task, spec, b"hello".to_vec()).await?;
+//! # let url = format!("ws://{}", server.address());
+//! # let link = LinkConfig::new(key, BootId(entropy()?), &url);
+//! # let line = Line::new(url.parse()?, link.handshake_time);
+//! # let answered = async {
+//! #     loop {
+//! #         if let Notice::Ended(ended) = server.notices().recv().await? {
+//! #             assert_eq!(ended.result, b"hello");
+//! #             return Ok::<(), Box<dyn std::error::Error>>(());
+//! #         }
+//! #     }
+//! # };
+//! # answered.or(work(line, Config::new(link))).await
+//! # }).unwrap();
+//! ```
 
 pub mod client;
 pub mod clock;
@@ -12,7 +85,7 @@ pub mod disrupt;
 pub mod exec;
 pub mod http;
 pub mod journal;
-mod line;
+pub mod line;
 mod pump;
 pub mod spool;
 pub mod transport;

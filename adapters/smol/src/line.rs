@@ -14,16 +14,40 @@ use crate::url::Endpoint;
 
 const QUEUE: usize = 64;
 
-/// What happened to the transport; `attempt` is the machine's name for the connection
-pub(crate) enum LineEvent {
-    Connected { attempt: u64 },
-    Message { attempt: u64, bytes: Vec<u8> },
-    Disconnected { attempt: u64, loss: Loss },
-    Writable { attempt: u64 },
+/// What happened to the transport, to be told to the machine; `attempt` is its name for the connection
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineEvent {
+    /// It is open
+    Connected {
+        /// Which dial
+        attempt: u64,
+    },
+    /// A message arrived
+    Message {
+        /// Which dial
+        attempt: u64,
+        /// The whole message
+        bytes: Vec<u8>,
+    },
+    /// It is gone, or could not be opened
+    Disconnected {
+        /// Which dial
+        attempt: u64,
+        /// Who ended it
+        loss: Loss,
+    },
+    /// It takes more again, after [`Line::send`] said that it does not
+    Writable {
+        /// Which dial
+        attempt: u64,
+    },
 }
 
 /// A transport that is dialled again and again; dropping it closes it
-pub(crate) struct Line {
+///
+/// Its methods are the answers to what a worker or client asks for, and never wait but in [`next`](Self::next).
+#[derive(Debug)]
+pub struct Line {
     endpoint: Endpoint,
     dial_time: Duration,
     pump: Option<(u64, Pump)>,
@@ -35,13 +59,14 @@ pub(crate) struct Line {
 type Dialled = (u64, Result<Socket, DialError>);
 
 impl Line {
-    pub(crate) fn new(endpoint: Endpoint, dial_time: Duration) -> Self {
+    /// Makes a transport that is not open; a dial takes no longer than `dial_time`
+    pub fn new(endpoint: Endpoint, dial_time: Duration) -> Self {
         let (reports, dialled) = (bounded(QUEUE), bounded(1));
         Line { endpoint, dial_time, pump: None, dialling: None, reports, dialled }
     }
 
     /// Starts to open a transport
-    pub(crate) fn connect(&mut self, attempt: u64) {
+    pub fn connect(&mut self, attempt: u64) {
         let (endpoint, dial_time, dialled) = (self.endpoint.clone(), self.dial_time, self.dialled.0.clone());
         self.dialling = Some(smol::spawn(async move {
             let socket = dial(&endpoint, dial_time).await;
@@ -51,7 +76,7 @@ impl Line {
     }
 
     /// Closes the transport, or gives up to open it
-    pub(crate) fn disconnect(&mut self, reason: Reason) {
+    pub fn disconnect(&mut self, reason: Reason) {
         self.dialling = None;
         if let Some((_, pump)) = self.pump.take() {
             pump.close(reason.close_code());
@@ -59,19 +84,19 @@ impl Line {
     }
 
     /// Queues a message; returns the connection's name when it takes no more for now
-    pub(crate) fn send(&self, bytes: &[u8]) -> Option<u64> {
+    pub fn send(&self, bytes: &[u8]) -> Option<u64> {
         let (attempt, pump) = self.pump.as_ref()?;
         if pump.send(bytes) { None } else { Some(*attempt) }
     }
 
     /// Returns the connection's name if part of a message has come in since anything was last heard (LIVE-2)
-    pub(crate) fn arriving(&mut self) -> Option<u64> {
+    pub fn arriving(&mut self) -> Option<u64> {
         let (attempt, pump) = self.pump.as_mut()?;
         pump.is_arriving().then_some(*attempt)
     }
 
     /// Waits for what happens next; may be dropped and called again
-    pub(crate) async fn next(&mut self) -> LineEvent {
+    pub async fn next(&mut self) -> LineEvent {
         let report = async { Ok(self.reports.1.recv().await) };
         let dialled = async { Err(self.dialled.1.recv().await) };
         match report.or(dialled).await {
@@ -83,7 +108,7 @@ impl Line {
     }
 
     /// Returns what has happened already
-    pub(crate) fn try_next(&mut self) -> Option<LineEvent> {
+    pub fn try_next(&mut self) -> Option<LineEvent> {
         if let Ok((attempt, report)) = self.reports.1.try_recv() {
             return Some(self.reported(attempt, report));
         }
