@@ -8,8 +8,8 @@ use rejoin_core::ids::{BootId, KeyId, Role, TaskId, Token};
 use rejoin_core::link::LinkState;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{
-    BodyWriter, CancelReason, Class, Control, Credit, FromClient, FromWorker, Held, InventoryItem, Outcome, ToWorker,
-    Verdict,
+    BodyWriter, CancelReason, Class, Control, Credit, Failure, FromClient, FromWorker, Held, InventoryItem, Outcome,
+    ToWorker, Verdict,
 };
 use rejoin_core::worker;
 use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, World};
@@ -294,4 +294,49 @@ fn lanes_2_who_asks_and_never_takes_the_answers_is_granted_no_more() {
         .into_iter()
         .any(|heard| matches!(heard, Heard::Control(Control::Credit(credit)) if credit.messages > granted));
     assert!(more);
+}
+
+#[test]
+fn sess_7_no_attempt_is_recalled_before_the_verdict_on_it() {
+    let mut world = connected(Setup {
+        workers: 2,
+        coordinator: |config| config.session_lifetime = ms(10),
+        worker: |config| config.prefetch = 3,
+        ..Setup::default()
+    });
+    world.wire(1).refuses = true;
+    world.reset(1);
+    world.run_for(ms(5));
+    let tasks: Vec<_> = (0..4).map(|n| world.submit(&format!("task {n}"), Job::takes(secs(5)))).collect();
+    world.run_for(ms(50));
+    world.journal.mode = JournalMode::Syncs(secs(2));
+    world.submit("keeps the journal busy", Job::takes(ms(1)));
+    // Both come back, one with work that has not started and one with nothing.
+    world.wire(0).refuses = true;
+    world.reset(0);
+    world.run_for(ms(100));
+    world.wire(0).refuses = false;
+    world.wire(1).refuses = false;
+    world.run_for(secs(60));
+    assert!(tasks.iter().all(|task| world.succeeded(*task)));
+    assert_eq!(world.worker(0).stats().violations, 0);
+    assert!(world.starts.iter().any(|start| start.3 == 1), "some of it was given to the idle one");
+    world.audit();
+}
+
+#[test]
+fn task_6_a_client_learns_of_a_poisonous_task_whose_output_it_has() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let task = world.submit_by_client(0, "poison", Job { prints: vec![7; 1000], ..Job::takes(secs(2)) });
+    for crash in 1..=3 {
+        world.drive_until("it runs and prints", |world| world.executions(task) == crash);
+        world.run_for(ms(1500));
+        world.crash(0);
+        world.run_for(ms(50));
+        world.restart(0);
+    }
+    world.drive_until("it is poisonous", |world| world.outcome(task).is_some());
+    world.run_for(secs(1));
+    let end = world.client(0).task(task).and_then(|task| task.end).map(|end| end.0);
+    assert_eq!(end, Some(Outcome::Failed(Failure::Poisonous)));
 }

@@ -213,7 +213,8 @@ impl Desk {
             self.story.note(self.now, attempt.task, Some(*token), "crashed");
             if poisonous && !attempt.detached {
                 let by = Some((*token, attempt.attempt));
-                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), &[], Default::default());
+                let streams = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
+                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), &[], streams);
             } else if !attempt.detached {
                 self.again_after_loss(attempt.task);
             }

@@ -38,8 +38,9 @@ impl Sent {
     /// Which lane it waits in until it is numbered: control, results, task state (LANES-1)
     const fn lane(self) -> usize {
         match self {
-            Sent::Cancel(..) | Sent::Recall(_) | Sent::Refused(..) => 0,
-            Sent::Verdict(..) | Sent::Settled(..) | Sent::Accepted(_) | Sent::Outcome(_) => 1,
+            // What is said of an attempt is never in front of the verdict on it.
+            Sent::Cancel(..) | Sent::Recall(_) | Sent::Verdict(..) | Sent::Refused(..) => 0,
+            Sent::Settled(..) | Sent::Accepted(_) | Sent::Outcome(_) => 1,
             Sent::Assign(_) | Sent::Progress(_) | Sent::Void => 2,
         }
     }

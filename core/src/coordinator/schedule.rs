@@ -181,10 +181,8 @@ impl Desk {
                 attempt.recalled = true;
             }
             self.schedule.recalled.insert(token);
-            if let Some(session) = &mut self.roster.get_mut(ix).session {
-                session.say(Sent::Recall(token));
-            }
-            self.touch(ix);
+            // Behind the gate, as the verdict is which the attempt may be waiting for.
+            self.say(ix, Sent::Recall(token));
         }
     }
 

@@ -528,6 +528,10 @@ impl Desk {
     }
 
     fn recall(&mut self, now: Instant, token: Token) {
+        if self.attempts.get(&token).is_some_and(|attempt| attempt.unjudged) {
+            // The verdict on it is still to come.
+            return;
+        }
         if self.step(now, token, AttemptStep::Recall).is_some() {
             self.outbox.give_back(token);
         }
@@ -678,6 +682,9 @@ impl Desk {
     fn step(&mut self, now: Instant, token: Token, step: AttemptStep) -> Option<AttemptState> {
         let attempt = self.attempts.get_mut(&token)?;
         let next = attempt.state.after(step)?;
+        if matches!(next, AttemptState::Abandoned | AttemptState::Gone) && core::mem::take(&mut attempt.unjudged) {
+            self.unjudged -= 1;
+        }
         if next == AttemptState::Gone {
             self.gone += 1;
             if attempt.cancel_due.take().is_some() {
