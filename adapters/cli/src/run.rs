@@ -248,7 +248,10 @@ impl Job {
             match self.next_wake().await {
                 Wake::Notice(Notice::Ended(ended)) => self.ended(ended).await?,
                 Wake::Notice(Notice::Event(event)) => self.happened(event),
-                Wake::CoordinatorGone => return Err(Stop::Failed("the coordinator has stopped".into())),
+                Wake::CoordinatorGone => {
+                    let why = self.fleet.server.ended().await.err().map_or_else(String::new, |why| format!(": {why}"));
+                    return Err(Stop::Failed(format!("the coordinator has stopped{why}")));
+                }
                 Wake::Signal => self.interrupt().await?,
                 Wake::Tick => {}
             }

@@ -170,8 +170,10 @@ impl Server {
     }
 
     /// Waits until it has ended, which it does by itself only when its journal fails
-    pub async fn ended(self) -> io::Result<()> {
-        self.running.await
+    ///
+    /// Ask once.
+    pub async fn ended(&mut self) -> io::Result<()> {
+        (&mut self.running).await
     }
 }
 

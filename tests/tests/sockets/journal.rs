@@ -26,7 +26,7 @@ async fn told(client: &mut Connection, promises: &mut [BTreeSet<TaskId>; 2]) {
 
 async fn with_failure(failing: FailingJournal) {
     let journal = failing.clone();
-    let rig = Rig::with(|_| {}, |_| journal).await;
+    let mut rig = Rig::with(|_| {}, |_| journal).await;
     let _worker = rig.worker("w0", rig.address);
     let at: Endpoint = endpoint(rig.address);
     let (mut idle, _writer) = dial(&at, Duration::from_secs(5)).await.expect("a link").split();
