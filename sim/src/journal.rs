@@ -42,13 +42,27 @@ impl Journal {
         }
     }
 
+    /// Loses whatever was not durable; the next coordinator counts its records from 1
+    pub(crate) fn crash(&mut self) {
+        self.records.truncate(self.durable);
+        self.earlier = self.durable;
+        self.kept.clear();
+        for record in self.records.clone() {
+            self.keep(&record);
+        }
+    }
+
     pub(crate) fn append(&mut self, record: &[u8]) {
+        self.keep(record);
+        self.records.push(record.into());
+    }
+
+    fn keep(&mut self, record: &[u8]) {
         if let Some(Record::Output { token, stream, offset, bytes, .. }) = Record::decode(record) {
             let kept = self.kept.entry((token, stream)).or_default();
             assert_eq!(kept.len() as u64, offset, "pieces of output follow each other without gap or overlap (LOG-1)");
             kept.extend_from_slice(bytes);
         }
-        self.records.push(record.into());
     }
 
     /// Returns all records, or only those that are durable

@@ -7,7 +7,6 @@ use std::time::Duration;
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
-use rejoin_core::journal::Record;
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
@@ -380,40 +379,17 @@ impl World {
 
     /// Ends the coordinator and starts one from its journal, in the next epoch
     ///
-    /// Every connection breaks. What the journal had not made durable is gone; unfinished tasks are submitted again.
+    /// Every connection breaks. What the journal had not made durable is gone.
     pub fn restart_coordinator(&mut self) {
         for peer in 0..self.peers.len() {
             self.reset(peer);
         }
         self.happenings.retain(|_, happening| !matches!(happening, Happening::Durable { .. }));
-        self.journal.records.truncate(self.journal.durable);
-        self.journal.earlier = self.journal.durable;
-        let (mut tokens, mut open) = (1, BTreeMap::new());
-        for record in self.journal.records(true) {
-            match record {
-                Record::Tokens { below } => tokens = below,
-                Record::Submit { task, spec, payload } => {
-                    open.insert(task, (spec, payload.to_vec()));
-                }
-                Record::Result { task, last: true, .. } => {
-                    open.remove(&task);
-                }
-                Record::Epoch { .. }
-                | Record::Assign { .. }
-                | Record::Result { .. }
-                | Record::Cancel { .. }
-                | Record::Forget { .. }
-                | Record::Output { .. } => {}
-            }
-        }
-        self.coordinator_config.epoch += 1;
-        self.coordinator_config.tokens_from = tokens;
-        let seed = seed(self.entropy, self.coordinator_config.epoch);
-        self.coordinator = Coordinator::new(self.coordinator_config.clone(), seed, self.now).expect("legal settings");
-        for (task, (spec, payload)) in open {
-            let input = coordinator::Input::Submit { task, spec, payload: &payload };
-            self.coordinator.handle(self.now, input).expect("it was legal before");
-        }
+        self.journal.crash();
+        let seed = seed(self.entropy, self.sequence);
+        let records = self.journal.records.iter().map(Vec::as_slice);
+        self.coordinator = Coordinator::recover(self.coordinator_config.clone(), seed, self.now, records)
+            .expect("what a coordinator wrote can be read");
         for socket in self.sockets.values_mut() {
             socket.close(Side::Coordinator);
         }

@@ -325,7 +325,7 @@ fn sess_6_a_restarted_coordinator_reconciles_in_as_many_round_trips_and_adopts_w
     assert_eq!((world.executions(running), world.executions(over)), (1, 1));
     world.wire(0).refuses = true;
     world.restart_coordinator();
-    assert_eq!(world.seen(0), PeerState::Unknown);
+    assert_eq!(world.seen(0), PeerState::Disconnected);
     world.run_for(ms(100));
     *world.wire(0) = rejoin_sim::Wire { latency: ms(50), ..Default::default() };
     world.drive_until("it is let in", |world| world.state(0) == LinkState::Greeting);

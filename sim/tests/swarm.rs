@@ -82,6 +82,7 @@ fn disrupt(world: &mut World, draws: &mut Draws, crashed: &mut Vec<usize>) {
             }
             crashed.push(worker);
         }
+        7 if draws.below(3) == 0 => world.restart_coordinator(),
         7 => world.wire(peer).latency = Duration::from_micros(draws.below(80_000)),
         _ => world.journal.mode = JournalMode::Syncs(Duration::from_micros(draws.below(50_000))),
     }

@@ -27,6 +27,8 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// From a worker's disconnection to giving its tasks to others (TASK-5)
     pub lost_after: Duration,
+    /// How long workers may take to come back after a recovery before their tasks go to others (JOURN-4)
+    pub recovery_window: Duration,
     /// How many connections are let in (BACK-2)
     pub admission: AdmissionConfig,
     /// Most connections that have not proved who they are; costs about 1 KiB each, while used
@@ -71,6 +73,7 @@ impl Config {
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
+            recovery_window: Duration::from_secs(120),
             admission: AdmissionConfig::default(),
             pending_max: 4096,
             tasks_max: 1_000_000,

@@ -13,7 +13,7 @@
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, losses, crashes and cancels |
 //! | `frames` | what is put into frames |
-//! | `gate` | the journal's seam |
+//! | `gate`, `recovery` | the journal's seam, and the way back from it |
 
 mod admission;
 mod client_talk;
@@ -25,6 +25,7 @@ mod frames;
 mod gate;
 mod peers;
 mod reconcile;
+mod recovery;
 mod schedule;
 mod seam;
 mod tasks;
@@ -38,6 +39,7 @@ use core::time::Duration;
 
 pub use self::admission::{Address, AdmissionConfig};
 pub use self::config::{Config, Contention};
+pub use self::recovery::RecoveryError;
 pub use self::schedule::Why;
 pub use self::seam::{EndView, Event, Input, Output, PeerState, PeerView, TaskView};
 pub use self::tasks::{Counts, TaskState};
@@ -47,6 +49,7 @@ use self::door::{Door, Face};
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{PeerIx, Reading, Roster, Sent};
+use self::recovery::NoSuchHistory;
 use self::schedule::Schedule;
 use self::tasks::{Remembered, TaskStep, Tasks, content_digest};
 use crate::digest::Digest;
@@ -128,41 +131,29 @@ struct Desk {
 impl Coordinator {
     /// Makes a coordinator; its first outputs are the records of its epoch and its first tokens
     pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
-        config.validate()?;
-        let mut roster = Roster::default();
-        for key in &config.keys {
-            if !roster.add_key(key.clone()) {
-                return Err(ConfigError { field: "keys", allowed: "one role for each name, one key for each id" });
-            }
+        let mut desk = Desk::new(config, seed, now)?;
+        desk.begin();
+        Ok(Coordinator { scratch: Scratch::new(), desk: Box::new(desk) })
+    }
+
+    /// Makes a coordinator out of the records that earlier ones have written, in their order (JOURN-4)
+    ///
+    /// It starts in the next epoch and above every token that may have been given (JOURN-2, TASK-2), whatever `config`
+    /// says. Ended tasks keep their outcome, open ones go on: those that were at a worker stay its own until it is back
+    /// or has been away for [`Config::recovery_window`]. Costs one pass over the records; none at all is a first start.
+    pub fn recover<'r>(
+        config: Config,
+        seed: Seed,
+        now: Instant,
+        records: impl IntoIterator<Item = &'r [u8]>,
+    ) -> Result<Self, RecoveryError> {
+        let mut desk = Desk::new(config, seed, now)?;
+        for (index, bytes) in records.into_iter().enumerate() {
+            let record = Record::decode(bytes).ok_or(RecoveryError::Damaged { index })?;
+            desk.replay(&record).map_err(|NoSuchHistory| RecoveryError::Impossible { index })?;
         }
-        let mut desk = Desk {
-            now,
-            rng: Rng::new(seed),
-            admission: Admission::new(config.admission, now),
-            door: Door::new(config.pending_max),
-            roster,
-            conns: BTreeMap::new(),
-            tasks: Tasks::default(),
-            schedule: Schedule::default(),
-            gate: Gate::default(),
-            timers: Timers::new(),
-            token_next: config.tokens_from,
-            tokens_reserved: config.tokens_from,
-            tokens_asked: config.tokens_from,
-            tokens_asked_at: 0,
-            answers: VecDeque::new(),
-            goodbyes: VecDeque::new(),
-            closes: VecDeque::new(),
-            events: VecDeque::new(),
-            dirty: BTreeSet::new(),
-            last_served: ConnId(0),
-            readers: BTreeSet::new(),
-            stats: CoordinatorStats::default(),
-            story: Story::default(),
-            config,
-        };
-        desk.gate.write(&Record::Epoch { epoch: desk.config.epoch, cluster: desk.config.cluster });
-        desk.reserve_tokens();
+        desk.begin();
+        desk.recovered();
         Ok(Coordinator { scratch: Scratch::new(), desk: Box::new(desk) })
     }
 
@@ -334,6 +325,48 @@ impl Coordinator {
 }
 
 impl Desk {
+    fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let mut roster = Roster::default();
+        for key in &config.keys {
+            if !roster.add_key(key.clone()) {
+                return Err(ConfigError { field: "keys", allowed: "one role for each name, one key for each id" });
+            }
+        }
+        Ok(Desk {
+            now,
+            rng: Rng::new(seed),
+            admission: Admission::new(config.admission, now),
+            door: Door::new(config.pending_max),
+            roster,
+            conns: BTreeMap::new(),
+            tasks: Tasks::default(),
+            schedule: Schedule::default(),
+            gate: Gate::default(),
+            timers: Timers::new(),
+            token_next: config.tokens_from,
+            tokens_reserved: config.tokens_from,
+            tokens_asked: config.tokens_from,
+            tokens_asked_at: 0,
+            answers: VecDeque::new(),
+            goodbyes: VecDeque::new(),
+            closes: VecDeque::new(),
+            events: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            last_served: ConnId(0),
+            readers: BTreeSet::new(),
+            stats: CoordinatorStats::default(),
+            story: Story::default(),
+            config,
+        })
+    }
+
+    /// Writes the first records of an epoch
+    fn begin(&mut self) {
+        self.gate.write(&Record::Epoch { epoch: self.config.epoch, cluster: self.config.cluster });
+        self.reserve_tokens();
+    }
+
     // What the embedder asks for.
 
     fn submit(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {

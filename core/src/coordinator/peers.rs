@@ -268,6 +268,16 @@ struct KeyEntry {
 }
 
 impl Roster {
+    /// Finds a worker, or makes a place for one that has no key any more but may hold tasks
+    pub(crate) fn worker_named(&mut self, name: &PeerName) -> Option<PeerIx> {
+        let next = PeerIx(self.peers.len() as u32);
+        let ix = *self.names.entry(name.clone()).or_insert(next);
+        if ix == next {
+            self.peers.push(Peer::new(name.clone(), Role::Worker));
+        }
+        (self.get(ix).role == Role::Worker).then_some(ix)
+    }
+
     /// Adds a key; a name keeps its place and its role
     ///
     /// `false` if the name has another role, or the id stands for another key. One that was revoked stays so.

@@ -1,0 +1,188 @@
+//! From the records of earlier epochs to the tables of this one (JOURN-4)
+//!
+//! Replay goes the way that the records describe, not the way that led to them: a record says what became of a task, and
+//! the steps in between that left no record are made up for. It is idempotent in the sense that matters: whatever prefix
+//! of the records there is, the tables are those of a coordinator that stopped there.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::error::ConfigError;
+use crate::ids::{PeerName, SessionId, TaskId, Token};
+use crate::journal::Record;
+use crate::stream::Piece;
+use crate::wire::message::{Outcome, Stream};
+
+use super::peers::PeerIx;
+use super::tasks::{Ended, TaskState, TaskStep};
+use super::{Desk, Remembered, Timer};
+
+/// Why a coordinator cannot be made out of these records
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// A record cannot be read: the journal is damaged, or of another version
+    Damaged {
+        /// Which one, counted from 0
+        index: usize,
+    },
+    /// A record cannot follow those before it: some are missing, or they are not of one journal
+    Impossible {
+        /// Which one, counted from 0
+        index: usize,
+    },
+    /// A setting is out of range
+    Config(ConfigError),
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecoveryError::Damaged { index } => {
+                write!(f, "record {index} of the journal cannot be read: it is damaged, or of another version")
+            }
+            RecoveryError::Impossible { index } => {
+                write!(f, "record {index} of the journal cannot follow those before it: some are missing")
+            }
+            RecoveryError::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for RecoveryError {}
+
+impl From<ConfigError> for RecoveryError {
+    fn from(error: ConfigError) -> Self {
+        RecoveryError::Config(error)
+    }
+}
+
+/// A record contradicts those before it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoSuchHistory;
+
+impl Desk {
+    /// Takes the next record of an earlier epoch in
+    pub(super) fn replay(&mut self, record: &Record<'_>) -> Result<(), NoSuchHistory> {
+        match *record {
+            Record::Epoch { epoch, cluster } => {
+                self.config.epoch = self.config.epoch.max(epoch.saturating_add(1));
+                self.config.cluster = cluster;
+            }
+            Record::Tokens { below } => {
+                self.token_next = self.token_next.max(below);
+                self.tokens_reserved = self.token_next;
+                self.tokens_asked = self.token_next;
+            }
+            Record::Submit { task, spec, payload } => {
+                if self.tasks.knows(task) {
+                    return Err(NoSuchHistory);
+                }
+                self.tasks.insert(task, spec, payload);
+                self.step(task, TaskStep::Accept)?;
+            }
+            Record::Assign { task, token, attempt, ref worker } => self.replay_assign(task, token, attempt, worker)?,
+            Record::Result { task, token, outcome, last: false, .. } => {
+                let token = token.ok_or(NoSuchHistory)?;
+                self.replay_failed_attempt(task, token, outcome)?;
+            }
+            Record::Result { task, token, attempt, outcome, last: true, result, streams } => {
+                self.step(task, TaskStep::End)?;
+                let Some(known) = self.tasks.all.get_mut(&task) else { return Err(NoSuchHistory) };
+                known.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
+                known.payload = Default::default();
+                known.told = true;
+                for live in known.live.clone() {
+                    self.drop_attempt(live);
+                }
+            }
+            Record::Cancel { task } => {
+                self.tasks.all.get_mut(&task).ok_or(NoSuchHistory)?.cancel_requested = true;
+            }
+            Record::Forget { task } => {
+                let known = self.tasks.all.remove(&task).ok_or(NoSuchHistory)?;
+                let outcome = known.ended.ok_or(NoSuchHistory)?.outcome;
+                self.tasks.counts.ended -= 1;
+                self.tasks.forgotten.insert(task, Remembered { content: known.content, outcome });
+                // The time it was forgotten at is not recorded: it is remembered for longer rather than for less.
+                self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
+            }
+            Record::Output { token, stream, offset, bytes, .. } => self.replay_output(token, stream, offset, bytes)?,
+        }
+        Ok(())
+    }
+
+    /// All records are in: those who hold tasks get their time to come back, and what was cut off is finished
+    pub(super) fn recovered(&mut self) {
+        let cancelled = self.tasks.all.iter().filter(|(_, t)| t.cancel_requested && t.state == TaskState::Ready);
+        for task in cancelled.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
+            self.end_task(task, None, Outcome::Cancelled, &[], Default::default());
+        }
+        self.config.tokens_from = self.token_next;
+        let window = self.config.recovery_window.max(self.config.lost_after);
+        let holders = self.roster.iter().filter(|(_, peer)| !peer.held.is_empty()).map(|(ix, _)| ix);
+        for ix in holders.collect::<Vec<PeerIx>>() {
+            self.roster.get_mut(ix).disconnected_at = Some(self.now);
+            self.timers.set(Timer::Lost(ix), Some(self.now + window));
+        }
+    }
+
+    fn replay_assign(
+        &mut self,
+        task: TaskId,
+        token: Token,
+        attempt: u32,
+        worker: &PeerName,
+    ) -> Result<(), NoSuchHistory> {
+        let ix = self.roster.worker_named(worker).ok_or(NoSuchHistory)?;
+        if token.0 >= self.token_next || self.tasks.attempts.contains_key(&token) {
+            return Err(NoSuchHistory);
+        }
+        if let Some(earlier) = self.tasks.current(task) {
+            // It was lost, given back, or crashed, of which there is no record: it may still deliver, as far as it is
+            // there at all.
+            self.detach(earlier);
+            self.step(task, TaskStep::Requeue)?;
+        }
+        self.step(task, TaskStep::Assign)?;
+        self.tasks.give(token, task, ix, attempt);
+        self.roster.get_mut(ix).held.insert(token);
+        if let Some(new) = self.tasks.attempts.get_mut(&token) {
+            // Under a session that is no more: if its worker does not have it, it is lost.
+            new.sent_as = Some((SessionId([0; 16]), 0));
+        }
+        Ok(())
+    }
+
+    fn replay_failed_attempt(&mut self, task: TaskId, token: Token, outcome: Outcome) -> Result<(), NoSuchHistory> {
+        let ended = self.drop_attempt(token).ok_or(NoSuchHistory)?;
+        if ended.detached {
+            return Ok(());
+        }
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.tasks.all.get_mut(&task).ok_or(NoSuchHistory)?.retries += 1;
+        }
+        self.step(task, TaskStep::Requeue)
+    }
+
+    fn replay_output(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) -> Result<(), NoSuchHistory> {
+        // Of an attempt that is no more it is of no use.
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return Ok(()) };
+        let incoming = &mut attempt.streams[stream.index()];
+        match incoming.arrive(offset, bytes) {
+            Piece::New(_) | Piece::Known => incoming.keep(incoming.received()),
+            Piece::Gap => return Err(NoSuchHistory),
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, token: Token) {
+        if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
+            attempt.detached = true;
+        }
+    }
+
+    fn step(&mut self, task: TaskId, step: TaskStep) -> Result<(), NoSuchHistory> {
+        self.tasks.step(task, step).map(|_: TaskState| ()).ok_or(NoSuchHistory)
+    }
+}

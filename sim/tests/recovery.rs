@@ -1,0 +1,140 @@
+//! A coordinator that ends and starts again from its journal
+
+mod common;
+
+use common::{connected, drive_connected, ms, noise, secs};
+use rejoin_core::coordinator::{Config, Coordinator, Input, RecoveryError, TaskState};
+use rejoin_core::ids::ClusterId;
+use rejoin_core::journal::Record;
+use rejoin_core::wire::message::{Outcome, TaskSpec};
+use rejoin_core::{Instant, Seed};
+use rejoin_sim::{Job, JournalMode, Setup, World, worker_key};
+
+fn recover<'r>(records: impl IntoIterator<Item = &'r [u8]>) -> Result<Coordinator, RecoveryError> {
+    let config = Config::new(ClusterId([9; 16]), 1, vec![worker_key(0), worker_key(1)]);
+    Coordinator::recover(config, Seed([1; 32]), Instant::ZERO, records)
+}
+
+/// A world in which everything happened that leaves a record
+fn eventful() -> World {
+    let mut world = connected(Setup { workers: 2, coordinator: |c| c.lost_after = secs(1), ..Setup::default() });
+    world.submit("plain", Job::prints(&noise(50_000)));
+    world.submit_with("fails", TaskSpec { priority: 1, retries: 2 }, Job::fails(1));
+    let cancelled = world.submit("cancelled", Job::takes(secs(50)));
+    let moved = world.submit("moved", Job::takes(secs(5)));
+    world.run_for(secs(1));
+    world.tell_coordinator(Input::Cancel { task: cancelled }).expect("it runs");
+    let holder = (0..2).find(|n| world.worker(*n).story(moved).next().is_some()).expect("one has it");
+    world.wire(holder).refuses = true;
+    world.reset(holder);
+    world.run_for(secs(2));
+    world.wire(holder).refuses = false;
+    world.drive_until("all is over", |world| world.coordinator.counts().open() == 0);
+    let forgotten = world.submit("forgotten", Job::takes(ms(1)));
+    world.drive_until("it is over", |world| world.succeeded(forgotten));
+    world.tell_coordinator(Input::Forget { task: forgotten }).expect("it is over");
+    world.submit("last", Job::takes(secs(100)));
+    world.run_for(ms(100));
+    world
+}
+
+#[test]
+fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there() {
+    let world = eventful();
+    let records: Vec<Vec<u8>> = world.journal.records(true).map(|record| record.encode()).collect();
+    assert!(records.len() > 20, "{}", records.len());
+    for cut in 0..=records.len() {
+        let kept = &records[..cut];
+        let coordinator =
+            recover(kept.iter().map(Vec::as_slice)).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        coordinator.check();
+        for record in kept.iter().filter_map(|bytes| Record::decode(bytes)) {
+            let Record::Submit { task, .. } = record else { continue };
+            let ends = kept.iter().filter_map(|bytes| Record::decode(bytes)).filter_map(|record| match record {
+                Record::Result { task: id, outcome, last: true, .. } if id == task => Some(outcome),
+                Record::Epoch { .. }
+                | Record::Tokens { .. }
+                | Record::Submit { .. }
+                | Record::Assign { .. }
+                | Record::Result { .. }
+                | Record::Cancel { .. }
+                | Record::Forget { .. }
+                | Record::Output { .. } => None,
+            });
+            let told = coordinator.task(task).and_then(|view| view.end).map(|end| end.outcome);
+            let forgotten = kept.iter().any(|bytes| Record::decode(bytes) == Some(Record::Forget { task }));
+            assert!(forgotten || told == ends.last(), "cut at {cut}: {task} ended as {told:?}");
+        }
+    }
+}
+
+#[test]
+fn journ_4_damage_in_the_middle_is_named_and_missing_records_are_noticed() {
+    let world = eventful();
+    let records: Vec<Vec<u8>> = world.journal.records(true).map(|record| record.encode()).collect();
+    let damaged = |index: usize| {
+        let mut damaged = records.clone();
+        damaged[index].truncate(1);
+        recover(damaged.iter().map(Vec::as_slice)).err()
+    };
+    assert_eq!(damaged(7), Some(RecoveryError::Damaged { index: 7 }));
+    let submit = records.iter().position(|bytes| matches!(Record::decode(bytes), Some(Record::Submit { .. })));
+    let submit = submit.expect("there are submits");
+    let without = records.iter().enumerate().filter(|(n, _)| *n != submit).map(|(_, bytes)| bytes.as_slice());
+    assert!(matches!(recover(without), Err(RecoveryError::Impossible { .. })));
+}
+
+#[test]
+fn journ_2_each_start_raises_the_epoch_and_no_token_is_given_twice() {
+    let mut world = connected(Setup::default());
+    let mut tokens = std::collections::BTreeSet::new();
+    for round in 0..5 {
+        let task = world.submit(&format!("task {round}"), Job::takes(ms(1)));
+        world.drive_until("it is over", |world| world.succeeded(task));
+        let token = world.coordinator.task(task).and_then(|t| t.end).and_then(|end| end.token);
+        assert!(tokens.insert(token), "{token:?} again");
+        world.restart_coordinator();
+        drive_connected(&mut world, 0);
+    }
+    let epochs: Vec<u64> = world
+        .journal
+        .records(true)
+        .filter_map(|record| if let Record::Epoch { epoch, .. } = record { Some(epoch) } else { None })
+        .collect();
+    assert_eq!(epochs, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn journ_4_restarts_under_load_execute_nothing_twice_and_workers_need_no_restart() {
+    let mut world = connected(Setup { workers: 3, ..Setup::default() });
+    world.journal.mode = JournalMode::Syncs(ms(2));
+    let tasks: Vec<_> = (0..60).map(|n| world.submit(&format!("task {n}"), Job::takes(ms(300)))).collect();
+    for restart in 0..10 {
+        world.run_for(ms(171 + 40 * restart));
+        world.restart_coordinator();
+        // Now and then while it recovers.
+        if restart % 4 == 3 {
+            world.restart_coordinator();
+        }
+    }
+    world.drive_until("all are over", |world| tasks.iter().all(|task| world.outcome(*task).is_some()));
+    world.audit();
+    for task in tasks {
+        assert_eq!((world.outcome(task), world.executions(task)), (Some(Outcome::Succeeded), 1));
+    }
+}
+
+#[test]
+fn journ_4_who_does_not_come_back_within_the_window_loses_its_tasks_to_others() {
+    let mut world = connected(Setup { workers: 2, ..Setup::default() });
+    let task = world.submit("task", Job::takes(secs(500)));
+    world.run_for(secs(1));
+    let holder = (0..2).find(|n| world.worker(*n).held() == 1).expect("one has it");
+    world.crash(holder);
+    world.restart_coordinator();
+    drive_connected(&mut world, 1 - holder);
+    world.run_for(secs(118));
+    assert_eq!((world.executions(task), world.coordinator.task(task).map(|t| t.state)), (1, Some(TaskState::Assigned)));
+    world.run_for(secs(4));
+    assert_eq!(world.executions(task), 2);
+}
