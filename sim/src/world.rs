@@ -99,6 +99,8 @@ pub struct World {
     boots: u64,
     worker_setup: fn(&mut worker::Config),
     jobs: BTreeMap<TaskId, Job>,
+    /// What the coordinator's embedder submitted
+    submits: Vec<(String, TaskSpec)>,
     frame: Vec<u8>,
 }
 
@@ -160,6 +162,7 @@ impl World {
             boots: 0,
             worker_setup: setup.worker,
             jobs: BTreeMap::new(),
+            submits: Vec::new(),
             frame: vec![0; FRAME_BYTES_MAX],
         };
         for n in 0..setup.workers {
@@ -202,6 +205,7 @@ impl World {
     pub fn submit_with(&mut self, name: &str, spec: TaskSpec, job: Job) -> TaskId {
         let task = TaskId::from_text(name);
         self.jobs.insert(task, job);
+        self.submits.push((name.into(), spec));
         let input = coordinator::Input::Submit { task, spec, payload: name.as_bytes() };
         self.coordinator.handle(self.now, input).expect("the submit is legal");
         self.drain();
@@ -379,7 +383,7 @@ impl World {
 
     /// Ends the coordinator and starts one from its journal, in the next epoch
     ///
-    /// Every connection breaks. What the journal had not made durable is gone.
+    /// Every connection breaks. What the journal had not made durable is gone, and the embedder submits again.
     pub fn restart_coordinator(&mut self) {
         for peer in 0..self.peers.len() {
             self.reset(peer);
@@ -390,6 +394,12 @@ impl World {
         let records = self.journal.records.iter().map(Vec::as_slice);
         self.coordinator = Coordinator::recover(self.coordinator_config.clone(), seed, self.now, records)
             .expect("what a coordinator wrote can be read");
+        for (name, spec) in &self.submits {
+            // Harmless where it was accepted, and needed where it was not (TASK-1).
+            let (task, spec, payload) = (TaskId::from_text(name), *spec, name.as_bytes());
+            let again = self.coordinator.handle(self.now, coordinator::Input::Submit { task, spec, payload });
+            again.expect("the submit is legal");
+        }
         for socket in self.sockets.values_mut() {
             socket.close(Side::Coordinator);
         }
