@@ -42,22 +42,15 @@ pub(crate) fn work(config: Config) -> Result<Reason, Failure> {
             match worker.poll(&mut frame) {
                 Output::Connect { attempt } => {
                     socket = dial(&url, attempt, events.clone()).ok();
-                    worker.handle(
-                        now(),
-                        match socket {
-                            Some(_) => Input::Connected { attempt, entropy: random()? },
-                            None => Input::Disconnected { attempt, loss: Loss::Peer },
-                        },
-                    )?;
+                    let opened = Input::Connected { attempt, entropy: random()? };
+                    let failed = Input::Disconnected { attempt, loss: Loss::Peer };
+                    worker.handle(now(), if socket.is_some() { opened } else { failed })?;
                 }
+                // If that fails, the reader will say that the connection is gone.
                 Output::Send { bytes } => {
-                    let sent = socket.as_mut().map(|socket| socket.send(Message::binary(bytes.to_vec())));
-                    if let Some(Err(_)) = sent {
-                        // Which makes the reader say that it is gone.
-                        hang_up(&mut socket);
-                    }
+                    _ = socket.as_mut().map(|socket| socket.send(Message::binary(bytes.to_vec())));
                 }
-                Output::Disconnect { .. } => hang_up(&mut socket),
+                Output::Disconnect { .. } => _ = socket.take().map(|socket| socket.get_ref().shutdown(Shutdown::Both)),
                 Output::Run { token, .. } => {
                     let (input, events) = (worker.payload(token).unwrap_or_default().to_vec(), events.clone());
                     worker.handle(now(), Input::Started { token })?;
@@ -73,17 +66,13 @@ pub(crate) fn work(config: Config) -> Result<Reason, Failure> {
             return Ok(reason);
         }
         let event = happened.recv_timeout(wake_at.map_or(Duration::MAX, |at| at.since(now())));
-        worker.handle(
-            now(),
-            match &event {
-                Ok(Event::Arrived(attempt, bytes)) => Input::Received { attempt: *attempt, bytes },
-                Ok(Event::Gone(attempt)) => Input::Disconnected { attempt: *attempt, loss: Loss::Peer },
-                Ok(Event::Done(token, result)) => {
-                    Input::Finished { token: *token, outcome: Outcome::Succeeded, result }
-                }
-                Err(_) => Input::Timeout,
-            },
-        )?;
+        let input = match &event {
+            Ok(Event::Arrived(attempt, bytes)) => Input::Received { attempt: *attempt, bytes },
+            Ok(Event::Gone(attempt)) => Input::Disconnected { attempt: *attempt, loss: Loss::Peer },
+            Ok(Event::Done(token, result)) => Input::Finished { token: *token, outcome: Outcome::Succeeded, result },
+            Err(_) => Input::Timeout,
+        };
+        worker.handle(now(), input)?;
     }
 }
 
@@ -106,11 +95,6 @@ fn dial(url: &str, attempt: u64, events: Sender<Event>) -> Result<WebSocket<TcpS
         events.send(Event::Gone(attempt))
     });
     Ok(WebSocket::from_raw_socket(tcp, protocol::Role::Client, None))
-}
-
-fn hang_up(socket: &mut Option<WebSocket<TcpStream>>) {
-    // It may be gone already.
-    let _ = socket.take().map(|socket| socket.get_ref().shutdown(Shutdown::Both));
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Failure> {

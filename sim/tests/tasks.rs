@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{connected, ms, puppet_worker, secs, to_worker};
+use common::{connected, drive_connected, ms, puppet_worker, secs, to_worker};
 use rejoin_core::Rejected;
 use rejoin_core::coordinator::{Event, Input, TaskState, Why};
 use rejoin_core::ids::{TaskId, Token};
@@ -675,4 +675,24 @@ fn task_7_the_reason_travels_with_the_order_to_stop() {
         .filter_map(|(_, message)| if let ToWorker::Cancel { reason, .. } = message { Some(reason) } else { None })
         .collect();
     assert_eq!(reasons, [CancelReason::Requested]);
+}
+
+#[test]
+fn task_9_an_assignment_that_has_not_left_is_taken_back_for_an_idle_worker_without_asking() {
+    let mut world = World::new(Setup { workers: 2, ..Setup::default() });
+    world.wire(1).refuses = true;
+    drive_connected(&mut world, 0);
+    let conn = world.connection(0).expect("connected");
+    world.tell_coordinator(Input::Writable { conn, writable: false }).expect("never refused");
+    let tasks = [0, 1].map(|n| world.submit(&format!("task {n}"), Job::takes(secs(1))));
+    world.wire(1).refuses = false;
+    drive_connected(&mut world, 1);
+    world.run_for(ms(10));
+    assert_eq!(world.starts.iter().map(|start| start.3).collect::<Vec<_>>(), [1], "the first one is blocked");
+    world.tell_coordinator(Input::Writable { conn, writable: true }).expect("never refused");
+    world.drive_until("both are over", |world| tasks.iter().all(|task| world.succeeded(*task)));
+    world.audit();
+    for task in tasks {
+        assert_eq!(world.coordinator.task(task).map(|task| task.attempts), Some(1), "what never left was no attempt");
+    }
 }

@@ -78,9 +78,14 @@ impl Gate {
         !self.records.is_empty()
     }
 
+    /// Whether something may happen now
+    pub(crate) fn is_open(&self) -> bool {
+        !self.failed && self.waiting.front().is_some_and(|(seq, _)| *seq <= self.durable)
+    }
+
     /// The next thing that may happen now
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
-        if self.failed || self.waiting.front()?.0 > self.durable {
+        if !self.is_open() {
             return None;
         }
         self.waiting.pop_front().map(|(_, effect)| effect)

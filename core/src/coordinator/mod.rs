@@ -453,7 +453,9 @@ impl Desk {
                 self.apply(effect);
             } else {
                 self.give_tasks();
-                return;
+                if !self.gate.is_open() {
+                    return;
+                }
             }
         }
     }

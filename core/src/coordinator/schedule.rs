@@ -177,6 +177,11 @@ impl Desk {
                     waiting.next().map(|token| (*ix, *token))
                 });
             let Some((ix, token)) = unstarted else { return };
+            if self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.sent_as.is_none()) {
+                // Its assignment has not even left: nobody need be asked.
+                self.take_unstarted_back(token);
+                return self.give_tasks();
+            }
             if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
                 attempt.recalled = true;
             }

@@ -157,11 +157,14 @@ impl Desk {
         self.tell_progress(task);
     }
 
-    /// It never started, so that it was no attempt, and its number is used again
     fn given_back(&mut self, ix: PeerIx, token: Token) {
-        if self.tasks.attempts.get(&token).is_none_or(|attempt| attempt.peer != ix || attempt.running) {
-            return;
+        if self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.peer == ix && !attempt.running) {
+            self.take_unstarted_back(token);
         }
+    }
+
+    /// It never started, so that it was no attempt, and its number is used again
+    pub(super) fn take_unstarted_back(&mut self, token: Token) {
         let Some(attempt) = self.drop_attempt(token) else { return };
         let Some(task) = self.tasks.all.get_mut(&attempt.task) else { return };
         if task.attempts == attempt.attempt {
