@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod audit;
+pub mod descriptors;
 pub mod fleet;
 pub mod items;
 pub mod printer;

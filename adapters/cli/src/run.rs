@@ -1,6 +1,6 @@
 //! `rejoin run`: one task per item, their output, and a summary
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
 use crate::args::{Disrupt, Run};
+use crate::descriptors;
 use crate::fleet::{Fleet, Plan, claim};
 use crate::items::Source;
 use crate::printer::{Finished, PrintError, Printer, Progress, Style};
@@ -132,6 +133,7 @@ enum Wake {
 impl Job {
     async fn start(options: &Run, template: Template, items: Vec<OsString>) -> io::Result<Job> {
         let started = Instant::now();
+        descriptors::provide(options.workers, options.slots)?;
         let (path, data) = match &options.data {
             Some(path) => {
                 // A folder of its own, because what is found there is removed.
@@ -171,7 +173,7 @@ impl Job {
             run_id: entropy()?,
             notices: fleet.server.notices(),
             fleet,
-            signals: Signals::new([Signal::Int, Signal::Term])?,
+            signals: Signals::new([Signal::Int, Signal::Term, Signal::Hup])?,
             printer: Printer::new(
                 io::stdout(),
                 io::stderr(),
@@ -325,7 +327,7 @@ impl Job {
         let Some(open) = self.open.remove(&ended.task) else { return Ok(()) };
         self.progress.done += 1;
         self.progress.running -= u64::from(open.running_since.is_some());
-        self.progress.failed += u64::from(ended.outcome != Outcome::Succeeded);
+        self.progress.failed += u64::from(matches!(ended.outcome, Outcome::Failed(_)));
         let wall_ms = open.running_since.map_or(0, |since| millis(since.elapsed()));
         let report = report(self.items[open.index].clone(), &ended, wall_ms);
         let [stdout, stderr] = match ended.token {
@@ -345,12 +347,9 @@ impl Job {
         self.interrupted = true;
         self.fleet.calm();
         complain("interrupted: stopping the tasks that run; interrupt again to leave at once");
-        let open: VecDeque<TaskId> = self.open.keys().copied().collect();
-        for task in open {
-            // It may have ended meanwhile.
-            let _ = self.fleet.server.handle().cancel(task).await;
-        }
-        Ok(())
+        let open = self.open.keys().copied().collect();
+        let cancelled = self.fleet.server.handle().cancel(open).await;
+        cancelled.map_err(|error| Stop::Failed(format!("the coordinator cannot stop the tasks: {error}")))
     }
 
     fn show_progress(&mut self) -> Result<(), Stop> {

@@ -71,7 +71,7 @@ pub struct Handle {
 #[derive(Debug)]
 enum Ask {
     Submit { task: TaskId, spec: TaskSpec, payload: Vec<u8>, answer: Sender<Result<(), Rejected>> },
-    Cancel { task: TaskId, answer: Sender<Result<(), Rejected>> },
+    Cancel { tasks: Vec<TaskId>, answer: Sender<Result<(), Rejected>> },
     Forget { task: TaskId, answer: Sender<Result<(), Rejected>> },
     Overview { answer: Sender<Overview> },
     Admit { address: Address, answer: Sender<Result<ConnId, Duration>> },
@@ -83,9 +83,11 @@ impl Handle {
         self.ask(|answer| Ask::Submit { task, spec, payload, answer }).await
     }
 
-    /// Asks for a task to be stopped
-    pub async fn cancel(&self, task: TaskId) -> Result<(), Rejected> {
-        self.ask(|answer| Ask::Cancel { task, answer }).await
+    /// Asks for tasks to be stopped, all at once: none of them starts in the place of another
+    ///
+    /// Tasks that are unknown or over are no error.
+    pub async fn cancel(&self, tasks: Vec<TaskId>) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::Cancel { tasks, answer }).await
     }
 
     /// Drops everything of an ended task but its id and outcome
@@ -373,8 +375,13 @@ impl<J: Journal> Desk<J> {
             Ask::Submit { task, spec, payload, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::Submit { task, spec, payload: &payload }));
             }
-            Ask::Cancel { task, answer } => {
-                let _ = answer.try_send(self.machine.handle(now, Input::Cancel { task }));
+            Ask::Cancel { tasks, answer } => {
+                let cancelled =
+                    tasks.into_iter().try_for_each(|task| match self.machine.handle(now, Input::Cancel { task }) {
+                        Err(Rejected::Unknown) => Ok(()),
+                        other => other,
+                    });
+                let _ = answer.try_send(cancelled);
             }
             Ask::Forget { task, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::Forget { task }));

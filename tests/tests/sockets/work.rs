@@ -166,7 +166,7 @@ fn task_7_a_cancelled_task_ends_soon_and_leaves_no_process() {
         let script = format!("echo $$ > '{0}.new'; mv '{0}.new' '{0}'; sleep 1000", pid.display());
         let task = rig.submit("sleeper", shell(&script).encode()).await;
         rejoin_tests::until(async || pid.exists()).await;
-        rig.handle.cancel(task).await.unwrap();
+        rig.handle.cancel(vec![task]).await.unwrap();
         assert_eq!(rig.ended(task).await.outcome, Outcome::Cancelled);
         let pid = std::fs::read_to_string(pid).unwrap();
         assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
