@@ -120,10 +120,11 @@ impl Desk {
         }
         if counts {
             self.retry(id);
+            self.gate.then(Effect::Event(Event::Again { task: id }));
         } else {
-            self.tasks.step(id, TaskStep::Requeue);
+            // Bounded like any other loss, or a worker that gives up everything would be given it for ever.
+            self.again_after_loss(id);
         }
-        self.gate.then(Effect::Event(Event::Again { task: id }));
     }
 
     fn retry(&mut self, id: TaskId) {
