@@ -124,7 +124,8 @@ pub enum Output<'b> {
         /// The whole message
         bytes: &'b [u8],
     },
-    /// A piece of a task's output; pieces of one stream follow each other without gap or overlap
+    /// A piece of a task's output; pieces of one attempt's stream follow each other without gap or overlap, unless the
+    /// attempt changes: whichever comes then, even one that came before, starts again at offset 0
     Piece {
         /// Which task
         task: TaskId,
@@ -227,7 +228,7 @@ struct Desk {
     pieces: VecDeque<Arrived>,
     events: VecDeque<Event>,
     /// How far output was taken, to be told; the newest value wins
-    taken: BTreeMap<(Token, Stream), u64>,
+    taken: BTreeMap<(TaskId, Token, Stream), u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -584,7 +585,7 @@ impl Desk {
         let behind = offset + cost;
         let offset = behind - new.len() as u64;
         self.pieces.push_back(Arrived { task, token, stream, offset, bytes: new.into(), cost });
-        self.taken.insert((token, stream), behind);
+        self.taken.insert((task, token, stream), behind);
         Ok(())
     }
 
@@ -636,11 +637,12 @@ impl Desk {
             session.number(asked, body.len() - before);
             self.queue.pop_front();
         }
-        while let Some(((token, stream), offset)) = self.taken.first_key_value().map(|(k, v)| (*k, *v)) {
-            if !body.push(Class::Loose, &FromClient::Taken { token, stream, offset }) {
+        while let Some((key, offset)) = self.taken.first_key_value().map(|(key, offset)| (*key, *offset)) {
+            let (task, token, stream) = key;
+            if !body.push(Class::Loose, &FromClient::Taken { task, token, stream, offset }) {
                 return;
             }
-            self.taken.remove(&(token, stream));
+            self.taken.remove(&key);
         }
     }
 }

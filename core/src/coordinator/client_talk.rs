@@ -30,9 +30,8 @@ impl Desk {
                     self.say(ix, Sent::Refused(task, refused(rejected)));
                 }
             }
-            FromClient::Taken { token, stream, offset } => {
-                let peer = self.roster.get_mut(ix);
-                let watch = peer.watches.values_mut().find(|watch| watch.token == Some(token));
+            FromClient::Taken { task, token, stream, offset } => {
+                let watch = self.roster.get_mut(ix).watches.get_mut(&task).filter(|watch| watch.token == Some(token));
                 if watch.is_some_and(|watch| !watch.streams[stream.index()].acknowledge(offset)) {
                     return Err(Violation);
                 }

@@ -558,6 +558,8 @@ pub enum FromClient<'a> {
     },
     /// Output up to here has been taken; loose, newest wins (LOG-1)
     Taken {
+        /// Which task
+        task: TaskId,
         /// Which attempt
         token: Token,
         /// Which stream

@@ -149,7 +149,7 @@ fn from_client() -> Vec<FromClient<'static>> {
         FromClient::Watch { task },
         FromClient::Cancel { task },
     ];
-    all.extend(every([Stream::Out, Stream::Err]).map(|stream| FromClient::Taken { token, stream, offset: 5 }));
+    all.extend(every([Stream::Out, Stream::Err]).map(|stream| FromClient::Taken { task, token, stream, offset: 5 }));
     all
 }
 
