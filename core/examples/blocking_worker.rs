@@ -1,16 +1,7 @@
 //! A worker on plain threads that answers each task with its own input: `blocking_worker URL NAME KEY_FILE`
-//!
-//! One thread owns the machine, and each connection and each task has its own; to wait is to `recv_timeout`.
-use rejoin_core::ids::{BootId, KeyId, Role, Token};
-use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::worker::{Config, Input, Output, Worker};
-use rejoin_core::{Loss, Seed, limits::FRAME_BYTES_MAX, link::LinkConfig, wire::message::Outcome};
-use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
-use std::{net::Shutdown, net::TcpStream, thread};
+use rejoin_core::{Loss, Seed, ids::*, limits, link::LinkConfig, wire::keys::*, wire::message::Outcome, worker::*};
+use std::{net::Shutdown, net::TcpStream, sync::mpsc::*, thread, time::Duration, time::Instant};
 use tungstenite::{Bytes, Message, WebSocket, protocol, stream::MaybeTlsStream};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 enum Event {
     Opened(u64, TcpStream),
@@ -19,15 +10,13 @@ enum Event {
     Done(Token, Vec<u8>),
 }
 
-/// Works until the coordinator refuses this worker for good
-pub(crate) fn work(config: Config) -> Result<(), Failure> {
-    let start = Instant::now();
+/// Works until the coordinator refuses this worker for good; connections and tasks have threads of their own
+pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (start, url) = (Instant::now(), config.link.audience.clone());
     let now = || rejoin_core::Instant::from_micros(start.elapsed().as_micros() as u64);
-    let url = config.link.audience.clone();
     let mut worker = Worker::new(config, Seed(random()), now())?;
-    let mut frame = vec![0; FRAME_BYTES_MAX];
     let (events, happened) = channel();
-    let (mut current, mut socket) = (0, None::<WebSocket<TcpStream>>);
+    let (mut frame, mut current, mut socket) = (vec![0; limits::FRAME_BYTES_MAX], 0, None::<WebSocket<TcpStream>>);
     while worker.stopped().is_none() {
         let wake_at = loop {
             let (url, events) = (url.clone(), events.clone());
@@ -42,8 +31,7 @@ pub(crate) fn work(config: Config) -> Result<(), Failure> {
                 Output::Run { token, .. } => {
                     let input = worker.payload(token).unwrap_or_default().to_vec();
                     worker.handle(now(), Input::Started { token })?;
-                    // Here the work would be done.
-                    thread::spawn(move || events.send(Event::Done(token, input)));
+                    thread::spawn(move || events.send(Event::Done(token, input))); // Here the work would be done.
                 }
                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
                 Output::Idle { wake_at } => break wake_at,
@@ -65,8 +53,7 @@ pub(crate) fn work(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens a connection and reads from it until it ends
-fn listen(url: &str, attempt: u64, events: &Sender<Event>) -> Result<(), Failure> {
+fn listen(url: &str, attempt: u64, events: &Sender<Event>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (mut reader, _) = tungstenite::connect(url)?;
     let MaybeTlsStream::Plain(tcp) = reader.get_mut() else { return Err("only ws:// is spoken here".into()) };
     tcp.set_nodelay(true)?;
@@ -82,13 +69,11 @@ fn random<const N: usize>() -> [u8; N] {
     std::array::from_fn(|_| getrandom::u32().expect("the system has randomness") as u8)
 }
 
-fn main() -> Result<(), Failure> {
-    let [_, url, name, file] = &std::env::args().collect::<Vec<_>>()[..] else {
-        return Err("URL NAME KEY_FILE".into());
-    };
-    let bytes = std::fs::read(file)?;
-    let (id, secret) = bytes.split_at_checked(8).ok_or("a key file has 8 and 32 bytes")?;
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let argument = |n| std::env::args().nth(n).ok_or("usage: URL NAME KEY_FILE, the file with an id and a secret");
+    let file = std::fs::read(argument(3)?)?;
+    let (id, secret) = file.split_at(file.len().min(8));
     let (id, secret) = (KeyId(id.try_into()?), Secret::new(secret.try_into()?));
-    let key = Key { id, secret, name: name.parse()?, role: Role::Worker };
-    work(Config::new(LinkConfig::new(key, BootId(random()), url)))
+    let key = Key { id, secret, name: argument(2)?.parse()?, role: Role::Worker };
+    work(Config::new(LinkConfig::new(key, BootId(random()), &argument(1)?)))
 }
