@@ -12,7 +12,7 @@ enum Event {
 
 /// Works until the coordinator refuses this worker for good; connections and tasks have threads of their own
 pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (start, url) = (Instant::now(), config.link.audience.clone());
+    let (start, url) = (Instant::now(), config.link.endpoints[0].clone());
     let now = || rejoin_core::Instant::from_micros(start.elapsed().as_micros() as u64);
     let mut worker = Worker::new(config, Seed(random()), now())?;
     let (events, happened) = channel();
@@ -21,7 +21,7 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
         let wake_at = loop {
             let (url, events) = (url.clone(), events.clone());
             match worker.poll(&mut frame) {
-                Output::Connect { attempt } => {
+                Output::Connect { attempt, .. } => {
                     current = attempt;
                     thread::spawn(move || (_ = listen(&url, attempt, &events), events.send(Event::Gone(attempt))));
                 }
@@ -33,7 +33,10 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                     worker.handle(now(), Input::Started { token })?;
                     thread::spawn(move || events.send(Event::Done(token, input))); // Here the work would be done.
                 }
-                Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+                Output::Cancel { .. }
+                | Output::ReadOutput { .. }
+                | Output::Checkpointed { .. }
+                | Output::Forget { .. } => {}
                 Output::Idle { wake_at } => break wake_at,
             }
         };

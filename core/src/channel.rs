@@ -77,6 +77,11 @@ impl Channel {
         }
     }
 
+    /// Whether the peer has been silent for so long that it was probed (LIVE-2)
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.is_suspect(now))
+    }
+
     /// Asks the peer for a sign of life
     pub(crate) fn probe(&mut self) {
         self.beat = true;
@@ -123,7 +128,11 @@ impl Channel {
                 self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
                 credit
             }
-            Control::Welcome(_) | Control::Denied(_) | Control::Confirm { .. } | Control::Begin { .. } => {
+            Control::Welcome(_)
+            | Control::Denied(_)
+            | Control::Confirm { .. }
+            | Control::Begin { .. }
+            | Control::Bye => {
                 return Err(Violation);
             }
         };
@@ -173,6 +182,11 @@ impl Channel {
     /// Notes that the peer learned this credit another way
     pub(crate) fn credit_told(&mut self, credit: Credit) {
         self.told = credit;
+    }
+
+    /// Has what arrived acknowledged as soon as it may be, because the peer waits for that
+    pub(crate) fn ack_soon(&mut self) {
+        self.ack = true;
     }
 
     /// Whether a frame must leave for this channel's own sake

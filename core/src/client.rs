@@ -5,12 +5,13 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
+use crate::about::About;
 use crate::backoff::Loss;
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
+use crate::limits::{ASKS_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
 use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::rng::Seed;
 use crate::session::HeapLog;
@@ -19,8 +20,9 @@ use crate::stream::{Incoming, Piece};
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{
-    BodyReader, BodyWriter, Class, FromClient, Item, Outcome, Refused, Stream, StreamEnd, TaskSpec, ToClient,
+    BodyReader, BodyWriter, Class, Follow, FromClient, Item, Outcome, Refused, Stream, StreamEnd, TaskSpec, ToClient,
 };
+use crate::wire::view::Question;
 
 /// How a client behaves
 #[derive(Clone, Debug)]
@@ -82,14 +84,29 @@ pub enum Input<'a> {
         task: TaskId,
         /// How to treat it
         spec: TaskSpec,
+        /// An encoded [`About`]; may be empty
+        about: &'a [u8],
         /// Its input
         payload: &'a [u8],
+        /// What to be told of it
+        follow: Follow,
     },
     /// Follow a task that somebody submitted
     Watch {
         /// Which one
         task: TaskId,
+        /// How much to be told of it
+        follow: Follow,
     },
+    /// Ask something about the coordinator; at most [`ASKS_MAX`] questions wait for their answers at a time
+    Ask {
+        /// Names the answer; a name never used before
+        ask: u64,
+        /// What is wanted
+        question: &'a Question,
+    },
+    /// Leave for good: the coordinator forgets this client (TASK-8)
+    Leave,
     /// Stop a task (TASK-7)
     Cancel {
         /// Which one
@@ -111,6 +128,8 @@ pub enum Output<'b> {
     Connect {
         /// Names the connection in all its events
         attempt: u64,
+        /// Which of [`LinkConfig::endpoints`] to dial (BACK-4)
+        endpoint: usize,
     },
     /// Close the transport
     Disconnect {
@@ -137,6 +156,13 @@ pub enum Output<'b> {
         offset: u64,
         /// The bytes
         bytes: &'b [u8],
+    },
+    /// The answer to a question
+    Answer {
+        /// Which question
+        ask: u64,
+        /// What the question says it is answered by
+        answer: &'b [u8],
     },
     /// Something about a task; details are looked up with [`Client::task`]
     Event(Event),
@@ -216,6 +242,7 @@ enum Asked {
     Submit(TaskId),
     Watch(TaskId),
     Cancel(TaskId),
+    Question(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -223,8 +250,12 @@ struct Desk {
     link: Link<Log>,
     session: Option<SessionId>,
     tasks_max: usize,
+    order: u64,
     tasks: BTreeMap<TaskId, Followed>,
     queue: VecDeque<Asked>,
+    /// Questions that were not answered yet
+    asks: BTreeMap<u64, Question>,
+    answers: VecDeque<(u64, Vec<u8>)>,
     pieces: VecDeque<Arrived>,
     events: VecDeque<Event>,
     /// How far output was taken, to be told; the newest value wins
@@ -235,7 +266,12 @@ struct Desk {
 struct Followed {
     spec: TaskSpec,
     /// Kept until the task is accepted
+    about: Box<[u8]>,
+    /// Kept until the task is accepted
     payload: Box<[u8]>,
+    follow: Follow,
+    /// Order in which they were asked for
+    order: u64,
     state: FollowState,
     cancel: bool,
     attempt: u32,
@@ -243,6 +279,30 @@ struct Followed {
     token: Option<Token>,
     streams: [Incoming; 2],
     end: Option<End>,
+}
+
+impl Followed {
+    fn new(state: FollowState, spec: TaskSpec, (about, payload): (Box<[u8]>, Box<[u8]>), follow: Follow) -> Self {
+        Followed {
+            spec,
+            about,
+            payload,
+            follow,
+            order: 0,
+            state,
+            cancel: false,
+            attempt: 0,
+            progress: 0,
+            token: None,
+            streams: [Incoming::new(), Incoming::new()],
+            end: None,
+        }
+    }
+
+    fn drop_input(&mut self) {
+        self.about = Box::default();
+        self.payload = Box::default();
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -275,8 +335,11 @@ impl Client {
             link,
             session: None,
             tasks_max: config.tasks_max,
+            order: 0,
             tasks: BTreeMap::new(),
             queue: VecDeque::new(),
+            asks: BTreeMap::new(),
+            answers: VecDeque::new(),
             pieces: VecDeque::new(),
             events: VecDeque::new(),
             taken: BTreeMap::new(),
@@ -310,8 +373,13 @@ impl Client {
                 desk.link.set_writable(attempt, writable);
                 Ok(())
             }
-            Input::Submit { task, spec, payload } => desk.submit(task, spec, payload),
-            Input::Watch { task } => desk.watch(task),
+            Input::Submit { task, spec, about, payload, follow } => desk.submit(task, spec, about, payload, follow),
+            Input::Watch { task, follow } => desk.watch(task, follow),
+            Input::Ask { ask, question } => desk.ask(ask, question),
+            Input::Leave => {
+                desk.link.leave();
+                Ok(())
+            }
             Input::Cancel { task } => desk.cancel(task),
             Input::Forget { task } => desk.tasks.remove(&task).map(|_| ()).ok_or(Rejected::Unknown),
             Input::Timeout => Ok(()),
@@ -327,7 +395,7 @@ impl Client {
         assert!(frame.len() >= FRAME_BYTES_MAX, "the buffer is too small for a frame");
         let desk = &mut *self.desk;
         match desk.link.poll(frame) {
-            Some(LinkOutput::Connect { attempt }) => return Output::Connect { attempt },
+            Some(LinkOutput::Connect { attempt, endpoint }) => return Output::Connect { attempt, endpoint },
             Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
@@ -340,6 +408,10 @@ impl Client {
                 room.copy_from_slice(&bytes);
                 return Output::Piece { task, token, stream, offset, bytes: room };
             }
+        }
+        if let Some((ask, answer)) = desk.answers.pop_front() {
+            frame[..answer.len()].copy_from_slice(&answer);
+            return Output::Answer { ask, answer: &frame[..answer.len()] };
         }
         if let Some(event) = desk.events.pop_front() {
             return Output::Event(event);
@@ -367,6 +439,11 @@ impl Client {
     /// Why the client stopped for good, if it did
     pub fn stopped(&self) -> Option<Reason> {
         self.desk.link.stopped()
+    }
+
+    /// Whether failed handshakes have put it into the slow lane (AUTH-2)
+    pub fn is_slow(&self) -> bool {
+        self.desk.link.is_slow()
     }
 
     /// Returns a task that is being followed
@@ -403,7 +480,7 @@ impl Client {
             let over = task.state == FollowState::Ended;
             assert!(!over || task.end.is_some(), "{id} is over without an outcome");
             assert!(
-                task.payload.is_empty() || task.state == FollowState::Submitted,
+                (task.payload.is_empty() && task.about.is_empty()) || task.state == FollowState::Submitted,
                 "{id} keeps its input for nothing"
             );
         }
@@ -411,43 +488,54 @@ impl Client {
 }
 
 impl Desk {
-    fn submit(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+    fn submit(
+        &mut self,
+        id: TaskId,
+        spec: TaskSpec,
+        about: &[u8],
+        payload: &[u8],
+        follow: Follow,
+    ) -> Result<(), Rejected> {
         if payload.len() > INLINE_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
-        if spec.priority >= PRIORITIES {
+        if spec.priority >= PRIORITIES || About::decode(about).is_err() {
             return Err(Rejected::BadSpec);
         }
-        self.follow(id, FollowState::Submitted, spec, payload)?;
+        let input = (about.into(), payload.into());
+        self.follow(id, Followed::new(FollowState::Submitted, spec, input, follow))?;
         self.queue.push_back(Asked::Submit(id));
         Ok(())
     }
 
-    fn watch(&mut self, id: TaskId) -> Result<(), Rejected> {
-        self.follow(id, FollowState::Followed, TaskSpec::default(), &[])?;
+    fn watch(&mut self, id: TaskId, follow: Follow) -> Result<(), Rejected> {
+        self.follow(id, Followed::new(FollowState::Followed, TaskSpec::default(), Default::default(), follow))?;
         self.queue.push_back(Asked::Watch(id));
         Ok(())
     }
 
-    fn follow(&mut self, id: TaskId, state: FollowState, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+    fn follow(&mut self, id: TaskId, mut followed: Followed) -> Result<(), Rejected> {
         if self.tasks.contains_key(&id) {
             return Err(Rejected::Conflict);
         }
         if self.tasks.len() >= self.tasks_max {
             return Err(Rejected::Full);
         }
-        let followed = Followed {
-            spec,
-            payload: payload.into(),
-            state,
-            cancel: false,
-            attempt: 0,
-            progress: 0,
-            token: None,
-            streams: [Incoming::new(), Incoming::new()],
-            end: None,
-        };
+        self.order += 1;
+        followed.order = self.order;
         self.tasks.insert(id, followed);
+        Ok(())
+    }
+
+    fn ask(&mut self, ask: u64, question: &Question) -> Result<(), Rejected> {
+        if self.asks.contains_key(&ask) {
+            return Err(Rejected::Conflict);
+        }
+        if self.asks.len() >= ASKS_MAX {
+            return Err(Rejected::Full);
+        }
+        self.asks.insert(ask, question.clone());
+        self.queue.push_back(Asked::Question(ask));
         Ok(())
     }
 
@@ -468,16 +556,20 @@ impl Desk {
         self.session = session;
         self.queue.clear();
         self.taken.clear();
-        for (id, task) in &self.tasks {
+        let mut in_order: Vec<_> = self.tasks.iter().collect();
+        in_order.sort_unstable_by_key(|(_, task)| task.order);
+        for (id, task) in in_order {
             match task.state {
                 FollowState::Submitted => self.queue.push_back(Asked::Submit(*id)),
-                FollowState::Followed => self.queue.push_back(Asked::Watch(*id)),
+                FollowState::Followed if task.follow > Follow::Acceptance => self.queue.push_back(Asked::Watch(*id)),
+                FollowState::Followed => {}
                 FollowState::Refused | FollowState::Ended => continue,
             }
             if task.cancel {
                 self.queue.push_back(Asked::Cancel(*id));
             }
         }
+        self.queue.extend(self.asks.keys().map(|ask| Asked::Question(*ask)));
     }
 
     fn take_batch(&mut self, now: Instant, body: &[u8]) {
@@ -518,14 +610,14 @@ impl Desk {
             ToClient::Accepted { task } => {
                 if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state == FollowState::Submitted) {
                     known.state = FollowState::Followed;
-                    known.payload = Box::default();
+                    known.drop_input();
                     self.events.push_back(Event::Accepted { task });
                 }
             }
             ToClient::Refused { task, reason } => {
                 if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state != FollowState::Ended) {
                     known.state = FollowState::Refused;
-                    known.payload = Box::default();
+                    known.drop_input();
                     self.events.push_back(Event::Refused { task, reason });
                 }
             }
@@ -546,13 +638,18 @@ impl Desk {
                         known.token = token;
                         known.streams = [Incoming::new(), Incoming::new()];
                     }
-                    known.payload = Box::default();
+                    known.drop_input();
                     if known.state == FollowState::Submitted {
                         known.state = FollowState::Followed;
                         self.events.push_back(Event::Accepted { task });
                     }
                     known.end = Some(End { outcome, result: result.into(), streams });
                     self.offer_end(task);
+                }
+            }
+            ToClient::Answer { ask, answer } => {
+                if self.asks.remove(&ask).is_some() {
+                    self.answers.push_back((ask, answer.into()));
                 }
             }
         }
@@ -597,7 +694,7 @@ impl Desk {
         let Some(task) = self.tasks.get_mut(&id).filter(|task| task.state != FollowState::Ended) else { return };
         let Some(end) = &task.end else { return };
         let have = Stream::ALL.map(|stream| task.streams[stream.index()].received());
-        if have == end.streams.map(|stream| stream.len) {
+        if task.follow < Follow::Output || have == end.streams.map(|stream| stream.len) {
             task.state = FollowState::Ended;
             self.events.push_back(Event::Ended { task: id });
         }
@@ -623,7 +720,7 @@ impl Desk {
     fn write(&mut self, body: &mut BodyWriter<'_>) {
         let Some(session) = self.link.session() else { return };
         while let Some((number, asked)) = session.to_replay() {
-            if !write_one(number, asked, &self.tasks, body) {
+            if !write_one(number, asked, &self.tasks, &self.asks, body) {
                 return;
             }
             session.replayed_one();
@@ -631,7 +728,7 @@ impl Desk {
         while session.may_number() {
             let Some(asked) = self.queue.front().copied() else { break };
             let before = body.len();
-            if !write_one(session.next_number(), asked, &self.tasks, body) {
+            if !write_one(session.next_number(), asked, &self.tasks, &self.asks, body) {
                 return;
             }
             session.number(asked, body.len() - before);
@@ -648,14 +745,30 @@ impl Desk {
 }
 
 /// Writes what a number stands for, or VOID when its cause is gone; `false` when the frame is full (SESS-3)
-fn write_one(number: u64, asked: Asked, tasks: &BTreeMap<TaskId, Followed>, body: &mut BodyWriter<'_>) -> bool {
+fn write_one(
+    number: u64,
+    asked: Asked,
+    tasks: &BTreeMap<TaskId, Followed>,
+    asks: &BTreeMap<u64, Question>,
+    body: &mut BodyWriter<'_>,
+) -> bool {
     let class = Class::Numbered(number);
     match asked {
         Asked::Submit(task) => match tasks.get(&task).filter(|known| known.state == FollowState::Submitted) {
-            Some(known) => body.push(class, &FromClient::Submit { task, spec: known.spec, payload: &known.payload }),
+            Some(known) => {
+                let Followed { spec, about, payload, follow, .. } = known;
+                body.push(class, &FromClient::Submit { task, spec: *spec, about, payload, follow: *follow })
+            }
             None => body.push_void(number),
         },
-        Asked::Watch(task) => body.push(class, &FromClient::Watch { task }),
+        Asked::Watch(task) => {
+            let follow = tasks.get(&task).map_or(Follow::Acceptance, |known| known.follow);
+            body.push(class, &FromClient::Watch { task, follow })
+        }
         Asked::Cancel(task) => body.push(class, &FromClient::Cancel { task }),
+        Asked::Question(ask) => match asks.get(&ask) {
+            Some(question) => body.push(class, &FromClient::Ask { ask, question: question.clone() }),
+            None => body.push_void(number),
+        },
     }
 }

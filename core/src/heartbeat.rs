@@ -77,6 +77,11 @@ impl Heartbeat {
         None
     }
 
+    /// Whether silence has lasted for 1.5 periods
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        self.probe_at() <= now
+    }
+
     fn probe_at(&self) -> Instant {
         self.heard + self.period * 3 / 2
     }

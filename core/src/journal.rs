@@ -32,6 +32,9 @@ pub enum Record<'a> {
         task: TaskId,
         /// How to treat it
         spec: TaskSpec,
+        /// Its name, and what it needs of a worker: an encoded [`About`](crate::about::About)
+        #[serde(with = "serde_bytes", borrow)]
+        about: &'a [u8],
         /// Its input
         #[serde(with = "serde_bytes", borrow)]
         payload: &'a [u8],
@@ -85,6 +88,18 @@ pub enum Record<'a> {
         stream: Stream,
         /// Where the bytes stand in it; pieces follow each other without gap or overlap
         offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+    /// A checkpoint of a task; its bytes may be kept beside the journal, and only those of the newest (CKPT-1)
+    Checkpoint {
+        /// Which task
+        task: TaskId,
+        /// The attempt that made it
+        token: Token,
+        /// Rises with each checkpoint of the task
+        number: u64,
         /// The bytes
         #[serde(with = "serde_bytes", borrow)]
         bytes: &'a [u8],

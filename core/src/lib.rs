@@ -31,7 +31,7 @@
 //! let mut frame = vec![0; FRAME_BYTES_MAX];
 //!
 //! // A worker that was just made wants to be connected.
-//! assert_eq!(worker.poll(&mut frame), Output::Connect { attempt: 1 });
+//! assert_eq!(worker.poll(&mut frame), Output::Connect { attempt: 1, endpoint: 0 });
 //! worker.handle(now, Input::Connected { attempt: 1, entropy: [5; 32] })?;
 //!
 //! // Then it says who it is, and waits.
@@ -61,6 +61,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod about;
 pub mod backoff;
 mod channel;
 pub mod client;

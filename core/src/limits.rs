@@ -30,6 +30,14 @@ pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// Longest name of a worker or client, in bytes
 pub const NAME_BYTES_MAX: usize = 64;
+/// Most endpoints of a coordinator that a peer tries in turn (BACK-4)
+pub const ENDPOINTS_MAX: usize = 16;
+/// Longest title of a task, in bytes
+pub const TITLE_BYTES_MAX: usize = 200;
+/// Most labels and amounts of a task or a worker (TASK-9)
+pub const TAGS_MAX: usize = 16;
+/// Most bytes that may be said about a task or a worker, encoded (TASK-9)
+pub const ABOUT_BYTES_MAX: usize = 2400;
 /// Longest audience (the URL as dialled), in bytes
 pub const AUDIENCE_BYTES_MAX: usize = 512;
 
@@ -51,6 +59,11 @@ pub const SESSION_UNACKED_MAX: usize = 4096;
 pub const SESSION_UNACKED_BYTES: u64 = 4 * 1024 * 1024;
 /// Items of an inventory that travel in one message; below 32 KiB at the largest item (SESS-7)
 pub const INVENTORY_PART_ITEMS: usize = 256;
+
+/// Most questions of a client that wait for their answers (section 12 of PROTOCOL.md)
+pub const ASKS_MAX: usize = 16;
+/// Most bytes of an answer
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024;
 
 /// An acknowledgement leaves after this many messages at the latest (SESS-2)
 pub const ACK_AFTER_MESSAGES: u64 = 64;

@@ -220,6 +220,11 @@ impl<L: Log> Session<L> {
         self.sent
     }
 
+    /// Whether the peer has taken in everything that was numbered
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.sent
+    }
+
     /// Returns the number a new message would get
     pub(crate) fn next_number(&self) -> u64 {
         self.sent + 1

@@ -64,6 +64,10 @@ pub struct CoordinatorStats {
     pub duplicate_results: u64,
     /// Results under a retired token (TASK-3)
     pub stale_results: u64,
+    /// Checkpoints kept
+    pub checkpoints: u64,
+    /// Checkpoints refused (CKPT-2)
+    pub checkpoints_refused: u64,
     /// Attempts given to workers
     pub assigned: u64,
     /// Attempts given up because their worker was lost

@@ -90,7 +90,7 @@ impl Bench {
         loop {
             let Bench { worker, frame, .. } = self;
             match watched(|| worker.poll(frame)) {
-                worker::Output::Connect { attempt } => {
+                worker::Output::Connect { attempt, .. } => {
                     self.dial = attempt;
                     let (conn, address, entropy) = (ConnId(attempt), Address::LOOPBACK, [8; 32]);
                     self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy });
@@ -103,6 +103,7 @@ impl Bench {
                     self.tell(worker::Input::Started { token });
                     self.tell(worker::Input::Progress { token, value: 50 });
                     self.tell(worker::Input::OutputGrew { token, stream, total });
+                    self.tell(worker::Input::Checkpoint { token, bytes: b"half way" });
                     self.tell(worker::Input::Finished { token, outcome, result: b"a result" });
                 }
                 worker::Output::ReadOutput { token, stream, offset, max } => {
@@ -111,7 +112,7 @@ impl Bench {
                     let bytes = &bytes[..bytes.len().min(max as usize)];
                     self.tell(worker::Input::OutputRead { token, stream, offset, bytes });
                 }
-                worker::Output::Forget { .. } => {}
+                worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,
                 other @ (worker::Output::Disconnect { .. } | worker::Output::Cancel { .. }) => {
                     panic!("nobody asked for {other:?}")
@@ -167,7 +168,7 @@ fn a_worker_connects_runs_a_thousand_tasks_and_reconnects_without_allocating() {
     for n in 0..TASKS {
         let task = TaskId::from_text(&n.to_string());
         let spec = TaskSpec::default();
-        bench.tell_coordinator(coordinator::Input::Submit { task, spec, payload: b"an input" });
+        bench.tell_coordinator(coordinator::Input::Submit { task, spec, about: &[], payload: b"an input" });
         if n % 100 == 50 {
             bench.worker_acts();
             bench.cut();

@@ -17,17 +17,24 @@ pub struct Job {
     pub returns: Vec<u8>,
     /// How its first attempts end; later ones succeed
     pub ends: Vec<Outcome>,
+    /// Into how many equal steps it divides its time: behind each it makes a checkpoint, from which it can go on
+    pub steps: u8,
 }
 
 impl Job {
     /// A task of 10 ms that prints something and succeeds
     pub fn prints(bytes: &[u8]) -> Self {
-        Job { takes: Duration::from_millis(10), prints: bytes.into(), returns: Vec::new(), ends: Vec::new() }
+        Job { takes: Duration::from_millis(10), prints: bytes.into(), returns: Vec::new(), ends: Vec::new(), steps: 1 }
     }
 
     /// A silent task that succeeds after some time
     pub fn takes(takes: Duration) -> Self {
         Job { takes, ..Job::prints(b"") }
+    }
+
+    /// A silent task that makes a checkpoint behind each of its equal steps
+    pub fn steps(steps: u8, takes: Duration) -> Self {
+        Job { steps, ..Job::takes(takes) }
     }
 
     /// A task whose first attempts fail with exit status 1
@@ -53,6 +60,11 @@ pub(crate) struct Running {
     /// Output so far
     pub(crate) printed: usize,
     pub(crate) over: bool,
+}
+
+/// What a virtual task's checkpoint says: behind which step it was made
+pub(crate) fn checkpoint(step: u8) -> [u8; 20] {
+    [step; 20]
 }
 
 impl Executor {

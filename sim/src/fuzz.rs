@@ -11,7 +11,8 @@ use rejoin_core::link::LinkConfig;
 use rejoin_core::wire::handshake::{Challenge, Hello, Proof, Refusal, append_mac};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{
-    BodyReader, BodyWriter, Class, Control, FromClient, FromWorker, InventoryItem, Item, TaskSpec, ToClient, ToWorker,
+    BodyReader, BodyWriter, Class, Control, Follow, FromClient, FromWorker, InventoryItem, Item, TaskSpec, ToClient,
+    ToWorker,
 };
 use rejoin_core::worker::{self, Worker};
 use rejoin_core::{Instant, Seed};
@@ -131,7 +132,12 @@ impl Stages<EchoWorker> {
         (config.slots, config.prefetch, config.attempts_max, config.result_bytes_max) = (1, 1, 4, 256);
         let worker = Worker::new(config, Seed([1; 32]), START).expect("legal settings");
         Stages::new(EchoWorker::new(worker), Role::Worker, |pair| {
-            let input = coordinator::Input::Submit { task: TASK, spec: TaskSpec::default(), payload: b"some input" };
+            let input = coordinator::Input::Submit {
+                task: TASK,
+                spec: TaskSpec::default(),
+                about: &[],
+                payload: b"some input",
+            };
             pair.coordinator.handle(pair.now, input).expect("the submit is legal");
         })
     }
@@ -143,7 +149,13 @@ impl Stages<Client> {
         config.tasks_max = 4;
         let client = Client::new(config, Seed([1; 32]), START).expect("legal settings");
         Stages::new(client, Role::Client, |pair| {
-            let input = client::Input::Submit { task: TASK, spec: TaskSpec::default(), payload: b"some input" };
+            let input = client::Input::Submit {
+                task: TASK,
+                spec: TaskSpec::default(),
+                about: &[],
+                payload: b"some input",
+                follow: Follow::Output,
+            };
             pair.peer.handle(pair.now, input).expect("the submit is legal");
         })
     }

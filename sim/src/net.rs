@@ -78,6 +78,8 @@ pub struct Wire {
     pub latency: Duration,
     /// New connections fail
     pub refuses: bool,
+    /// The one endpoint at which new connections do not fail, if not all are good
+    pub only: Option<usize>,
     /// New connections are dropped without a word
     pub swallows: bool,
     /// New connections lead to somebody who is not the coordinator, and who is worked by hand
@@ -86,6 +88,6 @@ pub struct Wire {
 
 impl Default for Wire {
     fn default() -> Self {
-        Wire { latency: Duration::from_millis(1), refuses: false, swallows: false, diverted: false }
+        Wire { latency: Duration::from_millis(1), refuses: false, only: None, swallows: false, diverted: false }
     }
 }

@@ -91,7 +91,7 @@ impl Peer for EchoWorker {
     fn wish(&mut self, now: Instant, frame: &mut [u8]) -> Option<Wish> {
         loop {
             match self.machine.poll(frame) {
-                worker::Output::Connect { attempt } => return Some(Wish::Connection(Some(attempt))),
+                worker::Output::Connect { attempt, .. } => return Some(Wish::Connection(Some(attempt))),
                 worker::Output::Disconnect { .. } => return Some(Wish::Connection(None)),
                 worker::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
                 worker::Output::Run { token, .. } => self.run(now, token),
@@ -104,7 +104,7 @@ impl Peer for EchoWorker {
                 worker::Output::Forget { token } => {
                     self.inputs.remove(&token);
                 }
-                worker::Output::Cancel { .. } => {}
+                worker::Output::Cancel { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => return None,
             }
         }
@@ -133,10 +133,10 @@ impl Peer for Client {
     fn wish(&mut self, _: Instant, frame: &mut [u8]) -> Option<Wish> {
         loop {
             match self.poll(frame) {
-                client::Output::Connect { attempt } => return Some(Wish::Connection(Some(attempt))),
+                client::Output::Connect { attempt, .. } => return Some(Wish::Connection(Some(attempt))),
                 client::Output::Disconnect { .. } => return Some(Wish::Connection(None)),
                 client::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
-                client::Output::Piece { .. } | client::Output::Event(_) => {}
+                client::Output::Piece { .. } | client::Output::Answer { .. } | client::Output::Event(_) => {}
                 client::Output::Idle { .. } => return None,
             }
         }

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use rejoin_core::client::{self, Client};
-use rejoin_core::coordinator::{self, Address, Coordinator, PeerState};
+use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
+use rejoin_core::wire::message::{CheckpointRefused, Follow, Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, Worker};
 use rejoin_core::{Instant, Loss, Seed};
 
-use crate::executor::{Executor, Job, Running};
+use crate::executor::{Executor, Job, Running, checkpoint};
 use crate::journal::{Journal, JournalMode};
 use crate::net::{Side, Socket, Tapped, Wire};
 
@@ -81,10 +81,18 @@ pub struct World {
     pub client_output: Vec<BTreeMap<(TaskId, Token, Stream), Vec<u8>>>,
     /// Executions begun: task, token, attempt, worker
     pub starts: Vec<(TaskId, Token, u32, usize)>,
+    /// Steps of tasks that were executed: task and step, in the order of their ends
+    pub steps: Vec<(TaskId, u8)>,
+    /// Checkpoints that were answered: attempt, number, why it was refused
+    pub checkpointed: Vec<(Token, u64, Option<CheckpointRefused>)>,
+    /// Answers that reached clients: client, question, answer
+    pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
     pub closes: BTreeMap<ConnId, Reason>,
     /// Why peers gave connections up, in order
     pub leaves: Vec<(usize, Reason)>,
+    /// Peers and the endpoints that they dialled
+    pub dialled: Vec<(usize, usize)>,
     /// Every message that arrived, once a story asks for it with `Some`
     pub tap: Option<Vec<Tapped>>,
     heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
@@ -126,6 +134,7 @@ enum Happening {
     Arrives { conn: ConnId, at: Side, bytes: Vec<u8> },
     Closed { conn: ConnId, at: Side, loss: Loss },
     Printed { peer: usize, token: Token },
+    Step { peer: usize, token: Token, step: u8 },
     Finished { peer: usize, token: Token },
     Durable { upto: u64 },
     JournalFailed,
@@ -147,8 +156,12 @@ impl World {
             client_events: vec![Vec::new(); setup.clients],
             client_output: vec![BTreeMap::new(); setup.clients],
             starts: Vec::new(),
+            steps: Vec::new(),
+            checkpointed: Vec::new(),
+            answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
+            dialled: Vec::new(),
             tap: None,
             heard: BTreeMap::new(),
             arrivals: BTreeMap::new(),
@@ -206,7 +219,7 @@ impl World {
         let task = TaskId::from_text(name);
         self.jobs.insert(task, job);
         self.submits.push((name.into(), spec));
-        let input = coordinator::Input::Submit { task, spec, payload: name.as_bytes() };
+        let input = coordinator::Input::Submit { task, spec, about: &[], payload: name.as_bytes() };
         self.coordinator.handle(self.now, input).expect("the submit is legal");
         self.drain();
         task
@@ -216,7 +229,13 @@ impl World {
     pub fn submit_by_client(&mut self, n: usize, name: &str, job: Job) -> TaskId {
         let task = TaskId::from_text(name);
         self.jobs.insert(task, job);
-        let input = client::Input::Submit { task, spec: TaskSpec::default(), payload: name.as_bytes() };
+        let input = client::Input::Submit {
+            task,
+            spec: TaskSpec::default(),
+            about: &[],
+            payload: name.as_bytes(),
+            follow: Follow::Output,
+        };
         self.tell_client(n, input).expect("the submit is legal");
         task
     }
@@ -391,13 +410,16 @@ impl World {
         self.happenings.retain(|_, happening| !matches!(happening, Happening::Durable { .. }));
         self.journal.crash();
         let seed = seed(self.entropy, self.sequence);
-        let records = self.journal.records.iter().map(Vec::as_slice);
-        self.coordinator = Coordinator::recover(self.coordinator_config.clone(), seed, self.now, records)
-            .expect("what a coordinator wrote can be read");
+        let mut recovery = Recovery::start(self.coordinator_config.clone(), seed, self.now).expect("legal settings");
+        for record in &self.journal.records {
+            recovery.take(record).expect("what a coordinator wrote can be read");
+        }
+        self.coordinator = recovery.finish();
         for (name, spec) in &self.submits {
             // Harmless where it was accepted, and needed where it was not (TASK-1).
             let (task, spec, payload) = (TaskId::from_text(name), *spec, name.as_bytes());
-            let again = self.coordinator.handle(self.now, coordinator::Input::Submit { task, spec, payload });
+            let again =
+                self.coordinator.handle(self.now, coordinator::Input::Submit { task, spec, about: &[], payload });
             again.expect("the submit is legal");
         }
         for socket in self.sockets.values_mut() {
@@ -573,6 +595,7 @@ impl World {
             Happening::Arrives { conn, at, bytes } => self.arrive(conn, at, bytes),
             Happening::Closed { conn, at, loss } => self.close(conn, at, loss),
             Happening::Printed { peer, token } => self.printed(peer, token),
+            Happening::Step { peer, token, step } => self.step_done(peer, token, step),
             Happening::Finished { peer, token } => self.finished(peer, token),
             Happening::Durable { upto } => {
                 let upto_all = self.journal.earlier + upto as usize;
@@ -686,6 +709,20 @@ impl World {
         let _ = worker.handle(now, worker::Input::Progress { token, value: 50 });
     }
 
+    fn step_done(&mut self, peer: usize, token: Token, step: u8) {
+        let now = self.now;
+        let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
+        let stopped = |running: &&Running| !running.over && running.outcome != Outcome::Cancelled;
+        if executor.running.get(&token).filter(stopped).is_none() {
+            return;
+        }
+        if let Some(start) = self.starts.iter().find(|start| start.1 == token) {
+            self.steps.push((start.0, step));
+        }
+        // A task that was told to stop may be gone by now.
+        let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &checkpoint(step) });
+    }
+
     fn finished(&mut self, peer: usize, token: Token) {
         let now = self.now;
         let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
@@ -769,7 +806,7 @@ impl World {
     fn worker_output(&mut self, peer: usize, frame: &mut [u8]) -> bool {
         let Machine::Worker(worker) = &mut self.peers[peer].machine else { return false };
         match worker.poll(frame) {
-            worker::Output::Connect { attempt } => self.dial(peer, attempt),
+            worker::Output::Connect { attempt, endpoint } => self.dial(peer, attempt, endpoint),
             worker::Output::Disconnect { attempt, reason } => self.leave(peer, attempt, reason),
             worker::Output::Send { bytes } => {
                 let bytes = bytes.into();
@@ -790,6 +827,7 @@ impl World {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
             }
+            worker::Output::Checkpointed { token, number, refused } => self.checkpointed.push((token, number, refused)),
             worker::Output::Forget { token } => {
                 self.peers[peer].executor.running.remove(&token);
             }
@@ -806,7 +844,7 @@ impl World {
         let n = peer - self.client_peer(0);
         let Machine::Client(client) = &mut self.peers[peer].machine else { return false };
         match client.poll(frame) {
-            client::Output::Connect { attempt } => self.dial(peer, attempt),
+            client::Output::Connect { attempt, endpoint } => self.dial(peer, attempt, endpoint),
             client::Output::Disconnect { attempt, reason } => self.leave(peer, attempt, reason),
             client::Output::Send { bytes } => {
                 let bytes = bytes.into();
@@ -817,6 +855,7 @@ impl World {
                 assert_eq!(kept.len() as u64, offset, "a client's pieces follow each other");
                 kept.extend_from_slice(bytes);
             }
+            client::Output::Answer { ask, answer } => self.answers.push((n, ask, answer.into())),
             client::Output::Event(event) => self.client_events[n].push(event),
             client::Output::Idle { .. } => {
                 let idle = matches!(client.poll(frame), client::Output::Idle { .. });
@@ -833,19 +872,29 @@ impl World {
         self.starts.push((task, token, attempt, peer));
         let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
         assert!(worker.payload(token).is_some(), "the input is there when the task is to start");
+        // Where it goes on: the step behind which the checkpoint was made.
+        let done = worker.checkpoint(token).map_or(0, |(_, bytes)| {
+            assert_eq!(bytes, checkpoint(bytes[0]), "a checkpoint comes back as it was made");
+            bytes[0]
+        });
         worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
-        let takes = job.takes;
-        let outcome = job.outcome(attempt);
+        let (steps, outcome) = (job.steps, job.outcome(attempt));
+        let takes = job.takes * u32::from(steps - done) / u32::from(steps);
         executor.running.insert(token, Running { job, outcome, printed: 0, over: false });
         self.happen(takes / 2, Happening::Printed { peer, token });
+        for step in done + 1..steps {
+            let at = takes * u32::from(step - done) / u32::from(steps - done);
+            self.happen(at, Happening::Step { peer, token, step });
+        }
         self.happen(takes, Happening::Finished { peer, token });
     }
 
-    fn dial(&mut self, peer: usize, attempt: u64) {
+    fn dial(&mut self, peer: usize, attempt: u64, endpoint: usize) {
         let wire = self.peers[peer].wire;
         self.peers[peer].dials += 1;
+        self.dialled.push((peer, endpoint));
         assert!(self.connection(peer).is_none(), "peer {peer} has two sockets (S23)");
-        if wire.refuses {
+        if wire.refuses || wire.only.is_some_and(|only| only != endpoint) {
             return self.happen(wire.latency * 2, Happening::Refused { peer, attempt });
         }
         let conn = self.next_conn();
@@ -895,6 +944,7 @@ impl World {
             | Happening::Closed { conn: on, .. } => *on != conn,
             Happening::Refused { .. }
             | Happening::Printed { .. }
+            | Happening::Step { .. }
             | Happening::Finished { .. }
             | Happening::Durable { .. }
             | Happening::JournalFailed => true,

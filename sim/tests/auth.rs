@@ -3,7 +3,7 @@
 mod common;
 
 use common::{connected, denied, divert, drive_connected, entries, ms, secs, welcomed};
-use rejoin_core::coordinator::{Address, AdmissionConfig, Contention, Input, PeerState};
+use rejoin_core::coordinator::{Address, AdmissionConfig, Contention, Event, Input, PeerState};
 use rejoin_core::ids::Role;
 use rejoin_core::limits::{HANDSHAKE_TIME, PROBE_TIME, PROOF_TIME};
 use rejoin_core::link::{LinkState, Reason};
@@ -535,6 +535,9 @@ fn auth_6_a_key_serves_one_name_and_one_role_and_anything_else_is_an_unknown_key
         .collect();
     assert_eq!(Refusal::decode(&answers[0][0]), Some(Refusal::Reject(RejectCode::UnknownKey)));
     assert!(answers.iter().all(|answer| *answer == answers[0]), "nobody learns which part was wrong");
+    let mut named = honest.hello().key;
+    named.0[7] ^= 1;
+    assert!(world.events.contains(&Event::UnknownKey { key: named }), "so that somebody may look for it");
     assert_eq!(world.state(0), LinkState::Connected);
     let twice = rejoin_core::wire::keys::Key { role: Role::Client, ..worker_key(0) };
     assert_eq!(world.tell_coordinator(Input::AddKey { key: &twice }), Err(Rejected::Conflict));

@@ -8,8 +8,8 @@ use rejoin_core::ids::{BootId, KeyId, Role, TaskId, Token};
 use rejoin_core::link::LinkState;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{
-    BodyWriter, CancelReason, Class, Control, Credit, Failure, FromClient, FromWorker, Held, InventoryItem, Outcome,
-    ToWorker, Verdict,
+    BodyWriter, CancelReason, Class, Control, Credit, Failure, Follow, FromClient, FromWorker, Held, InventoryItem,
+    Outcome, ToWorker, Verdict,
 };
 use rejoin_core::worker;
 use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, World};
@@ -272,7 +272,7 @@ fn lanes_2_who_asks_and_never_takes_the_answers_is_granted_no_more() {
         let upto = granted.min(number + 512);
         client.say(&mut world, |body| {
             for number in number + 1..=upto {
-                assert!(body.push(Class::Numbered(number), &FromClient::Watch { task }));
+                assert!(body.push(Class::Numbered(number), &FromClient::Watch { task, follow: Follow::Output }));
             }
         });
         number = upto;

@@ -7,7 +7,7 @@ use rejoin_core::Rejected;
 use rejoin_core::client::{Event, FollowState, Input};
 use rejoin_core::coordinator;
 use rejoin_core::ids::TaskId;
-use rejoin_core::wire::message::{Outcome, Refused, Stream, TaskSpec};
+use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream, TaskSpec};
 use rejoin_sim::{Job, Puppet, Setup, Side, World};
 
 fn two_clients() -> World {
@@ -32,7 +32,13 @@ fn task_1_two_clients_that_submit_the_same_follow_the_same_task_and_another_cont
     let mut world = two_clients();
     let task = world.submit_by_client(0, "taken", Job::takes(ms(1)));
     world.run_for(ms(10));
-    let other = Input::Submit { task, spec: TaskSpec::default(), payload: b"another content" };
+    let other = Input::Submit {
+        task,
+        spec: TaskSpec::default(),
+        about: &[],
+        payload: b"another content",
+        follow: Follow::Output,
+    };
     world.tell_client(1, other).expect("it cannot know");
     world.run_for(ms(10));
     assert_eq!(world.client_events[1], [Event::Refused { task, reason: Refused::Conflict }]);
@@ -44,17 +50,26 @@ fn task_1_what_a_client_can_know_is_refused_before_it_is_sent() {
     let mut world = connected(Setup { clients: 1, client: |config| config.tasks_max = 2, ..Setup::default() });
     let (task, spec) = (TaskId::from_text("a"), TaskSpec::default());
     let large = vec![0; 49_153];
-    assert_eq!(world.tell_client(0, Input::Submit { task, spec, payload: &large }), Err(Rejected::TooLarge));
+    assert_eq!(
+        world.tell_client(0, Input::Submit { task, spec, about: &[], payload: &large, follow: Follow::Output }),
+        Err(Rejected::TooLarge)
+    );
     let wrong = TaskSpec { priority: 5, ..spec };
-    assert_eq!(world.tell_client(0, Input::Submit { task, spec: wrong, payload: b"" }), Err(Rejected::BadSpec));
+    assert_eq!(
+        world.tell_client(0, Input::Submit { task, spec: wrong, about: &[], payload: b"", follow: Follow::Output }),
+        Err(Rejected::BadSpec)
+    );
     assert_eq!(world.tell_client(0, Input::Cancel { task }), Err(Rejected::Unknown));
     assert_eq!(world.tell_client(0, Input::Forget { task }), Err(Rejected::Unknown));
-    assert_eq!(world.tell_client(0, Input::Watch { task }), Ok(()));
+    assert_eq!(world.tell_client(0, Input::Watch { task, follow: Follow::Output }), Ok(()));
     world.run_for(ms(10));
     assert_eq!(world.client_events[0], [Event::Refused { task, reason: Refused::Unknown }]);
     let other = TaskId::from_text("b");
-    assert_eq!(world.tell_client(0, Input::Watch { task: other }), Ok(()));
-    assert_eq!(world.tell_client(0, Input::Watch { task: TaskId::from_text("c") }), Err(Rejected::Full));
+    assert_eq!(world.tell_client(0, Input::Watch { task: other, follow: Follow::Output }), Ok(()));
+    assert_eq!(
+        world.tell_client(0, Input::Watch { task: TaskId::from_text("c"), follow: Follow::Output }),
+        Err(Rejected::Full)
+    );
     assert_eq!(world.tell_client(0, Input::Forget { task }), Ok(()));
     assert_eq!(world.client(0).task(task), None);
 }
@@ -66,7 +81,7 @@ fn log_1_a_late_watcher_gets_all_output_and_the_outcome_after_it() {
         let output = noise(300_000);
         let task = world.submit_by_client(0, "printed", Job { prints: output.clone(), ..Job::takes(ms(100)) });
         world.run_for(ms(5 + watch_at));
-        world.tell_client(1, Input::Watch { task }).expect("legal");
+        world.tell_client(1, Input::Watch { task, follow: Follow::Output }).expect("legal");
         world.drive_until("both know", |world| (0..2).all(|n| world.client_events[n].contains(&Event::Ended { task })));
         let ended = world.client(1).task(task).and_then(|task| task.end).expect("over");
         assert_eq!(ended.2[0].len, 300_000);
@@ -111,7 +126,7 @@ fn task_7_a_client_cancels_what_it_follows_and_is_told_the_end() {
     let mut world = two_clients();
     let task = world.submit_by_client(0, "long", Job::takes(secs(100)));
     world.run_for(ms(20));
-    world.tell_client(1, Input::Watch { task }).expect("legal");
+    world.tell_client(1, Input::Watch { task, follow: Follow::Output }).expect("legal");
     world.run_for(ms(20));
     for _ in 0..2 {
         world.tell_client(1, Input::Cancel { task }).expect("it is followed");
@@ -184,4 +199,16 @@ fn auth_8_a_client_that_goes_on_in_front_of_an_unconfirmed_session_still_hears_o
     world.wire(1).refuses = false;
     world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Ended { task }));
     world.audit();
+}
+
+#[test]
+fn a_follower_learns_that_a_silent_task_runs_also_when_it_comes_later() {
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "silent", Job::takes(secs(60)));
+    world.run_for(secs(1));
+    assert!(world.client_events[0].contains(&Event::Progress { task }), "{:?}", world.client_events[0]);
+    world.tell_client(1, Input::Watch { task, follow: Follow::Outcome }).expect("room");
+    world.run_for(secs(1));
+    assert!(world.client_events[1].contains(&Event::Progress { task }), "{:?}", world.client_events[1]);
+    assert_eq!(world.client(1).task(task).map(|task| task.attempt), Some(1));
 }

@@ -242,7 +242,7 @@ fn welcome() -> Welcome {
 
 fn assign(body: &mut BodyWriter<'_>, number: u64, token: Token, payload: &[u8]) {
     let task = rejoin_core::ids::TaskId::from_text("of a puppet");
-    let assign = ToWorker::Assign { task, token, attempt: 1, priority: 0, payload };
+    let assign = ToWorker::Assign { task, token, attempt: 1, priority: 0, restores: false, payload };
     assert!(body.push(Class::Numbered(number), &assign));
 }
 

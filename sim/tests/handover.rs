@@ -36,7 +36,7 @@ impl Peer for Patient {
     fn wish(&mut self, now: Instant, frame: &mut [u8]) -> Option<Wish> {
         loop {
             let answer = match self.machine.poll(frame) {
-                worker::Output::Connect { attempt } => return Some(Wish::Connection(Some(attempt))),
+                worker::Output::Connect { attempt, .. } => return Some(Wish::Connection(Some(attempt))),
                 worker::Output::Disconnect { .. } => return Some(Wish::Connection(None)),
                 worker::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
                 worker::Output::Run { token, .. } => {
@@ -48,7 +48,9 @@ impl Peer for Patient {
                     let input = worker::Input::OutputRead { token, stream, offset, bytes: &bytes };
                     self.machine.handle(now, input)
                 }
-                worker::Output::Cancel { .. } | worker::Output::Forget { .. } => Ok(()),
+                worker::Output::Cancel { .. } | worker::Output::Checkpointed { .. } | worker::Output::Forget { .. } => {
+                    Ok(())
+                }
                 worker::Output::Idle { .. } => return None,
             };
             answer.expect("an answer is never refused");
@@ -81,7 +83,7 @@ fn pair(change: impl FnOnce(&mut coordinator::Config)) -> (Pair<Patient>, TaskId
     assert!(pair.connect([1; 32], [2; 32]));
     pair.talk();
     let task = TaskId([9; 16]);
-    let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), payload: b"" };
+    let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), about: &[], payload: b"" };
     pair.coordinator.handle(pair.now, submit).expect("the submit is legal");
     pair.talk();
     let token = pair.peer.running.expect("it runs");
@@ -167,7 +169,10 @@ fn assignment(puppet: &mut Puppet, world: &mut World) -> Option<Token> {
         | ToWorker::Recall { .. }
         | ToWorker::Verdict { .. }
         | ToWorker::Settled { .. }
-        | ToWorker::Kept { .. } => None,
+        | ToWorker::Kept { .. }
+        | ToWorker::Restore { .. }
+        | ToWorker::Checkpointed { .. }
+        | ToWorker::Drain => None,
     })
 }
 

@@ -106,7 +106,7 @@ fn journ_3_after_a_failed_write_nothing_is_told_and_nothing_is_taken() {
     let (task, spec) = (TaskId::from_text("x"), TaskSpec::default());
     let key = client_key(5);
     let inputs = [
-        Input::Submit { task, spec, payload: b"" },
+        Input::Submit { task, spec, about: &[], payload: b"" },
         Input::Cancel { task: running },
         Input::Forget { task: done },
         Input::AddKey { key: &key },

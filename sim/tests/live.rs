@@ -184,6 +184,37 @@ fn back_1_pauses_grow_to_the_cap_and_later_to_the_late_cap_and_only_a_stable_ses
 }
 
 #[test]
+fn back_4_endpoints_are_tried_in_turn_at_once_and_the_one_that_worked_is_dialled_again() {
+    let endpoints = |config: &mut rejoin_core::worker::Config| {
+        config.link.endpoints = ["ws://a", "ws://b", "ws://c"].map(String::from).into();
+    };
+    let mut world = connected(Setup { worker: endpoints, ..Setup::default() });
+    world.run_for(secs(60));
+    world.wire(0).only = Some(2);
+    world.reset(0);
+    let cut = world.now();
+    common::drive_connected(&mut world, 0);
+    assert_eq!(world.dialled[1..], [(0, 0), (0, 1), (0, 2)]);
+    assert!(world.now().since(cut) < ms(20), "no pause between endpoints");
+    world.run_for(secs(60));
+    world.reset(0);
+    common::drive_connected(&mut world, 0);
+    assert_eq!(world.dialled[4..], [(0, 2)], "what worked is tried first");
+    // All of them fail: each has its turn, and only then there is a pause.
+    world.wire(0).only = Some(9);
+    world.reset(0);
+    let mut times = Vec::new();
+    for dial in 6..13 {
+        world.drive_until("another dial", |world| world.dials(0) >= dial);
+        times.push(world.now());
+    }
+    assert_eq!(world.dialled[5..].iter().map(|(_, endpoint)| *endpoint).collect::<Vec<_>>(), [2, 0, 1, 2, 0, 1, 2]);
+    let pause = |n: usize| times[n + 1].since(times[n]);
+    assert!([0, 1, 3, 4].map(pause).iter().all(|pause| *pause <= ms(2)), "{times:?}");
+    assert!([2, 5].map(pause).iter().all(|pause| *pause >= ms(50)), "{times:?}");
+}
+
+#[test]
 fn back_2_a_herd_is_let_in_at_the_rate_and_nobody_starves() {
     let mut world = World::new(Setup {
         workers: 40,

@@ -3,16 +3,23 @@
 mod common;
 
 use common::{connected, drive_connected, ms, noise, secs};
-use rejoin_core::coordinator::{Config, Coordinator, Input, RecoveryError, TaskState};
-use rejoin_core::ids::ClusterId;
+use rejoin_core::coordinator::{Config, Coordinator, Input, Recovery, RecoveryError, TaskState};
+use rejoin_core::ids::{ClusterId, Role};
 use rejoin_core::journal::Record;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::wire::message::{Outcome, TaskSpec};
 use rejoin_core::{Instant, Seed};
 use rejoin_sim::{Job, JournalMode, Setup, World, worker_key};
 
 fn recover<'r>(records: impl IntoIterator<Item = &'r [u8]>) -> Result<Coordinator, RecoveryError> {
-    let config = Config::new(ClusterId([9; 16]), 1, vec![worker_key(0), worker_key(1)]);
-    Coordinator::recover(config, Seed([1; 32]), Instant::ZERO, records)
+    recover_with(vec![worker_key(0), worker_key(1)], records)
+}
+
+fn recover_with<'r>(keys: Vec<Key>, records: impl IntoIterator<Item = &'r [u8]>) -> Result<Coordinator, RecoveryError> {
+    let config = Config::new(ClusterId([9; 16]), 1, keys);
+    let mut recovery = Recovery::start(config, Seed([1; 32]), Instant::ZERO).expect("legal settings");
+    records.into_iter().try_for_each(|record| recovery.take(record))?;
+    Ok(recovery.finish())
 }
 
 /// A world in which everything happened that leaves a record
@@ -59,7 +66,8 @@ fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there()
                 | Record::Result { .. }
                 | Record::Cancel { .. }
                 | Record::Forget { .. }
-                | Record::Output { .. } => None,
+                | Record::Output { .. }
+                | Record::Checkpoint { .. } => None,
             });
             let told = coordinator.task(task).and_then(|view| view.end).map(|end| end.outcome);
             let forgotten = kept.iter().any(|bytes| Record::decode(bytes) == Some(Record::Forget { task }));
@@ -121,6 +129,21 @@ fn journ_4_restarts_under_load_execute_nothing_twice_and_workers_need_no_restart
     world.audit();
     for task in tasks {
         assert_eq!((world.outcome(task), world.executions(task)), (Some(Outcome::Succeeded), 1));
+    }
+}
+
+#[test]
+fn journ_4_workers_that_have_no_key_any_more_are_not_waited_for_whoever_has_their_names_now() {
+    let mut world = connected(Setup::default());
+    let task = world.submit("task", Job::takes(secs(500)));
+    world.run_for(secs(1));
+    let records: Vec<Vec<u8>> = world.journal.records(true).map(|record| record.encode()).collect();
+    let client = Key { role: Role::Client, ..worker_key(0) };
+    for keys in [vec![], vec![worker_key(1)], vec![client]] {
+        let mut coordinator = recover_with(keys, records.iter().map(Vec::as_slice)).expect("a journal without fault");
+        coordinator.handle(Instant::ZERO + ms(1), Input::Timeout).expect("time passes");
+        assert_eq!(coordinator.task(task).map(|task| task.state), Some(TaskState::Ready));
+        coordinator.check();
     }
 }
 

@@ -20,11 +20,11 @@ use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
 use rejoin_smol::coordinator::{Ended, Handle, Notice, Overview, Server};
 use rejoin_smol::disrupt::{Proxy, Settings};
-use rejoin_smol::journal::{Journal, MemoryJournal, OutputStore};
+use rejoin_smol::journal::{Journal, MemoryJournal, OutputStore, Outputs};
 use rejoin_smol::url::Endpoint;
-use rejoin_smol::worker::{Glance, Options, Watch};
+use rejoin_smol::worker::{Glance, Options, Order, Watch};
 use smol::Timer;
-use smol::channel::Receiver;
+use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 
 /// Any free port on loopback
@@ -134,7 +134,7 @@ impl Rig {
         let dir = tempfile::tempdir().expect("a directory");
         let outputs = OutputStore::new(dir.path().into());
         let journal = journal(MemoryJournal::new(outputs.clone()));
-        let server = Server::start(LOOPBACK, config, journal, outputs.clone()).await.expect("a server");
+        let server = Server::start(LOOPBACK, config, journal).await.expect("a server");
         let (address, handle, notices) = (server.address(), server.handle(), server.notices());
         Rig { address, handle, outputs, server, notices, noticed: Mutex::default(), dir }
     }
@@ -159,23 +159,31 @@ impl Rig {
         let mut config = worker::Config::new(link);
         adjust(&mut config);
         let watch = Watch::default();
-        let options = Options { endpoint, config, spool_dir: self.path().into(), start_log: None };
-        let running = smol::spawn(rejoin_smol::worker::run(options, watch.clone()));
-        LocalWorker { watch, running }
+        let options = Options {
+            endpoints: vec![endpoint],
+            config,
+            spool_dir: self.path().into(),
+            start_log: None,
+            drain_within: Duration::from_secs(30),
+            guardian: None,
+        };
+        let (orders, ordered) = bounded(2);
+        let running = smol::spawn(rejoin_smol::worker::run(options, watch.clone(), ordered));
+        LocalWorker { watch, orders, running }
     }
 
     /// A client, dialling `via`
     pub fn client(&self, via: SocketAddr) -> rejoin_smol::client::Connection {
         let endpoint = endpoint(via);
         let config = client::Config::new(link(key(CLIENT, Role::Client), &endpoint));
-        rejoin_smol::client::Connection::new(endpoint, config).expect("a client")
+        rejoin_smol::client::Connection::new(vec![endpoint], config).expect("a client")
     }
 
     /// Submits a task
     pub async fn submit(&self, task: &str, payload: Vec<u8>) -> TaskId {
         let id = TaskId::from_text(task);
         let spec = TaskSpec { priority: 2, retries: 0 };
-        self.handle.submit(id, spec, payload).await.expect("a task to be accepted");
+        self.handle.submit(id, spec, Vec::new(), payload).await.expect("a task to be accepted");
         id
     }
 
@@ -234,6 +242,8 @@ impl Rig {
 /// A worker in this process; dropping it ends it
 pub struct LocalWorker {
     watch: Watch,
+    /// What it may be told
+    pub orders: Sender<Order>,
     /// The worker
     pub running: smol::Task<rejoin_smol::worker::Ended>,
 }
@@ -257,8 +267,9 @@ impl LocalWorker {
 }
 
 /// A journal that fails, and tells what it had made durable until then
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct FailingJournal {
+    outputs: OutputStore,
     appends: usize,
     syncs: usize,
     pending: Vec<Box<[u8]>>,
@@ -268,7 +279,8 @@ pub struct FailingJournal {
 impl FailingJournal {
     /// A journal of which so many appends and so many syncs succeed
     pub fn after(appends: usize, syncs: usize) -> Self {
-        FailingJournal { appends, syncs, ..FailingJournal::default() }
+        let outputs = OutputStore::new(std::env::temp_dir().into());
+        FailingJournal { outputs, appends, syncs, pending: Vec::new(), durable: Arc::default() }
     }
 
     /// The records that were synced
@@ -278,6 +290,16 @@ impl FailingJournal {
 }
 
 impl Journal for FailingJournal {
+    type Outputs = OutputStore;
+
+    fn outputs(&self) -> OutputStore {
+        self.outputs.clone()
+    }
+
+    fn replay(&mut self, _: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        Ok(())
+    }
+
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
         self.appends = self.appends.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
         self.pending.push(record.into());
@@ -288,6 +310,10 @@ impl Journal for FailingJournal {
         self.syncs = self.syncs.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
         self.durable.lock().expect("no panic").append(&mut self.pending);
         Ok(())
+    }
+
+    fn waits(&self) -> bool {
+        true
     }
 }
 

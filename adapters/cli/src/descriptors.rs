@@ -33,6 +33,16 @@ pub fn provide(workers: u16, slots: u16) -> io::Result<()> {
     )))
 }
 
+/// Raises the limit as far as it goes, for a coordinator that runs no tasks and may have any number of peers
+///
+/// # Errors
+///
+/// If the system does not even allow what it says it does.
+pub fn raise() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
 fn needed(workers: u16, slots: u16) -> u64 {
     BASE + u64::from(workers) * (PER_WORKER + u64::from(slots) * PER_SLOT)
 }

@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use rejoin_core::backoff::BackoffConfig;
 use rejoin_core::coordinator;
-use rejoin_core::ids::{BootId, ClusterId, KeyId, Role};
+use rejoin_core::ids::{BootId, ClusterId, KeyId, Role, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::link::{LinkConfig, LinkState};
 use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::Outcome;
+use rejoin_core::wire::message::{Outcome, Stream};
 use rejoin_core::worker;
 use rejoin_smol::clock::entropy;
 use rejoin_smol::coordinator::Server;
 use rejoin_smol::disrupt::{Profile, Proxy, Settings};
-use rejoin_smol::journal::{MemoryJournal, OutputStore};
+use rejoin_smol::guardian::Guardian;
+use rejoin_smol::journal::{DurableJournal, DurableOutputs, Journal, MemoryJournal, OutputStore, Outputs, Records};
+use rejoin_smol::spool::{MEMORY_BYTES_MAX, Spool};
 use rejoin_smol::url::Endpoint;
 use rejoin_smol::worker::{Options, Watch, run};
+use smol::channel::bounded;
 
 use crate::audit::{Audit, Ended, Fact, Start, audit};
 
@@ -45,20 +48,38 @@ pub struct Plan {
     pub output_max: u64,
     /// Tasks that are open at a time
     pub tasks_open_max: usize,
+    /// What is to outlive this process
+    pub keep: Keep,
+}
+
+/// What of a run is to outlive its process
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: the journal is in memory
+    Nothing,
+    /// A journal on disk, begun anew
+    Anew,
+    /// The journal on disk of a run that was interrupted
+    GoOn,
 }
 
 /// A coordinator and its workers
 pub struct Fleet {
     /// The coordinator
     pub server: Server,
-    /// Output of tasks
-    pub outputs: OutputStore,
-    journal: MemoryJournal,
+    kept: Kept,
+    spool_dir: Arc<Path>,
     workers: Arc<Mutex<Vec<LocalWorker>>>,
     proxy: Option<Arc<Proxy>>,
     killer: Option<smol::Task<()>>,
     kills: Arc<Mutex<u64>>,
     starts_dir: PathBuf,
+}
+
+/// Records and output, wherever they are
+enum Kept {
+    Memory(MemoryJournal, OutputStore),
+    Disk(Records, DurableOutputs),
 }
 
 /// A worker in this process
@@ -87,13 +108,24 @@ impl Fleet {
     /// Starts everything; `data` must exist and belong to this run alone
     pub async fn start(plan: &Plan, data: &Path) -> io::Result<Fleet> {
         let spool_dir: Arc<Path> = fresh_dir(&data.join("spool"))?.into();
-        let starts_dir = fresh_dir(&data.join("starts"))?;
+        let (starts_dir, journal_dir) = (data.join("starts"), data.join("journal"));
+        if plan.keep != Keep::GoOn {
+            fresh_dir(&starts_dir)?;
+            fresh_dir(&journal_dir)?;
+        }
         let keys = (0..plan.workers).map(new_key).collect::<io::Result<Vec<Key>>>()?;
-        let outputs = OutputStore::new(spool_dir.clone());
-        let journal = MemoryJournal::new(outputs.clone());
         let config = coordinator_config(plan, keys.clone())?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::start(loopback, config, journal.clone(), outputs.clone()).await?;
+        let (server, kept) = if plan.keep == Keep::Nothing {
+            let outputs = OutputStore::new(spool_dir.clone());
+            let journal = MemoryJournal::new(outputs.clone());
+            let server = Server::start(loopback, config, journal.clone()).await?;
+            (server, Kept::Memory(journal, outputs))
+        } else {
+            let journal = DurableJournal::open(&journal_dir).map_err(io::Error::other)?;
+            let kept = Kept::Disk(journal.reader(), journal.outputs());
+            (Server::start(loopback, config, journal).await?, kept)
+        };
         let proxy = match plan.disrupt {
             Some(profile) => {
                 let settings = Settings::of(profile);
@@ -109,13 +141,14 @@ impl Fleet {
             starts_dir: starts_dir.clone(),
             slots: plan.slots,
             disrupted: plan.disrupt.is_some(),
+            guardian: guardian()?,
         };
         let workers = keys.into_iter().map(|key| maker.worker(key)).collect::<io::Result<Vec<LocalWorker>>>()?;
         let workers = Arc::new(Mutex::new(workers));
         let kills = Arc::new(Mutex::new(0));
         let killer = (plan.disrupt == Some(Profile::Storm))
             .then(|| smol::spawn(kill_now_and_then(workers.clone(), maker, plan.seed, kills.clone())));
-        Ok(Fleet { server, outputs, journal, workers, proxy, killer, kills, starts_dir })
+        Ok(Fleet { server, kept, spool_dir, workers, proxy, killer, kills, starts_dir })
     }
 
     /// Ends all workers, and kills the processes of their tasks before it returns
@@ -148,16 +181,42 @@ impl Fleet {
         links
     }
 
+    /// Returns what an attempt has written
+    pub fn take_output(&self, token: Token) -> io::Result<[Spool; 2]> {
+        match &self.kept {
+            Kept::Memory(_, outputs) => Ok(outputs.take(token)),
+            Kept::Disk(_, outputs) => {
+                let mut spools = [0, 1].map(|_| Spool::new(self.spool_dir.clone(), MEMORY_BYTES_MAX));
+                let mut piece = vec![0; 1 << 16];
+                for stream in Stream::ALL {
+                    let spool = &mut spools[stream.index()];
+                    loop {
+                        let count = outputs.read_at(token, stream, spool.len(), &mut piece)?;
+                        if count == 0 {
+                            break;
+                        }
+                        spool.append(&piece[..count])?;
+                    }
+                }
+                Ok(spools)
+            }
+        }
+    }
+
     /// Reads the journal's records and the workers' start logs, and nothing else, for what became of each task
     pub fn audit(&self) -> io::Result<Audit> {
-        let records = self.journal.records();
-        let facts = records.iter().filter_map(|record| Record::decode(record)).filter_map(|record| fact(&record));
+        let mut facts = Vec::new();
+        let mut note = |record: &[u8]| facts.extend(Record::decode(record).and_then(|record| fact(&record)));
+        match &self.kept {
+            Kept::Memory(journal, _) => journal.records().iter().for_each(|record| note(record)),
+            Kept::Disk(records, _) => records.read(&mut note)?,
+        }
         let mut starts = Vec::new();
         for entry in fs::read_dir(&self.starts_dir)? {
             let log = fs::read_to_string(entry?.path())?;
             starts.extend(log.lines().filter_map(|line| Start::parse(line).ok()));
         }
-        Ok(audit(facts, starts.into_iter()))
+        Ok(audit(facts.into_iter(), starts.into_iter()))
     }
 }
 
@@ -168,6 +227,7 @@ struct Maker {
     starts_dir: PathBuf,
     slots: u16,
     disrupted: bool,
+    guardian: Option<Guardian>,
 }
 
 impl Maker {
@@ -197,14 +257,17 @@ impl Maker {
         config.prefetch = self.slots;
         config.attempts_max = (self.slots * 4).clamp(64, 512);
         let options = Options {
-            endpoint: self.endpoint.clone(),
+            endpoints: vec![self.endpoint.clone()],
             config,
             spool_dir: self.spool_dir.clone(),
             start_log: Some(self.starts_dir.join(key.name.as_str())),
+            drain_within: Duration::ZERO,
+            guardian: self.guardian.clone(),
         };
+        let (_, orders) = bounded(1);
         let name = key.name.clone();
         Ok(smol::spawn(async move {
-            let ended = run(options, watch).await;
+            let ended = run(options, watch, orders).await;
             eprintln!("rejoin: {name}: {ended}");
         }))
     }
@@ -242,6 +305,16 @@ async fn kill_now_and_then(workers: Arc<Mutex<Vec<LocalWorker>>>, maker: Maker, 
     }
 }
 
+/// A guardian for the tasks of this process: this program again, in another role
+///
+/// None where the program cannot be found any more; then nobody ends the tasks of a process that is killed.
+pub fn guardian() -> io::Result<Option<Guardian>> {
+    let Ok(program) = std::env::current_exe() else { return Ok(None) };
+    let mut command = std::process::Command::new(program);
+    command.arg("guardian");
+    Guardian::start(command).map(Some)
+}
+
 fn heartbeat(disrupted: bool) -> Duration {
     if disrupted { HEARTBEAT_DISRUPTED } else { HEARTBEAT }
 }
@@ -252,6 +325,8 @@ fn coordinator_config(plan: &Plan, keys: Vec<Key>) -> io::Result<coordinator::Co
     config.output_bytes_max = plan.output_max;
     config.tasks_max = plan.tasks_open_max * 2;
     config.forgotten_max = crate::items::ITEMS_MAX;
+    // What a run has done it must know for as long as it may be continued.
+    config.retention = Duration::from_secs(10 * 365 * 86_400);
     config.compress = false;
     if plan.disrupt == Some(Profile::Storm) {
         // The crashes are this run's own doing: no task is to blame for them, nor to be given up.
@@ -306,6 +381,7 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         | Record::Tokens { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
+        | Record::Checkpoint { .. }
         | Record::Output { .. } => None,
     }
 }

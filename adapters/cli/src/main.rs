@@ -1,29 +1,82 @@
 //! The program `rejoin`
 
 pub mod args;
+pub mod ask;
 pub mod audit;
+pub mod backend;
+pub mod bar;
+pub mod caller;
+pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
 pub mod items;
+pub mod keys;
+pub mod logs;
 pub mod printer;
 pub mod report;
+pub mod resume;
 pub mod run;
+pub mod say;
+pub mod submit;
 pub mod template;
+pub mod views;
+pub mod worker;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing::level_filters::LevelFilter;
 
-use crate::args::{Cli, Command, conclude};
+use crate::args::{Cli, Command, Run, conclude};
+use crate::report::EXIT_USAGE;
+use crate::say::complain;
 
 fn main() -> ExitCode {
     let status = match Cli::try_parse() {
-        Ok(Cli { command: Command::Run(options) }) => match options.work(std::io::stdin().is_terminal()) {
-            Ok((command, items)) => run::run(&options, command, items),
-            Err(error) => conclude(&error),
-        },
-        Err(error) => conclude(&error),
+        Ok(Cli { command }) => start(&command),
+        Err(said) => conclude(&said),
     };
     ExitCode::from(status)
+}
+
+/// Does what the command line asks for, with a log, and returns the exit status
+fn start(command: &Command) -> u8 {
+    // Those that run for long have nobody in front of them: the log is what they have to say.
+    let serves = matches!(command, Command::Coordinator(_) | Command::Worker(_));
+    let logging = logs::init(if serves { LevelFilter::INFO } else { LevelFilter::WARN });
+    if let Err(message) = logging {
+        complain(&message);
+        return EXIT_USAGE;
+    }
+    dispatch(command).unwrap_or_else(|said| conclude(&said))
+}
+
+/// Hands a command to what does it; an error is one of usage
+fn dispatch(command: &Command) -> Result<u8, clap::Error> {
+    Ok(match command {
+        Command::Run(options) => run(options)?,
+        Command::Coordinator(options) => coordinator::coordinator(options),
+        Command::Worker(options) => worker::worker(options, options.offers()?),
+        Command::Submit(options) => submit::submit(options, options.needs()?),
+        Command::Wait(options) => ask::wait(options),
+        Command::Result(options) => ask::result(options),
+        Command::Logs(options) => ask::logs(options),
+        Command::Cancel(options) => ask::cancel(options),
+        Command::Status(options) => ask::status(options),
+        Command::Workers(options) => ask::workers(options),
+        Command::Tasks(options) => ask::tasks(options),
+        Command::Drain(options) => ask::drain(options),
+        Command::Key { command } => keys::run(command),
+        Command::Guardian => {
+            rejoin_smol::guardian::guard(io::stdin());
+            0
+        }
+    })
+}
+
+fn run(options: &Run) -> Result<u8, clap::Error> {
+    let (command, items) = options.work(io::stdin().is_terminal())?;
+    let fleet = options.fleet(std::env::var_os("REJOIN_KEY"))?;
+    Ok(run::run(options, options.needs()?, fleet, command, items))
 }

@@ -4,11 +4,12 @@
 //! what time it is. Standard output is flushed after every task, so that whoever
 //! reads it sees a task as soon as it is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
+use crate::bar::Bar;
 use crate::items::label;
 use crate::report::{OutputSource, Summary, TaskReport, counted, write_summary, write_task};
 
@@ -59,8 +60,12 @@ pub struct Printer<O: Write, E: Write, S> {
     // With `keep_order`: the first task not printed yet, and those after it.
     next: usize,
     held: BTreeMap<usize, Finished<S>>,
+    skipped: BTreeSet<usize>,
     progress_at: Duration,
     progress: Option<Progress>,
+    bar: Option<Bar>,
+    // Whether the last of what was written, to whichever stream, was within a line.
+    within_line: bool,
 }
 
 impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
@@ -72,9 +77,19 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
             style,
             next: 0,
             held: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             progress_at: Duration::ZERO,
             progress: None,
+            bar: None,
+            within_line: false,
         }
+    }
+
+    /// Shows a progress bar in place of progress lines
+    #[must_use]
+    pub fn with_bar(mut self, bar: Option<Bar>) -> Self {
+        self.bar = bar;
+        self
     }
 
     /// Takes the finished task of the item with that index, from 0
@@ -90,15 +105,36 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
             return self.print(index, &done);
         }
         self.held.insert(index, done);
-        while let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() <= self.next) {
+        self.print_in_order()
+    }
+
+    fn print_in_order(&mut self) -> Result<(), PrintError> {
+        loop {
+            if self.skipped.remove(&self.next) {
+                self.next += 1;
+                continue;
+            }
+            let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() <= self.next) else { return Ok(()) };
             let (index, done) = entry.remove_entry();
             self.next = self.next.max(index + 1);
             self.print(index, &done)?;
         }
-        Ok(())
     }
 
-    /// Prints a line on how the run goes, if there is news and it is time again
+    /// The item with that index was printed by an earlier run
+    ///
+    /// # Errors
+    ///
+    /// If output that waited for its turn cannot be read or printed.
+    pub fn skip(&mut self, index: usize) -> Result<(), PrintError> {
+        if !self.style.keep_order {
+            return Ok(());
+        }
+        self.skipped.insert(index);
+        self.print_in_order()
+    }
+
+    /// Shows how the run goes, by the bar, or by a line if there is news and it is time again
     ///
     /// `now` is the time since the run began; in its first second there is no line.
     ///
@@ -106,6 +142,9 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
     ///
     /// If standard error cannot be written.
     pub fn progress(&mut self, now: Duration, progress: Progress) -> Result<(), PrintError> {
+        if self.bar.is_some() {
+            return self.show_bar(now, progress);
+        }
         let early = now.saturating_sub(self.progress_at) < PROGRESS_EVERY;
         if early || self.progress == Some(progress) {
             return Ok(());
@@ -115,6 +154,25 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
         self.err.line(progress)
     }
 
+    /// Prints a line of the program's own
+    ///
+    /// # Errors
+    ///
+    /// If standard error cannot be written.
+    pub fn note(&mut self, text: &str) -> Result<(), PrintError> {
+        self.above(|printer| {
+            printer.within_line = false;
+            printer.err.line(text)
+        })
+    }
+
+    /// Takes the bar from the screen for good, so that others may write there
+    pub fn end_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.end();
+        }
+    }
+
     /// Prints what is still held back, in order, and then the summary
     ///
     /// After an interruption tasks may be missing between those held back.
@@ -122,24 +180,66 @@ impl<O: Write, E: Write, S: OutputSource> Printer<O, E, S> {
     /// # Errors
     ///
     /// If output cannot be read or printed.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), PrintError> {
+    pub fn finish(&mut self, summary: &Summary) -> Result<(), PrintError> {
+        self.end_bar();
         for (index, done) in std::mem::take(&mut self.held) {
             self.print(index, &done)?;
         }
         if self.style.json { self.out.with(|out| write_summary(out, summary)) } else { self.err.line(summary) }
     }
 
+    fn show_bar(&mut self, now: Duration, progress: Progress) -> Result<(), PrintError> {
+        if !self.bar.as_ref().is_some_and(|bar| bar.is_due(now)) {
+            return Ok(());
+        }
+        self.end_lines()?;
+        if let Some(bar) = &mut self.bar {
+            bar.show(now, progress);
+        }
+        Ok(())
+    }
+
+    /// Prints while the bar is out of the way
+    fn above(&mut self, print: impl FnOnce(&mut Self) -> Result<(), PrintError>) -> Result<(), PrintError> {
+        match self.bar.as_ref().and_then(Bar::handle) {
+            Some(bar) => bar.suspend(|| print(self).and_then(|()| self.end_lines())),
+            None => print(self),
+        }
+    }
+
+    /// Ends the line that the cursor is in: the bar would continue it, and take it along when it goes
+    fn end_lines(&mut self) -> Result<(), PrintError> {
+        let with_out = self.bar.as_ref().is_some_and(Bar::is_with_out);
+        let within_line = if with_out { self.within_line } else { self.err.within_line };
+        if !within_line {
+            return Ok(());
+        }
+        // On standard error even for standard output, which has nothing in it but what tasks wrote.
+        self.within_line = false;
+        self.err.with(|err| err.write_all(b"\n"))
+    }
+
     fn print(&mut self, index: usize, done: &Finished<S>) -> Result<(), PrintError> {
+        self.above(|printer| printer.print_now(index, done))
+    }
+
+    fn print_now(&mut self, index: usize, done: &Finished<S>) -> Result<(), PrintError> {
         let Finished { report, stdout, stderr } = done;
         if self.style.json {
             return self.out.with(|out| write_task(out, report, stdout, stderr));
         }
         self.out.copy(stdout)?;
-        self.err.copy(stderr)?;
-        match report.reason() {
-            Some(reason) => self.err.line(Failure { index, report, reason: &reason }),
-            None => Ok(()),
+        if !stdout.is_empty() {
+            self.within_line = self.out.within_line;
         }
+        self.err.copy(stderr)?;
+        if let Some(reason) = report.reason() {
+            self.err.line(Failure { index, report, reason: &reason })?;
+            self.within_line = false;
+        } else if !stderr.is_empty() {
+            self.within_line = self.err.within_line;
+        }
+        Ok(())
     }
 }
 
@@ -351,6 +451,7 @@ mod tests {
             printer.finished(index, task("x", text, "", 0)).unwrap();
         }
         printer.finish(&Summary { succeeded: 3, ..Summary::default() }).unwrap();
+        drop(printer);
         assert_eq!(out, b"BDF");
         assert!(err.starts_with(b"rejoin: 3 succeeded, 0 failed in 0.0 s; "));
         assert!(err.ends_with(b"\n"));
@@ -383,6 +484,7 @@ mod tests {
         printer.finished(1, task("b", "B", "e", 3)).unwrap();
         printer.finished(0, task("a", "A", "", 0)).unwrap();
         printer.finish(&Summary::default()).unwrap();
+        drop(printer);
         let lines: Vec<serde_json::Value> =
             String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 3);
@@ -465,7 +567,7 @@ mod tests {
     #[test]
     fn a_closed_standard_error_is_noticed_too() {
         let err = Failing(0, io::ErrorKind::BrokenPipe);
-        let printer = Printer::<_, _, Vec<u8>>::new(io::sink(), err, PLAIN);
+        let mut printer = Printer::<_, _, Vec<u8>>::new(io::sink(), err, PLAIN);
         assert!(matches!(printer.finish(&Summary::default()), Err(PrintError::Closed)));
     }
 

@@ -3,35 +3,41 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
-use rejoin_core::coordinator::Event;
+use rejoin_core::about::{About, Tags};
 use rejoin_core::ids::TaskId;
-use rejoin_core::wire::message::{Failure, Outcome, TaskSpec};
+use rejoin_core::wire::message::{Outcome, TaskSpec};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
-use rejoin_smol::coordinator::{Ended, Notice};
 use rejoin_smol::disrupt::Profile;
 use rejoin_smol::spool::Spool;
-use smol::channel::Receiver;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use crate::args::{Disrupt, Run};
+use crate::args::{Disrupt, Reach, Run};
+use crate::ask::refusal;
+use crate::backend::{Backend, Ended, Happened};
+use crate::bar::Bar;
+use crate::caller::{Caller, Failed};
 use crate::descriptors;
-use crate::fleet::{Fleet, Plan, claim};
+use crate::fleet::{Fleet, Keep, Plan, claim};
 use crate::items::Source;
 use crate::printer::{Finished, PrintError, Printer, Progress, Style};
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, OutputSource, Status, Summary, TaskReport};
+use crate::resume::{History, ItemId};
+use crate::say::complain;
+use crate::submit::title;
 use crate::template::Template;
+use crate::views;
 
 /// Tasks submitted and not yet printed; beyond, items wait
 const OPEN_MAX: usize = 4096;
 
-/// Does the job and returns the exit status
-pub fn run(options: &Run, command: Vec<OsString>, items: Source) -> u8 {
+/// Does the job, here or on a fleet, and returns the exit status
+pub fn run(options: &Run, needs: Tags, fleet: Option<Reach>, command: Vec<OsString>, items: Source) -> u8 {
     let job = Template::new(command).map_err(|error| error.to_string()).and_then(|template| {
         let items = items.load(BufReader::new(io::stdin())).map_err(|error| error.to_string())?;
         // All of them before the first runs: half a job is worse than none.
@@ -45,18 +51,13 @@ pub fn run(options: &Run, command: Vec<OsString>, items: Source) -> u8 {
             return EXIT_USAGE;
         }
     };
-    match smol::block_on(Job::start(options, template, items)) {
+    match smol::block_on(Job::start(options, needs, fleet, template, items)) {
         Ok(job) => smol::block_on(job.finish()),
-        Err(error) => {
-            complain(&error.to_string());
-            EXIT_INTERNAL
+        Err(failed) => {
+            complain(&failed.to_string());
+            failed.status()
         }
     }
-}
-
-fn complain(message: &str) {
-    // If standard error is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "rejoin: {message}");
 }
 
 struct Job {
@@ -64,24 +65,33 @@ struct Job {
     template: Template,
     items: Vec<OsString>,
     spec: TaskSpec,
+    needs: Tags,
+    /// What people call the run
+    name: Option<String>,
     timeout: Option<Duration>,
     output_max: u64,
     cwd: Option<PathBuf>,
-    run_id: [u8; 8],
-    fleet: Fleet,
-    notices: Receiver<Notice>,
+    history: History,
+    resumed: bool,
+    backend: Backend,
     signals: Signals,
     printer: Printer<io::Stdout, io::Stderr, Output>,
     /// Items that are submitted and have no outcome yet
     open: BTreeMap<TaskId, Open>,
     next_item: usize,
     progress: Progress,
+    /// How items have ended, those of earlier runs that this one continues included
+    ends: [u64; 3],
     interrupted: bool,
     _data: Data,
 }
 
+#[derive(Clone, Copy)]
 struct Open {
     index: usize,
+    item: ItemId,
+    /// Counts the times that a cancelled task is done again
+    round: u32,
     running_since: Option<Instant>,
 }
 
@@ -91,15 +101,16 @@ enum Data {
     Temporary { _dir: tempfile::TempDir },
 }
 
-struct Output(Spool);
+/// What a task wrote, if that is to be printed
+struct Output(Option<Spool>);
 
 impl OutputSource for Output {
     fn copy_to(&self, to: &mut dyn Write) -> io::Result<()> {
-        self.0.copy_to(to)
+        self.0.as_ref().map_or(Ok(()), |spool| spool.copy_to(to))
     }
 
     fn len(&self) -> u64 {
-        self.0.len()
+        self.0.as_ref().map_or(0, Spool::len)
     }
 }
 
@@ -124,16 +135,20 @@ impl From<PrintError> for Stop {
 
 /// What a run wakes up for
 enum Wake {
-    Notice(Notice),
-    CoordinatorGone,
+    Happened(Result<Happened, String>),
     Signal,
     Tick,
 }
 
 impl Job {
-    async fn start(options: &Run, template: Template, items: Vec<OsString>) -> io::Result<Job> {
+    async fn start(
+        options: &Run,
+        needs: Tags,
+        fleet: Option<Reach>,
+        template: Template,
+        items: Vec<OsString>,
+    ) -> Result<Job, Failed> {
         let started = Instant::now();
-        descriptors::provide(options.workers, options.slots)?;
         let (path, data) = match &options.data {
             Some(path) => {
                 // A folder of its own, because what is found there is removed.
@@ -145,6 +160,52 @@ impl Job {
                 (dir.path().to_path_buf(), Data::Temporary { _dir: dir })
             }
         };
+        let kept = if options.resume { History::resume(&path)? } else { None };
+        let resumed = kept.is_some();
+        let history = match kept {
+            Some(history) => history,
+            None if options.data.is_some() => History::begin(&path)?,
+            None => History::none()?,
+        };
+        let backend = Self::backend(options, fleet, &path, resumed).await?;
+        let progress = Progress { total: items.len() as u64, ..Progress::default() };
+        Ok(Job {
+            started,
+            template,
+            items,
+            spec: TaskSpec { priority: options.priority, retries: options.retries },
+            needs,
+            name: options.name.clone(),
+            timeout: options.timeout,
+            output_max: options.output_max,
+            cwd: std::env::current_dir().ok(),
+            history,
+            resumed,
+            backend,
+            signals: Signals::new([Signal::Int, Signal::Term, Signal::Hup])?,
+            printer: Printer::new(
+                io::stdout(),
+                io::stderr(),
+                Style { keep_order: options.keep_order, json: options.json },
+            )
+            .with_bar(Bar::on_stderr()),
+            open: BTreeMap::new(),
+            next_item: 0,
+            progress,
+            ends: [0; 3],
+            interrupted: false,
+            _data: data,
+        })
+    }
+
+    /// Workers in this process, or the fleet that was named
+    async fn backend(options: &Run, fleet: Option<Reach>, path: &Path, resumed: bool) -> Result<Backend, Failed> {
+        if let Some(reach) = fleet {
+            let spool_dir = path.join("spool");
+            std::fs::create_dir_all(&spool_dir)?;
+            return Ok(Backend::fleet(Caller::new(&reach, true)?, spool_dir));
+        }
+        descriptors::provide(options.workers, options.slots)?;
         let plan = Plan {
             workers: options.workers,
             slots: options.slots,
@@ -159,61 +220,51 @@ impl Job {
             },
             output_max: options.output_max,
             tasks_open_max: OPEN_MAX,
+            keep: if options.data.is_none() {
+                Keep::Nothing
+            } else if resumed {
+                Keep::GoOn
+            } else {
+                Keep::Anew
+            },
         };
-        let fleet = Fleet::start(&plan, &path).await?;
-        let progress = Progress { total: items.len() as u64, ..Progress::default() };
-        Ok(Job {
-            started,
-            template,
-            items,
-            spec: TaskSpec { priority: 2, retries: options.retries },
-            timeout: options.timeout,
-            output_max: options.output_max,
-            cwd: std::env::current_dir().ok(),
-            run_id: entropy()?,
-            notices: fleet.server.notices(),
-            fleet,
-            signals: Signals::new([Signal::Int, Signal::Term, Signal::Hup])?,
-            printer: Printer::new(
-                io::stdout(),
-                io::stderr(),
-                Style { keep_order: options.keep_order, json: options.json },
-            ),
-            open: BTreeMap::new(),
-            next_item: 0,
-            progress,
-            interrupted: false,
-            _data: data,
-        })
+        Ok(Backend::local(Fleet::start(&plan, path).await?))
     }
 
     async fn finish(mut self) -> u8 {
-        let Err(stop) = self.work().await else { return self.conclude() };
-        self.fleet.end().await;
-        match stop {
-            Stop::Closed | Stop::Now => EXIT_INTERRUPTED,
-            Stop::Failed(message) => {
+        let worked = self.work().await;
+        self.printer.end_bar();
+        let status = match worked {
+            Ok(()) => self.conclude(),
+            Err(Stop::Closed | Stop::Now) => EXIT_INTERRUPTED,
+            Err(Stop::Failed(message)) => {
                 complain(&message);
                 EXIT_INTERNAL
             }
-        }
+        };
+        self.backend.end().await;
+        status
     }
 
-    fn conclude(mut self) -> u8 {
-        self.fleet.calm();
-        let links = self.fleet.links();
-        let audit = match self.fleet.audit() {
+    fn conclude(&mut self) -> u8 {
+        self.backend.calm();
+        let links = self.backend.links();
+        let mut audit = match self.backend.audit() {
             Ok(audit) => audit,
             Err(error) => {
                 complain(&format!("cannot read the start logs, so that nothing can be said of this run: {error}"));
                 return EXIT_INTERNAL;
             }
         };
+        let [succeeded, failed, cancelled] = self.ends;
+        if !self.resumed && (audit.succeeded, audit.failed, audit.cancelled) != (succeeded, failed, cancelled) {
+            audit.anomalies.push("the audit counts other ends of tasks than were printed".into());
+        }
         let summary = Summary {
-            submitted: audit.submitted,
-            succeeded: audit.succeeded,
-            failed: audit.failed,
-            cancelled: audit.cancelled,
+            submitted: self.next_item as u64,
+            succeeded,
+            failed,
+            cancelled,
             applied: audit.applied,
             lost: audit.lost,
             duplicated: audit.duplicated,
@@ -227,7 +278,11 @@ impl Job {
         for anomaly in &audit.anomalies {
             complain(anomaly);
         }
-        match self.printer.finish(&summary) {
+        let printed = self.printer.finish(&summary);
+        if self.interrupted && self.history.is_kept() {
+            complain("the same command with --resume does what is missing");
+        }
+        match printed {
             Ok(()) if !audit.is_clean() => EXIT_INTERNAL,
             Ok(()) => status,
             Err(PrintError::Closed) => EXIT_INTERRUPTED,
@@ -242,18 +297,13 @@ impl Job {
     async fn work(&mut self) -> Result<(), Stop> {
         loop {
             while self.next_item < self.items.len() && self.open.len() < OPEN_MAX && !self.interrupted {
-                self.submit().await?;
+                self.submit_next().await?;
             }
             if self.open.is_empty() && (self.next_item == self.items.len() || self.interrupted) {
                 return Ok(());
             }
             match self.next_wake().await {
-                Wake::Notice(Notice::Ended(ended)) => self.ended(ended).await?,
-                Wake::Notice(Notice::Event(event)) => self.happened(event),
-                Wake::CoordinatorGone => {
-                    let why = self.fleet.server.ended().await.err().map_or_else(String::new, |why| format!(": {why}"));
-                    return Err(Stop::Failed(format!("the coordinator has stopped{why}")));
-                }
+                Wake::Happened(happened) => self.happened(happened.map_err(Stop::Failed)?).await?,
                 Wake::Signal => self.interrupt().await?,
                 Wake::Tick => {}
             }
@@ -261,33 +311,31 @@ impl Job {
         }
     }
 
-    async fn submit(&mut self) -> Result<(), Stop> {
+    async fn submit_next(&mut self) -> Result<(), Stop> {
         let index = self.next_item;
-        let argv = self.template.command(&self.items[index]).map_err(|error| Stop::Failed(error.to_string()))?;
-        let command = Command { argv, cwd: self.cwd.clone(), timeout: self.timeout, output_bytes_max: self.output_max };
-        let task = self.task_id(index);
-        let submitted = self.fleet.server.handle().submit(task, self.spec, command.encode()).await;
-        submitted.map_err(|error| Stop::Failed(format!("the coordinator refused task {}: {error}", index + 1)))?;
-        self.open.insert(task, Open { index, running_since: None });
         self.next_item += 1;
+        let argv = self.template.command(&self.items[index]).map_err(|error| Stop::Failed(error.to_string()))?;
+        let item = self.history.name(&argv);
+        if let Some(status) = self.history.done(item) {
+            self.count(status);
+            return Ok(self.printer.skip(index)?);
+        }
+        self.submit(argv, Open { index, item, round: 0, running_since: None }).await
+    }
+
+    async fn submit(&mut self, argv: Vec<OsString>, open: Open) -> Result<(), Stop> {
+        let title = title(self.name.as_deref(), &argv);
+        let command = Command { argv, cwd: self.cwd.clone(), timeout: self.timeout, output_bytes_max: self.output_max };
+        let about =
+            About { title, needs: self.needs.clone() }.encode().map_err(|error| Stop::Failed(error.to_string()))?;
+        let task = self.history.task(open.item, open.round);
+        self.backend.submit(task, self.spec, about, command.encode()).await.map_err(Stop::Failed)?;
+        self.open.insert(task, open);
         Ok(())
     }
 
-    /// Equal items are separate tasks, so that the position is part of the name
-    fn task_id(&self, index: usize) -> TaskId {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.run_id);
-        id[8..].copy_from_slice(&(index as u64).to_be_bytes());
-        TaskId(id)
-    }
-
     async fn next_wake(&mut self) -> Wake {
-        let notice = async {
-            match self.notices.recv().await {
-                Ok(notice) => Wake::Notice(notice),
-                Err(_) => Wake::CoordinatorGone,
-            }
-        };
+        let happened = async { Wake::Happened(self.backend.next().await) };
         let signal = async {
             match self.signals.next().await {
                 Some(_) => Wake::Signal,
@@ -298,45 +346,61 @@ impl Job {
             smol::Timer::after(Duration::from_millis(250)).await;
             Wake::Tick
         };
-        signal.or(notice).or(tick).await
+        signal.or(happened).or(tick).await
     }
 
-    fn happened(&mut self, event: Event) {
-        match event {
-            Event::Running { task, .. } => {
+    async fn happened(&mut self, happened: Happened) -> Result<(), Stop> {
+        match happened {
+            Happened::Running(task) => {
                 if let Some(open) = self.open.get_mut(&task) {
                     self.progress.running += u64::from(open.running_since.is_none());
                     open.running_since = Some(Instant::now());
                 }
             }
-            Event::Again { task } => {
+            Happened::Again(task) => {
                 if let Some(open) = self.open.get_mut(&task) {
                     self.progress.running -= u64::from(open.running_since.take().is_some());
                 }
             }
-            Event::Accepted { .. }
-            | Event::Ended { .. }
-            | Event::Connected { .. }
-            | Event::Disconnected { .. }
-            | Event::Lost { .. }
-            | Event::Stopped => {}
+            Happened::Ended(ended) => self.ended(ended).await?,
+            Happened::Refused(task, reason) => return Err(Stop::Failed(refusal(task, reason))),
+            Happened::Nothing => {}
         }
+        Ok(())
     }
 
     async fn ended(&mut self, ended: Ended) -> Result<(), Stop> {
         let Some(open) = self.open.remove(&ended.task) else { return Ok(()) };
-        self.progress.done += 1;
         self.progress.running -= u64::from(open.running_since.is_some());
-        self.progress.failed += u64::from(matches!(ended.outcome, Outcome::Failed(_)));
+        if ended.outcome == Outcome::Cancelled && self.resumed && !self.interrupted {
+            // It was cancelled with the run that this one continues.
+            let argv =
+                self.template.command(&self.items[open.index]).map_err(|error| Stop::Failed(error.to_string()))?;
+            return self.submit(argv, Open { round: open.round + 1, running_since: None, ..open }).await;
+        }
         let wall_ms = open.running_since.map_or(0, |since| millis(since.elapsed()));
         let report = report(self.items[open.index].clone(), &ended, wall_ms);
-        let [stdout, stderr] = match ended.token {
-            Some(token) => self.fleet.outputs.take(token).map(Output),
-            None => [0, 1].map(|_| Output(Spool::new(PathBuf::new(), 0))),
-        };
+        let (task, status) = (ended.task, report.status);
+        self.count(status);
+        // What a run leaves that can be continued is printed when it is done.
+        let whole = status != Status::Cancelled || !self.history.is_kept();
+        let [stdout, stderr] = ended.outputs.map(|spool| Output(Some(spool).filter(|_| whole)));
         self.printer.finished(open.index, Finished { report, stdout, stderr })?;
-        let forgotten = self.fleet.server.handle().forget(ended.task).await;
-        forgotten.map_err(|error| Stop::Failed(format!("the coordinator cannot forget a task: {error}")))
+        if status != Status::Cancelled {
+            self.history.note(open.item, status).map_err(|error| Stop::Failed(error.to_string()))?;
+            self.backend.forget(task).await.map_err(Stop::Failed)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, status: Status) {
+        self.progress.done += 1;
+        self.progress.failed += u64::from(status == Status::Failed);
+        self.ends[match status {
+            Status::Succeeded => 0,
+            Status::Failed => 1,
+            Status::Cancelled => 2,
+        }] += 1;
     }
 
     /// Once: stop what runs and print what there is; twice: go at once
@@ -345,43 +409,25 @@ impl Job {
             return Err(Stop::Now);
         }
         self.interrupted = true;
-        self.fleet.calm();
-        complain("interrupted: stopping the tasks that run; interrupt again to leave at once");
+        self.backend.calm();
+        // If standard error is gone there is nobody left to tell, and the tasks are to be stopped all the same.
+        let _ = self.printer.note("interrupted: stopping the tasks that run; interrupt again to leave at once");
         let open = self.open.keys().copied().collect();
-        let cancelled = self.fleet.server.handle().cancel(open).await;
-        cancelled.map_err(|error| Stop::Failed(format!("the coordinator cannot stop the tasks: {error}")))
+        self.backend.cancel(open).await.map_err(Stop::Failed)
     }
 
     fn show_progress(&mut self) -> Result<(), Stop> {
-        self.progress.reconnecting = self.fleet.links().away;
+        self.progress.reconnecting = self.backend.links().away;
         Ok(self.printer.progress(self.started.elapsed(), self.progress)?)
     }
 }
 
 fn report(item: OsString, ended: &Ended, wall_ms: u64) -> TaskReport {
-    let (mut exit_code, mut signal, mut error) = (None, None, None);
-    let message = || String::from_utf8_lossy(&ended.result).into_owned();
+    let (exit_code, signal, error) = views::failure(ended.outcome, &ended.message);
     let status = match ended.outcome {
-        Outcome::Succeeded => {
-            exit_code = Some(0);
-            Status::Succeeded
-        }
+        Outcome::Succeeded => Status::Succeeded,
+        Outcome::Failed(_) => Status::Failed,
         Outcome::Cancelled => Status::Cancelled,
-        Outcome::Failed(failure) => {
-            match failure {
-                Failure::Exit(code) => exit_code = Some(code),
-                Failure::Signal(number) => signal = Some(number),
-                Failure::TimedOut => error = Some("ran longer than --timeout allows".into()),
-                Failure::CannotStart | Failure::Error => error = Some(message()),
-                Failure::OutputTooLarge => {
-                    error = Some("output too large: it wrote more than --output-max allows".into());
-                }
-                Failure::ResultTooLarge => error = Some("its result is too large".into()),
-                Failure::Poisonous => error = Some("its worker crashed each time it ran".into()),
-                Failure::WorkerLost => error = Some("its workers were lost too often".into()),
-            }
-            Status::Failed
-        }
     };
     TaskReport { item, status, exit_code, signal, attempt: ended.attempt, error, wall_ms }
 }

@@ -5,9 +5,10 @@ use std::io;
 use rejoin_core::client::{Client, Config, Event, Input, Output};
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
-use rejoin_core::link::Reason;
+use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
-use rejoin_core::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
+use rejoin_core::wire::message::{Follow, Outcome, Stream, StreamEnd, TaskSpec};
+use rejoin_core::wire::view::Question;
 use rejoin_core::{Instant, Loss, Rejected};
 use smol::future::FutureExt;
 
@@ -33,6 +34,13 @@ pub enum Told {
         /// The bytes
         bytes: Vec<u8>,
     },
+    /// The answer to a question
+    Answer {
+        /// Which question, as [`Connection::ask`] named it
+        ask: u64,
+        /// What the question says it is answered by
+        answer: Vec<u8>,
+    },
 }
 
 /// A client connection that lasts: dropped links are its own business
@@ -42,27 +50,70 @@ pub struct Connection {
     clock: Clock,
     client: Client,
     line: Line,
+    asks: u64,
+    /// Why the last connection was given up
+    gave_up: Option<Reason>,
     frame: Vec<u8>,
 }
 
 impl Connection {
     /// Makes a client; it dials when [`Connection::next`] is awaited
-    pub fn new(endpoint: Endpoint, config: Config) -> io::Result<Self> {
+    ///
+    /// The endpoints are those of `config`, in the same order.
+    pub fn new(endpoints: Vec<Endpoint>, config: Config) -> io::Result<Self> {
         let clock = Clock::start();
         let dial_time = config.link.handshake_time;
         let client = Client::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
-        let line = Line::new(endpoint, dial_time);
-        Ok(Connection { clock, client, line, frame: vec![0; FRAME_BYTES_MAX] })
+        let line = Line::new(endpoints, dial_time);
+        Ok(Connection { clock, client, line, asks: 0, gave_up: None, frame: vec![0; FRAME_BYTES_MAX] })
     }
 
     /// Has a task done; the same one again is fine (TASK-1)
-    pub fn submit(&mut self, task: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
-        self.client.handle(self.clock.now(), Input::Submit { task, spec, payload })
+    pub fn submit(
+        &mut self,
+        task: TaskId,
+        spec: TaskSpec,
+        about: &[u8],
+        payload: &[u8],
+        follow: Follow,
+    ) -> Result<(), Rejected> {
+        self.client.handle(self.clock.now(), Input::Submit { task, spec, about, payload, follow })
     }
 
     /// Follows a task that somebody submitted
-    pub fn watch(&mut self, task: TaskId) -> Result<(), Rejected> {
-        self.client.handle(self.clock.now(), Input::Watch { task })
+    pub fn watch(&mut self, task: TaskId, follow: Follow) -> Result<(), Rejected> {
+        self.client.handle(self.clock.now(), Input::Watch { task, follow })
+    }
+
+    /// Follows a task no more
+    pub fn forget(&mut self, task: TaskId) {
+        self.tell(Input::Forget { task });
+    }
+
+    /// Asks something about the coordinator; returns the name that the answer will bear
+    pub fn ask(&mut self, question: &Question) -> Result<u64, Rejected> {
+        self.asks += 1;
+        self.client.handle(self.clock.now(), Input::Ask { ask: self.asks, question }).map(|()| self.asks)
+    }
+
+    /// Leaves for good; [`next`](Self::next) says so in the end
+    pub fn leave(&mut self) {
+        self.tell(Input::Leave);
+    }
+
+    /// Where the connection stands
+    pub fn state(&self) -> LinkState {
+        self.client.state()
+    }
+
+    /// Whether failed handshakes have put it into the slow lane: the key is wrong, or the coordinator is
+    pub fn is_slow(&self) -> bool {
+        self.client.is_slow()
+    }
+
+    /// Why the coordinator cannot be reached at present, if it is known
+    pub fn trouble(&self) -> Option<String> {
+        self.line.trouble().map(str::to_owned).or(self.gave_up.map(|reason| reason.to_string()))
     }
 
     /// Asks for a task to be stopped (TASK-7)
@@ -75,6 +126,11 @@ impl Connection {
         self.client.task(task)?.end
     }
 
+    /// Returns the newest attempt at a task that is known, from 1; 0 before
+    pub fn attempt(&self, task: TaskId) -> u32 {
+        self.client.task(task).map_or(0, |task| task.attempt)
+    }
+
     /// Returns the counters
     pub fn stats(&self) -> LinkStats {
         self.client.stats()
@@ -82,7 +138,7 @@ impl Connection {
 
     /// Waits for the next thing to be told
     ///
-    /// An error when the coordinator refused this client for good. May be dropped and called again.
+    /// An error when the coordinator refused this client for good, or it has left. May be dropped and called again.
     pub async fn next(&mut self) -> Result<Told, Reason> {
         loop {
             let (told, wake_at) = self.drain();
@@ -90,6 +146,7 @@ impl Connection {
                 return Ok(told);
             }
             if let Some(reason) = self.client.stopped() {
+                self.line.finish().await;
                 return Err(reason);
             }
             let time = async {
@@ -104,8 +161,11 @@ impl Connection {
     fn drain(&mut self) -> (Option<Told>, Option<Instant>) {
         loop {
             match self.client.poll(&mut self.frame) {
-                Output::Connect { attempt } => self.line.connect(attempt),
-                Output::Disconnect { reason, .. } => self.line.disconnect(reason),
+                Output::Connect { attempt, endpoint } => self.line.connect(attempt, endpoint),
+                Output::Disconnect { reason, .. } => {
+                    self.gave_up = Some(reason);
+                    self.line.disconnect(reason);
+                }
                 Output::Send { bytes } => {
                     if let Some(attempt) = self.line.send(bytes) {
                         self.tell(Input::Writable { attempt, writable: false });
@@ -115,6 +175,7 @@ impl Connection {
                     let bytes = bytes.into();
                     return (Some(Told::Piece { task, token, stream, offset, bytes }), None);
                 }
+                Output::Answer { ask, answer } => return (Some(Told::Answer { ask, answer: answer.into() }), None),
                 Output::Event(event) => return (Some(Told::Event(event)), None),
                 Output::Idle { wake_at } => return (None, wake_at),
             }

@@ -6,10 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rejoin_core::Rejected;
-use rejoin_core::coordinator::{Address, Config, Coordinator, Counts, Event, Input, Output, PeerView};
-use rejoin_core::ids::{ConnId, TaskId, Token};
+use rejoin_core::coordinator::{Address, Config, Coordinator, Counts, Event, Input, Output, PeerView, Recovery};
+use rejoin_core::ids::{ConnId, KeyId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::link::Reason;
 use rejoin_core::stats::CoordinatorStats;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::wire::message::{Outcome, StreamEnd, TaskSpec};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::FutureExt;
@@ -17,13 +19,15 @@ use smol::net::TcpListener;
 
 use crate::clock::{Clock, entropy, seed};
 use crate::http::{self, Limits, Upgraded};
-use crate::journal::{Journal, OutputStore};
+use crate::journal::{Journal, Outputs};
 use crate::pump::{Pump, Queue, Report};
 
 /// Events taken in between two drains, so that one connection cannot starve the others, nor all of them the timers
 const BATCH: usize = 256;
 /// Events that may wait to be taken in
 const QUEUE: usize = 256;
+/// How long the last words of an orderly end may take to leave
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// Something that happened, with what the machine knows of it
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,17 +74,23 @@ pub struct Handle {
 
 #[derive(Debug)]
 enum Ask {
-    Submit { task: TaskId, spec: TaskSpec, payload: Vec<u8>, answer: Sender<Result<(), Rejected>> },
+    Submit { task: TaskId, spec: TaskSpec, about: Vec<u8>, payload: Vec<u8>, answer: Sender<Result<(), Rejected>> },
     Cancel { tasks: Vec<TaskId>, answer: Sender<Result<(), Rejected>> },
     Forget { task: TaskId, answer: Sender<Result<(), Rejected>> },
+    AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
+    RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
+    Ended { task: TaskId, answer: Sender<Option<Ended>> },
+    Stop,
     Overview { answer: Sender<Overview> },
     Admit { address: Address, answer: Sender<Result<ConnId, Duration>> },
 }
 
 impl Handle {
     /// Submits a task; accepted once [`Event::Accepted`] was told
-    pub async fn submit(&self, task: TaskId, spec: TaskSpec, payload: Vec<u8>) -> Result<(), Rejected> {
-        self.ask(|answer| Ask::Submit { task, spec, payload, answer }).await
+    ///
+    /// `about` is an encoded [`About`](rejoin_core::about::About), or empty.
+    pub async fn submit(&self, task: TaskId, spec: TaskSpec, about: Vec<u8>, payload: Vec<u8>) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::Submit { task, spec, about, payload, answer }).await
     }
 
     /// Asks for tasks to be stopped, all at once: none of them starts in the place of another
@@ -93,6 +103,31 @@ impl Handle {
     /// Drops everything of an ended task but its id and outcome
     pub async fn forget(&self, task: TaskId) -> Result<(), Rejected> {
         self.ask(|answer| Ask::Forget { task, answer }).await
+    }
+
+    /// Lets another peer in (AUTH-6)
+    pub async fn add_key(&self, key: Key) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::AddKey { key, answer }).await
+    }
+
+    /// Lets a peer in no more, and ends its connection (AUTH-6)
+    pub async fn revoke_key(&self, key: KeyId) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::RevokeKey { key, answer }).await
+    }
+
+    /// Returns how a task ended, if it has; of a forgotten one there is only the outcome
+    pub async fn ended(&self, task: TaskId) -> Option<Ended> {
+        let (answer, answered) = bounded(1);
+        self.asks.send(Ask::Ended { task, answer }).await.ok()?;
+        answered.recv().await.ok()?
+    }
+
+    /// Asks for an orderly end: what was said becomes durable, and all connections are closed
+    ///
+    /// [`Server::ended`] says when it is over.
+    pub async fn stop(&self) {
+        // One that has ended need not be told.
+        let _ = self.asks.send(Ask::Stop).await;
     }
 
     /// Returns the state of things, unless the coordinator has ended
@@ -116,44 +151,66 @@ pub struct Server {
     handle: Handle,
     notices: Receiver<Notice>,
     address: SocketAddr,
+    recovered: Recovered,
     running: smol::Task<io::Result<()>>,
 }
 
+/// What a coordinator has found in its journal
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records taken in, pieces of output among them
+    pub records: u64,
+    /// Tasks that have no outcome yet
+    pub open: u64,
+    /// Tasks that have one, and are not forgotten
+    pub ended: u64,
+    /// How long it took
+    pub took: Duration,
+}
+
 impl Server {
-    /// Starts to serve a port
+    /// Recovers from the journal, then starts to serve a port
     ///
     /// Whoever starts it must read [`Server::notices`] to the end: they are not bounded.
-    pub async fn start<J: Journal + 'static>(
-        listen: SocketAddr,
-        config: Config,
-        journal: J,
-        outputs: OutputStore,
-    ) -> io::Result<Server> {
-        let listener = TcpListener::bind(listen).await?;
+    pub async fn start<J: Journal>(listen: SocketAddr, config: Config, mut journal: J) -> io::Result<Server> {
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}; give another address"))
+        })?;
         let address = listener.local_addr()?;
+        let clock = Clock::start();
+        // May read for as long as it takes: nobody is let in before.
+        let (machine, journal, recovered) = smol::unblock(move || {
+            let (machine, recovered) = recover(config, clock, &mut journal)?;
+            Ok::<_, io::Error>((machine, journal, recovered))
+        })
+        .await?;
         let (asks, asked) = bounded(QUEUE);
         let (notices, noticed) = unbounded();
-        let clock = Clock::start();
-        let machine = Coordinator::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
         let (upgraded_to, upgraded) = bounded(QUEUE);
         let handle = Handle { asks };
         let door = smol::spawn(serve(listener, handle.clone(), upgraded_to));
         let desk = Desk {
             clock,
             machine,
-            journal,
-            outputs,
+            outputs: journal.outputs(),
+            writer: Writer::new(journal),
             conns: BTreeMap::new(),
             next_conn: 0,
             reports: bounded(QUEUE),
             asked,
             upgraded,
             notices,
+            stopping: false,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
             _door: door,
         };
-        Ok(Server { handle, notices: noticed, address, running: smol::spawn(desk.run()) })
+        Ok(Server { handle, notices: noticed, address, recovered, running: smol::spawn(desk.run()) })
+    }
+
+    /// Returns what was found in the journal
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
     }
 
     /// Returns the address it listens on
@@ -171,7 +228,7 @@ impl Server {
         self.notices.clone()
     }
 
-    /// Waits until it has ended, which it does by itself only when its journal fails
+    /// Waits until it has ended, which it does when it was told to, or when its journal fails
     ///
     /// Ask once.
     pub async fn ended(&mut self) -> io::Result<()> {
@@ -192,17 +249,34 @@ async fn serve(listener: TcpListener, handle: Handle, upgraded: Sender<Upgraded<
     http::serve(listener, Limits::default(), admit, upgraded).await
 }
 
-struct Desk<J> {
+/// Makes the machine out of what the journal has
+fn recover<J: Journal>(config: Config, clock: Clock, journal: &mut J) -> io::Result<(Coordinator, Recovered)> {
+    let begun = clock.now();
+    let mut recovery = Recovery::start(config, seed()?, begun).map_err(io::Error::other)?;
+    let mut records = 0;
+    journal.replay(&mut |record| {
+        records += 1;
+        recovery.take(record).map_err(io::Error::other)
+    })?;
+    let machine = recovery.finish();
+    let counts = machine.counts();
+    let took = clock.now().since(begun);
+    Ok((machine, Recovered { records, open: counts.open(), ended: counts.ended, took }))
+}
+
+struct Desk<J: Journal> {
     clock: Clock,
     machine: Coordinator,
-    journal: J,
-    outputs: OutputStore,
+    outputs: J::Outputs,
+    writer: Writer<J>,
     conns: BTreeMap<ConnId, Pump>,
     next_conn: u64,
     reports: Queue<(ConnId, Report)>,
     asked: Receiver<Ask>,
     upgraded: Receiver<Upgraded<ConnId>>,
     notices: Sender<Notice>,
+    /// Somebody wants an orderly end
+    stopping: bool,
     frame: Vec<u8>,
     piece: Vec<u8>,
     _door: smol::Task<io::Result<()>>,
@@ -213,6 +287,8 @@ enum Wake {
     Report(ConnId, Report),
     Ask(Ask),
     Upgraded(Box<Upgraded<ConnId>>),
+    /// The group of records up to this one was synced, or was not
+    Synced(io::Result<u64>),
     Time,
 }
 
@@ -223,13 +299,38 @@ impl<J: Journal> Desk<J> {
                 Ok(wake_at) => wake_at,
                 Err(error) => return self.fail(error),
             };
+            if self.stopping && self.writer.is_idle() {
+                return self.close().await;
+            }
+            if self.stopping {
+                // Nothing new is taken in: what is there becomes durable, and is told.
+                let wake = Wake::Synced(self.writer.synced().await);
+                if let Err(error) = self.take(wake) {
+                    return self.fail(error);
+                }
+                continue;
+            }
             let wake = self.next_wake(wake_at).await;
-            self.take(wake)?;
+            if let Err(error) = self.take(wake) {
+                return self.fail(error);
+            }
             for _ in 1..BATCH {
                 let Some(wake) = self.try_wake() else { break };
-                self.take(wake)?;
+                if let Err(error) = self.take(wake) {
+                    return self.fail(error);
+                }
             }
         }
+    }
+
+    /// Everything that was said is durable: close what is open, and end
+    async fn close(&mut self) -> io::Result<()> {
+        for pump in std::mem::take(&mut self.conns).into_values() {
+            hang_up(pump, Reason::Stopping);
+        }
+        // So that the last words leave; whoever does not take them learns of the end by the end of the connection.
+        smol::Timer::after(FAREWELL).await;
+        Ok(())
     }
 
     /// The journal failed: tell nobody anything more, close everything, end (JOURN-3)
@@ -242,15 +343,11 @@ impl<J: Journal> Desk<J> {
         Err(io::Error::new(error.kind(), message))
     }
 
-    /// Does what the machine asks for, until it asks for nothing and all its records are durable
+    /// Does what the machine asks for, until it asks for nothing; records are written on the way, or beside it (JOURN-1)
     fn drain(&mut self) -> io::Result<Option<rejoin_core::Instant>> {
-        let mut unsynced = None;
         loop {
             match self.machine.poll(&mut self.frame) {
-                Output::Journal { seq, record } => {
-                    self.journal.append(record)?;
-                    unsynced = Some(seq);
-                }
+                Output::Journal { seq, record } => self.writer.append(seq, record)?,
                 Output::Send { conn, bytes } => {
                     if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
                         self.tell(Input::Writable { conn, writable: false });
@@ -258,7 +355,7 @@ impl<J: Journal> Desk<J> {
                 }
                 Output::Close { conn, reason } => {
                     if let Some(pump) = self.conns.remove(&conn) {
-                        pump.close(reason.close_code());
+                        hang_up(pump, reason);
                     }
                 }
                 Output::ReadOutput { token, stream, offset, max } => {
@@ -267,12 +364,9 @@ impl<J: Journal> Desk<J> {
                     expected(self.machine.handle(self.clock.now(), input));
                 }
                 Output::Event(event) => self.notify(event),
-                Output::Idle { wake_at } => match unsynced.take() {
-                    // One sync for all records of a drain; what they were waited for comes out in the next one.
-                    Some(upto) => {
-                        self.journal.sync()?;
-                        self.tell(Input::Journaled { upto });
-                    }
+                Output::Idle { wake_at } => match self.writer.sync()? {
+                    // What it was waited for comes out in the next round.
+                    Some(upto) => self.tell(Input::Journaled { upto }),
                     None => return Ok(wake_at),
                 },
             }
@@ -283,17 +377,25 @@ impl<J: Journal> Desk<J> {
         let Event::Ended { task } = event else {
             return self.notice(Notice::Event(event));
         };
-        if let Some(end) = self.machine.task(task).and_then(|view| view.end) {
-            let ended = Ended {
-                task,
-                outcome: end.outcome,
-                token: end.token,
-                attempt: end.attempt,
-                result: end.result.into(),
-                streams: end.streams,
-            };
+        if let Some(ended) = self.end_of(task) {
             self.notice(Notice::Ended(ended));
         }
+    }
+
+    fn end_of(&self, task: TaskId) -> Option<Ended> {
+        if let Some(outcome) = self.machine.remembered(task) {
+            return Some(Ended {
+                task,
+                outcome,
+                token: None,
+                attempt: 0,
+                result: Vec::new(),
+                streams: Default::default(),
+            });
+        }
+        let end = self.machine.task(task)?.end?;
+        let (outcome, token, attempt, streams) = (end.outcome, end.token, end.attempt, end.streams);
+        Some(Ended { task, outcome, token, attempt, result: end.result.into(), streams })
     }
 
     fn notice(&self, notice: Notice) {
@@ -324,7 +426,8 @@ impl<J: Journal> Desk<J> {
             self.clock.wait_until(wake_at).await;
             Wake::Time
         };
-        report.or(upgraded).or(ask).or(time).await
+        let synced = async { Wake::Synced(self.writer.synced().await) };
+        synced.or(report).or(upgraded).or(ask).or(time).await
     }
 
     fn try_wake(&self) -> Option<Wake> {
@@ -358,6 +461,10 @@ impl<J: Journal> Desk<J> {
                 None => self.tell(Input::Closed { conn: upgraded.admitted }),
             },
             Wake::Ask(ask) => self.answer(ask)?,
+            Wake::Synced(synced) => {
+                let upto = synced?;
+                self.tell(Input::Journaled { upto });
+            }
             Wake::Time => {
                 let arriving: Vec<_> =
                     self.conns.iter_mut().filter_map(|(conn, pump)| pump.is_arriving().then_some(*conn)).collect();
@@ -372,8 +479,9 @@ impl<J: Journal> Desk<J> {
         let now = self.clock.now();
         // Whoever asked may have gone away meanwhile.
         match ask {
-            Ask::Submit { task, spec, payload, answer } => {
-                let _ = answer.try_send(self.machine.handle(now, Input::Submit { task, spec, payload: &payload }));
+            Ask::Submit { task, spec, about, payload, answer } => {
+                let input = Input::Submit { task, spec, about: &about, payload: &payload };
+                let _ = answer.try_send(self.machine.handle(now, input));
             }
             Ask::Cancel { tasks, answer } => {
                 let cancelled =
@@ -386,6 +494,16 @@ impl<J: Journal> Desk<J> {
             Ask::Forget { task, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::Forget { task }));
             }
+            Ask::AddKey { key, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::AddKey { key: &key }));
+            }
+            Ask::RevokeKey { key, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::RevokeKey { key }));
+            }
+            Ask::Ended { task, answer } => {
+                let _ = answer.try_send(self.end_of(task));
+            }
+            Ask::Stop => self.stopping = true,
             Ask::Overview { answer } => {
                 let counts = self.machine.counts();
                 let (stats, peers) = (self.machine.stats(), self.machine.peers().collect());
@@ -408,6 +526,78 @@ impl<J: Journal> Desk<J> {
 
     fn tell(&mut self, input: Input<'_>) {
         expected(self.machine.handle(self.clock.now(), input));
+    }
+}
+
+/// Brings records to the journal: at once, or in groups on a thread of their own where syncing takes time
+///
+/// A group is synced as soon as none is being synced; what comes meanwhile is the next group (JOURN-1).
+struct Writer<J> {
+    /// Where it is while nothing is being synced
+    journal: Option<J>,
+    waits: bool,
+    pending: Vec<Box<[u8]>>,
+    /// The last record handed over, and the last one that is synced or being synced
+    upto: u64,
+    synced_upto: u64,
+    syncing: Option<smol::Task<(J, io::Result<u64>)>>,
+}
+
+impl<J: Journal> Writer<J> {
+    fn new(journal: J) -> Self {
+        let waits = journal.waits();
+        Writer { journal: Some(journal), waits, pending: Vec::new(), upto: 0, synced_upto: 0, syncing: None }
+    }
+
+    fn append(&mut self, seq: u64, record: &[u8]) -> io::Result<()> {
+        self.upto = seq;
+        match &mut self.journal {
+            Some(journal) if !self.waits => journal.append(record),
+            Some(_) | None => {
+                self.pending.push(record.into());
+                Ok(())
+            }
+        }
+    }
+
+    /// Syncs what is pending, or begins to; returns what has become durable on the spot
+    fn sync(&mut self) -> io::Result<Option<u64>> {
+        if self.upto == self.synced_upto || self.syncing.is_some() {
+            return Ok(None);
+        }
+        let (group, upto) = (std::mem::take(&mut self.pending), self.upto);
+        self.synced_upto = upto;
+        if !self.waits {
+            self.journal.as_mut().map_or(Ok(()), Journal::sync)?;
+            return Ok(Some(upto));
+        }
+        let Some(mut journal) = self.journal.take() else { return Ok(None) };
+        self.syncing = Some(smol::unblock(move || {
+            let synced = group.iter().try_for_each(|record| journal.append(record)).and_then(|()| journal.sync());
+            (journal, synced.map(|()| upto))
+        }));
+        Ok(None)
+    }
+
+    /// Waits for the end of a sync; may be dropped and called again
+    async fn synced(&mut self) -> io::Result<u64> {
+        let Some(syncing) = &mut self.syncing else { return smol::future::pending().await };
+        let (journal, synced) = syncing.await;
+        self.syncing = None;
+        self.journal = Some(journal);
+        synced
+    }
+
+    /// Whether everything handed over is durable
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.syncing.is_none()
+    }
+}
+
+/// Closes a connection, and does not wait for it
+fn hang_up(pump: Pump, reason: Reason) {
+    if let Some(farewell) = pump.close(reason.close_code()) {
+        farewell.detach();
     }
 }
 

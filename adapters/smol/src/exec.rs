@@ -1,5 +1,7 @@
 //! Running one command: a process group of its own, both outputs spooled, one outcome.
 
+use crate::checkpoint::{self, Checkpoints, NotTaken};
+use crate::guardian::{Guardian, MARK};
 use crate::spool::{self, Spool};
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
@@ -127,6 +129,13 @@ pub enum ExecEvent {
         /// Bytes that can be read from it
         total: u64,
     },
+    /// The task has left a checkpoint, or something in its place that is none
+    Checkpoint {
+        /// Number given to [`Execution::start`]
+        id: u64,
+        /// Its bytes, or why it is not taken
+        made: Result<Vec<u8>, NotTaken>,
+    },
     /// The execution is over; this comes exactly once and is the last event
     ///
     /// Both streams are complete then, also when no [`ExecEvent::Grew`] told their last bytes.
@@ -136,6 +145,17 @@ pub enum ExecEvent {
         /// How it ended
         exit: Exit,
     },
+}
+
+/// What an execution has around it
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where output goes that does not fit into memory
+    pub spool_dir: Arc<Path>,
+    /// Who ends the processes, should this one be killed
+    pub guardian: Option<Guardian>,
+    /// Where the program's checkpoints are looked for
+    pub checkpoints: Option<Checkpoints>,
 }
 
 /// Handle of one running attempt of a command; dropping it kills the process group
@@ -153,8 +173,10 @@ impl Execution {
     /// global executor. `events` should be unbounded; at most two unread `Grew` and the one
     /// `Finished` of each execution are in it when its reader reads no further than it was told.
     /// With a full bounded channel a `Grew` waits for the next bytes and `Finished` for room.
-    pub fn start(id: u64, spec: CommandSpec, spool_dir: impl Into<Arc<Path>>, events: Sender<ExecEvent>) -> Self {
-        let dir = spool_dir.into();
+    pub fn start(id: u64, mut spec: CommandSpec, around: Surroundings, events: Sender<ExecEvent>) -> Self {
+        let Surroundings { spool_dir: dir, guardian, checkpoints } = around;
+        spec.env.extend(checkpoints.as_ref().map(Checkpoints::env).unwrap_or_default());
+        spec.env.extend(guardian.as_ref().map(|guardian| (MARK.into(), guardian.mark().into())));
         let output = |stream| {
             Mutex::new(Output {
                 stream,
@@ -170,6 +192,8 @@ impl Execution {
             stderr: output(Stream::Stderr),
             output_bytes_max: spec.output_bytes_max,
             leader: Mutex::new(Leader::Awaited),
+            guardian,
+            checkpoints,
             cause: OnceLock::new(),
             events,
         });
@@ -231,6 +255,8 @@ struct Shared {
     stderr: Mutex<Output>,
     output_bytes_max: u64,
     leader: Mutex<Leader>,
+    guardian: Option<Guardian>,
+    checkpoints: Option<Checkpoints>,
     /// Why the program was ended, from the first who did it; empty when it ends by itself
     cause: OnceLock<Exit>,
     events: Sender<ExecEvent>,
@@ -316,6 +342,9 @@ impl Shared {
     /// Makes the new process known to those who may end it, or ends it when they already came
     fn adopt(&self, pid: Pid) {
         let mut leader = lock(&self.leader);
+        if let Some(guardian) = &self.guardian {
+            guardian.watch(pid);
+        }
         *leader = Leader::There(pid);
         if self.cause.get().is_some() {
             signal_group(pid, Signal::KILL);
@@ -347,7 +376,7 @@ impl Shared {
             future::pending().await
         };
         let ending = self.await_end(ended(pid, pidfd), timeout, grace, cancelled);
-        future::or(pumping, ending).await;
+        future::or(future::or(pumping, ending), self.look_for_checkpoints()).await;
         if self.cause.get().is_some() {
             self.signal(Signal::KILL);
         }
@@ -356,10 +385,27 @@ impl Shared {
             future::or(async { _ = pumps.await }, silent).await;
         }
         let status = self.reap(&mut child);
+        // One that was left at the last moment counts as well.
+        self.look_for_checkpoint();
         self.cause.get().cloned().unwrap_or_else(|| match status {
             Ok(status) => exit_of(status),
             Err(error) => Exit::Lost(format!("cannot get the exit status: {error}")),
         })
+    }
+
+    async fn look_for_checkpoints(&self) {
+        loop {
+            Timer::after(checkpoint::LOOK_EVERY).await;
+            self.look_for_checkpoint();
+        }
+    }
+
+    fn look_for_checkpoint(&self) {
+        if let Some(made) = self.checkpoints.as_ref().and_then(Checkpoints::take) {
+            let id = self.id;
+            // Without a receiver nobody wants to know.
+            let _ = self.events.try_send(ExecEvent::Checkpoint { id, made });
+        }
     }
 
     /// Waits for the end of the program and brings it about when its time is over
@@ -462,6 +508,10 @@ impl Shared {
         // Only now is the id of the group free for others to get.
         if let Leader::There(pid) = *leader {
             signal_group(pid, Signal::KILL);
+            // As long as its leader is not reaped, nobody else can have the number that the guardian knows.
+            if let Some(guardian) = &self.guardian {
+                guardian.unwatch(pid);
+            }
         }
         *leader = Leader::Reaped;
         child.wait()

@@ -21,7 +21,7 @@
 //!     while worker.stopped().is_none() {
 //!         let wake_at = loop {
 //!             match worker.poll(&mut frame) {
-//!                 Output::Connect { attempt } => line.connect(attempt),
+//!                 Output::Connect { attempt, endpoint } => line.connect(attempt, endpoint),
 //!                 Output::Disconnect { reason, .. } => line.disconnect(reason),
 //!                 Output::Send { bytes } => {
 //!                     if let Some(attempt) = line.send(bytes) {
@@ -34,7 +34,7 @@
 //!                     let finished = Input::Finished { token, outcome: Outcome::Succeeded, result: &result };
 //!                     worker.handle(clock.now(), finished)?;
 //!                 }
-//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Checkpointed { .. } | Output::Forget { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }
 //!         };
@@ -58,12 +58,12 @@
 //! # let config = coordinator::Config::new(ClusterId([3; 16]), 1, vec![key.clone()]);
 //! # let outputs = OutputStore::new(std::env::temp_dir().into());
 //! # let loopback = ([127, 0, 0, 1], 0).into();
-//! # let server = Server::start(loopback, config, MemoryJournal::new(outputs.clone()), outputs).await?;
+//! # let server = Server::start(loopback, config, MemoryJournal::new(outputs)).await?;
 //! # let (task, spec) = (TaskId::from_text("echo"), TaskSpec { priority: 2, retries: 0 });
-//! # server.handle().submit(task, spec, b"hello".to_vec()).await?;
+//! # server.handle().submit(task, spec, vec![], b"hello".to_vec()).await?;
 //! # let url = format!("ws://{}", server.address());
 //! # let link = LinkConfig::new(key, BootId(entropy()?), &url);
-//! # let line = Line::new(url.parse()?, link.handshake_time);
+//! # let line = Line::new(vec![url.parse()?], link.handshake_time);
 //! # let answered = async {
 //! #     loop {
 //! #         if let Notice::Ended(ended) = server.notices().recv().await? {
@@ -76,6 +76,7 @@
 //! # }).unwrap();
 //! ```
 
+pub mod checkpoint;
 pub mod client;
 pub mod clock;
 pub mod command;
@@ -83,6 +84,7 @@ pub mod coordinator;
 pub mod dial;
 pub mod disrupt;
 pub mod exec;
+pub mod guardian;
 pub mod http;
 pub mod journal;
 pub mod line;

@@ -48,28 +48,35 @@ pub enum LineEvent {
 /// Its methods are the answers to what a worker or client asks for, and never wait but in [`next`](Self::next).
 #[derive(Debug)]
 pub struct Line {
-    endpoint: Endpoint,
+    endpoints: Vec<Endpoint>,
     dial_time: Duration,
+    /// Why the last dial failed
+    trouble: Option<String>,
     pump: Option<(u64, Pump)>,
     dialling: Option<smol::Task<()>>,
+    /// The last words on the connection that was closed last
+    farewell: Option<smol::Task<()>>,
     reports: Queue<(u64, Report)>,
     dialled: Queue<Dialled>,
 }
 
-type Dialled = (u64, Result<Socket, DialError>);
+type Dialled = (u64, Result<Socket, (DialError, Endpoint)>);
 
 impl Line {
     /// Makes a transport that is not open; a dial takes no longer than `dial_time`
-    pub fn new(endpoint: Endpoint, dial_time: Duration) -> Self {
+    ///
+    /// The endpoints are those of the machine's [`LinkConfig`](rejoin_core::link::LinkConfig), in the same order.
+    pub fn new(endpoints: Vec<Endpoint>, dial_time: Duration) -> Self {
         let (reports, dialled) = (bounded(QUEUE), bounded(1));
-        Line { endpoint, dial_time, pump: None, dialling: None, reports, dialled }
+        Line { endpoints, dial_time, trouble: None, pump: None, dialling: None, farewell: None, reports, dialled }
     }
 
-    /// Starts to open a transport
-    pub fn connect(&mut self, attempt: u64) {
-        let (endpoint, dial_time, dialled) = (self.endpoint.clone(), self.dial_time, self.dialled.0.clone());
+    /// Starts to open a transport to one of the endpoints
+    pub fn connect(&mut self, attempt: u64, endpoint: usize) {
+        let Some(endpoint) = self.endpoints.get(endpoint).cloned() else { return };
+        let (dial_time, dialled) = (self.dial_time, self.dialled.0.clone());
         self.dialling = Some(smol::spawn(async move {
-            let socket = dial(&endpoint, dial_time).await;
+            let socket = dial(&endpoint, dial_time).await.map_err(|error| (error, endpoint));
             // If nobody waits for it any more, the socket closes here.
             let _ = dialled.send((attempt, socket)).await;
         }));
@@ -79,8 +86,23 @@ impl Line {
     pub fn disconnect(&mut self, reason: Reason) {
         self.dialling = None;
         if let Some((_, pump)) = self.pump.take() {
-            pump.close(reason.close_code());
+            // Each has its own time.
+            if let Some(before) = std::mem::replace(&mut self.farewell, pump.close(reason.close_code())) {
+                before.detach();
+            }
         }
+    }
+
+    /// Waits until the last words have left, a second at most; for whoever ends the process next
+    pub async fn finish(&mut self) {
+        if let Some(farewell) = self.farewell.take() {
+            farewell.await;
+        }
+    }
+
+    /// Why the last dial failed, with what to do about it; `None` once one has succeeded
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Queues a message; returns the connection's name when it takes no more for now
@@ -139,10 +161,12 @@ impl Line {
         match socket {
             Ok(socket) => {
                 self.pump = Some((attempt, Pump::start(socket, attempt, self.reports.0.clone())));
+                self.trouble = None;
                 LineEvent::Connected { attempt }
             }
-            Err(error) => {
-                tracing::debug!(%error, "cannot reach the coordinator");
+            Err((error, endpoint)) => {
+                tracing::debug!(%endpoint, %error, "cannot reach the coordinator");
+                self.trouble = Some(format!("{endpoint}: {error}"));
                 LineEvent::Disconnected { attempt, loss: loss(&error) }
             }
         }

@@ -87,15 +87,12 @@ impl Pump {
     }
 
     /// Says why, then closes; what was queued goes out before, if it can
-    pub(crate) fn close(mut self, code: u16) {
+    ///
+    /// Returns what does so, bounded in time by the transport's own limit on closing; dropping it closes at once.
+    pub(crate) fn close(mut self, code: u16) -> Option<smol::Task<()>> {
         self.reader = None;
         let writer = self.writer.take();
-        if self.frames.try_send(Job::Close(code)).is_ok()
-            && let Some(writer) = writer
-        {
-            // Bounded in time by the transport's own limit on closing.
-            writer.detach();
-        }
+        writer.filter(|_| self.frames.try_send(Job::Close(code)).is_ok())
     }
 }
 

@@ -7,20 +7,23 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
-use rejoin_core::wire::message::{Failure, Outcome, Stream};
+use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
 use rejoin_core::worker::{Config, Input, Output, Worker};
-use smol::channel::unbounded;
+use smol::channel::{Receiver, unbounded};
 use smol::future::FutureExt;
 
+use crate::checkpoint::Checkpoints;
 use crate::clock::{Clock, entropy, seed};
-use crate::command::Command;
-use crate::exec::{self, ExecEvent, Execution, Exit};
+use crate::command::{Command, GRACE};
+use crate::exec::{self, ExecEvent, Execution, Exit, Surroundings};
+use crate::guardian::Guardian;
 use crate::journal::lock;
 use crate::line::{Line, LineEvent};
 use crate::pump::Queue;
@@ -28,18 +31,35 @@ use crate::url::Endpoint;
 
 /// Events taken in between two drains, so that a flood cannot starve the timers
 const BATCH: usize = 64;
+/// How long the results of tasks that were stopped by a drain may take to be settled
+const SETTLING: Duration = Duration::from_secs(5);
+/// How long a farewell may take
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a worker needs beside the machine's own settings
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator
-    pub endpoint: Endpoint,
+    /// The coordinator: the endpoints of `config`, in the same order
+    pub endpoints: Vec<Endpoint>,
     /// The machine's settings
     pub config: Config,
     /// Where output that does not fit into memory goes until the coordinator has it
     pub spool_dir: PathBuf,
     /// Where each start of a task is written down, one line each, before it happens
     pub start_log: Option<PathBuf>,
+    /// How long tasks may go on when the worker is to drain; then they are stopped, and handed over (TASK-8)
+    pub drain_within: Duration,
+    /// Who ends the tasks' processes, should this process be killed
+    pub guardian: Option<Guardian>,
+}
+
+/// What a worker may be told while it runs
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take nothing new, finish what runs within [`Options::drain_within`], and leave (TASK-8)
+    Drain,
+    /// Stop everything, and leave at once
+    Leave,
 }
 
 /// What can be seen of a worker from outside
@@ -73,6 +93,8 @@ impl Watch {
 /// Why a worker ended
 #[derive(Debug)]
 pub enum Ended {
+    /// It has left in order: everything it held is settled, or handed over (TASK-8)
+    Left,
     /// The coordinator does not want it any more (AUTH-2)
     Refused(Reason),
     /// Something on this side failed
@@ -82,15 +104,16 @@ pub enum Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ended::Refused(reason) => write!(f, "the coordinator refused this worker for good: {reason:?}"),
+            Ended::Left => f.write_str("the worker has left"),
+            Ended::Refused(reason) => write!(f, "the coordinator refused this worker for good: {reason}"),
             Ended::Failed(error) => write!(f, "the worker cannot go on: {error}"),
         }
     }
 }
 
-/// Runs a worker until it is refused for good, or dropped: then its tasks' processes are killed
-pub async fn run(options: Options, watch: Watch) -> Ended {
-    match Runner::new(options, watch) {
+/// Runs a worker until it has left, is refused for good, or is dropped: then its tasks' processes are killed
+pub async fn run(options: Options, watch: Watch, orders: Receiver<Order>) -> Ended {
+    match Runner::new(options, watch, orders) {
         Ok(mut runner) => runner.run().await.unwrap_or_else(Ended::Failed),
         Err(error) => Ended::Failed(error),
     }
@@ -105,19 +128,35 @@ struct Runner {
     spool_dir: Arc<std::path::Path>,
     start_log: Option<File>,
     watch: Watch,
+    orders: Receiver<Order>,
+    drain_within: Duration,
+    drain: Option<Drain>,
+    guardian: Option<Guardian>,
     frame: Vec<u8>,
     piece: Vec<u8>,
+}
+
+/// How far a drain has come, and when it goes on
+#[derive(Clone, Copy, Debug)]
+enum Drain {
+    /// What runs may finish until then
+    Finishing(Instant),
+    /// What ran was told to stop; what is not settled by then is left behind
+    Stopping(Instant),
+    /// The coordinator is being told that this worker leaves
+    Leaving(Instant),
 }
 
 /// What a worker wakes up for
 enum Event {
     Line(LineEvent),
     Exec(ExecEvent),
+    Order(Order),
     Time,
 }
 
 impl Runner {
-    fn new(options: Options, watch: Watch) -> io::Result<Self> {
+    fn new(options: Options, watch: Watch, orders: Receiver<Order>) -> io::Result<Self> {
         let clock = Clock::start();
         let dial_time = options.config.link.handshake_time;
         let worker = Worker::new(options.config, seed()?, clock.now()).map_err(io::Error::other)?;
@@ -125,12 +164,16 @@ impl Runner {
         Ok(Runner {
             clock,
             worker,
-            line: Line::new(options.endpoint, dial_time),
+            line: Line::new(options.endpoints, dial_time),
             executions: BTreeMap::new(),
             exec_events: unbounded(),
             spool_dir: options.spool_dir.into(),
             start_log: start_log.transpose()?,
             watch,
+            orders,
+            drain_within: options.drain_within,
+            drain: None,
+            guardian: options.guardian,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
         })
@@ -138,11 +181,14 @@ impl Runner {
 
     async fn run(&mut self) -> io::Result<Ended> {
         loop {
-            let wake_at = self.drain()?;
-            *lock(&self.watch.0) =
-                Glance { state: self.worker.state(), stats: self.worker.stats(), slow: self.worker.is_slow() };
+            let wake_at = self.act()?;
+            self.show();
             if let Some(reason) = self.worker.stopped() {
-                return Ok(Ended::Refused(reason));
+                self.line.finish().await;
+                return Ok(if reason == Reason::Left { Ended::Left } else { Ended::Refused(reason) });
+            }
+            if self.is_late() {
+                return Ok(Ended::Left);
             }
             let event = self.next_event(wake_at).await;
             self.take(event)?;
@@ -154,11 +200,16 @@ impl Runner {
     }
 
     /// Does what the machine asks for, until it asks for nothing
-    fn drain(&mut self) -> io::Result<Option<rejoin_core::Instant>> {
+    fn act(&mut self) -> io::Result<Option<rejoin_core::Instant>> {
         loop {
             match self.worker.poll(&mut self.frame) {
-                Output::Connect { attempt } => self.line.connect(attempt),
-                Output::Disconnect { reason, .. } => self.line.disconnect(reason),
+                Output::Connect { attempt, endpoint } => self.line.connect(attempt, endpoint),
+                Output::Disconnect { reason, .. } => {
+                    if reason != Reason::Left {
+                        tracing::info!(%reason, "connection given up");
+                    }
+                    self.line.disconnect(reason);
+                }
                 Output::Send { bytes } => {
                     if let Some(attempt) = self.line.send(bytes) {
                         self.tell(Input::Writable { attempt, writable: false });
@@ -171,11 +222,76 @@ impl Runner {
                     }
                 }
                 Output::ReadOutput { token, stream, offset, max } => self.read_output(token, stream, offset, max)?,
+                Output::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
                 Output::Forget { token } => {
                     self.executions.remove(&token);
                 }
                 Output::Idle { wake_at } => return Ok(wake_at),
             }
+        }
+    }
+
+    /// Shows how the worker stands, and says what has changed since
+    fn show(&mut self) {
+        let (state, slow) = (self.worker.state(), self.worker.is_slow());
+        let mut glance = lock(&self.watch.0);
+        let before = *glance;
+        *glance = Glance { state, stats: self.worker.stats(), slow };
+        drop(glance);
+        match (before.state == LinkState::Connected, state == LinkState::Connected) {
+            (false, true) => tracing::info!(tasks = self.worker.held(), "connected"),
+            (true, false) => tracing::info!(tasks = self.worker.held(), "connection lost"),
+            (true, true) | (false, false) => {}
+        }
+        if slow && !before.slow {
+            tracing::warn!("no handshake succeeds: is the key right? trying again now and then");
+        }
+        if self.worker.is_draining() && self.drain.is_none() {
+            self.begin_drain();
+        }
+    }
+
+    // Leaving.
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Drain if self.drain.is_none() => {
+                self.tell(Input::Drain);
+                self.begin_drain();
+            }
+            Order::Drain => {}
+            Order::Leave => self.leave(),
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        tracing::info!(tasks = self.worker.held(), within = ?self.drain_within, "draining");
+        self.drain = Some(Drain::Finishing(Instant::now() + self.drain_within));
+    }
+
+    /// Kills what runs, and lets the coordinator know that nothing more is to be expected from here
+    fn leave(&mut self) {
+        self.executions.values().for_each(Execution::kill);
+        self.tell(Input::Leave);
+        self.drain = Some(Drain::Leaving(Instant::now() + FAREWELL));
+    }
+
+    /// Goes on with a drain whose time has come; `true` when nobody can be waited for any more
+    fn is_late(&mut self) -> bool {
+        let now = Instant::now();
+        match self.drain {
+            Some(Drain::Finishing(at)) if at <= now => {
+                tracing::info!(tasks = self.executions.len(), "stopping what still runs");
+                self.executions.values().for_each(Execution::cancel);
+                self.drain = Some(Drain::Stopping(now + GRACE + SETTLING));
+                false
+            }
+            Some(Drain::Stopping(at)) if at <= now => {
+                self.leave();
+                false
+            }
+            Some(Drain::Leaving(at)) => at <= now,
+            Some(Drain::Finishing(_) | Drain::Stopping(_)) | None => false,
         }
     }
 
@@ -196,8 +312,28 @@ impl Runner {
             ("REJOIN_TOKEN", token.0.to_string()),
         ];
         let env = env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+        let restored = self.worker.checkpoint(token);
+        if let Some((number, bytes)) = restored {
+            tracing::info!(%task, attempt, number, bytes = bytes.len(), "task goes on from a checkpoint");
+        }
+        let restored = restored.map(|(_, bytes)| bytes);
+        let checkpoints = match Checkpoints::new(&self.spool_dir, restored, INLINE_BYTES_MAX as u64) {
+            Ok(checkpoints) => checkpoints,
+            Err(error) => {
+                let message = short(format!("no room for its checkpoints: {error}"));
+                let outcome = Outcome::Failed(Failure::CannotStart);
+                self.tell(Input::Finished { token, outcome, result: message.as_bytes() });
+                return Ok(());
+            }
+        };
+        let around = Surroundings {
+            checkpoints: Some(checkpoints),
+            spool_dir: self.spool_dir.clone(),
+            guardian: self.guardian.clone(),
+        };
+        tracing::debug!(%task, attempt, %token, "task starts");
         let events = self.exec_events.0.clone();
-        let execution = Execution::start(token.0, command.spec(env), self.spool_dir.clone(), events);
+        let execution = Execution::start(token.0, command.spec(env), around, events);
         self.executions.insert(token, execution);
         self.tell(Input::Started { token });
         Ok(())
@@ -229,7 +365,23 @@ impl Runner {
             self.clock.wait_until(wake_at).await;
             Event::Time
         };
-        line.or(exec).or(time).await
+        let order = async {
+            match self.orders.recv().await {
+                Ok(order) => Event::Order(order),
+                // Nobody is left to give any.
+                Err(_) => smol::future::pending().await,
+            }
+        };
+        let drain = async {
+            match self.drain {
+                Some(Drain::Finishing(at) | Drain::Stopping(at) | Drain::Leaving(at)) => {
+                    smol::Timer::at(at).await;
+                    Event::Time
+                }
+                None => smol::future::pending().await,
+            }
+        };
+        line.or(exec).or(order).or(time).or(drain).await
     }
 
     fn try_event(&mut self) -> Option<Event> {
@@ -252,6 +404,13 @@ impl Runner {
                 self.tell(Input::OutputGrew { token: Token(id), stream: core_stream(stream), total });
             }
             Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
+            Event::Exec(ExecEvent::Checkpoint { id, made: Ok(bytes) }) => {
+                self.tell(Input::Checkpoint { token: Token(id), bytes: &bytes });
+            }
+            Event::Exec(ExecEvent::Checkpoint { id, made: Err(reason) }) => {
+                tracing::warn!(token = %Token(id), %reason, "checkpoint not taken; the one before stays");
+            }
+            Event::Order(order) => self.order(order),
             Event::Time => {
                 if let Some(attempt) = self.line.arriving() {
                     self.tell(Input::Arriving { attempt });
@@ -260,6 +419,17 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
+        match refused {
+            None => tracing::debug!(%token, number, "checkpoint kept"),
+            Some(CheckpointRefused::Stale) => tracing::debug!(%token, number, "checkpoint of no use any more"),
+            Some(CheckpointRefused::TooLarge) => tracing::warn!(%token, number, "checkpoint refused: it is too large"),
+            Some(CheckpointRefused::Full) => {
+                tracing::warn!(%token, number, "checkpoint refused: the coordinator keeps as many as it may");
+            }
+        }
     }
 
     fn finished(&mut self, token: Token, exit: Exit) {

@@ -92,7 +92,7 @@ fn run() -> Option<Outcome> {
     let link = LinkConfig::new(key, BootId([6; 16]), "memory");
     let mut worker = Worker::new(worker::Config::new(link), Seed([7; 32]), NOW).ok()?;
     coordinator
-        .handle(NOW, coordinator::Input::Submit { task: TASK, spec: TaskSpec::default(), payload: b"in" })
+        .handle(NOW, coordinator::Input::Submit { task: TASK, spec: TaskSpec::default(), about: &[], payload: b"in" })
         .ok()?;
     let mut frame = vec![0; FRAME_BYTES_MAX];
     let mut dial = 0;
@@ -123,7 +123,7 @@ fn run() -> Option<Outcome> {
         }
         loop {
             match worker.poll(&mut frame) {
-                worker::Output::Connect { attempt } => {
+                worker::Output::Connect { attempt, .. } => {
                     dial = attempt;
                     let (address, entropy) = (Address::LOOPBACK, [8; 32]);
                     coordinator.handle(NOW, coordinator::Input::Accepted { conn: CONN, address, entropy }).ok()?;
@@ -140,6 +140,7 @@ fn run() -> Option<Outcome> {
                 worker::Output::Idle { .. } => break,
                 worker::Output::Disconnect { .. }
                 | worker::Output::Cancel { .. }
+                | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadOutput { .. } => return None,
             }
         }

@@ -4,7 +4,7 @@ use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::{TaskId, Token};
 use crate::limits::BULK_PIECE_BYTES;
-use crate::wire::message::{FromClient, Item, Refused, Stream};
+use crate::wire::message::{Follow, FromClient, Item, Refused, Stream};
 
 use super::Desk;
 use super::peers::{PeerIx, Piece, Reading, Sent, Watch};
@@ -19,12 +19,14 @@ impl Desk {
             return Err(Violation);
         }
         match message {
-            FromClient::Submit { task, spec, payload } => match self.submit(task, spec, payload) {
-                Ok(()) => self.watch(ix, task),
-                Err(rejected) => self.say(ix, Sent::Refused(task, refused(rejected))),
-            },
-            FromClient::Watch { task } if self.tasks.knows(task) => self.watch(ix, task),
-            FromClient::Watch { task } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
+            FromClient::Submit { task, spec, about, payload, follow } => {
+                match self.submit(task, spec, about, payload) {
+                    Ok(()) => self.watch(ix, task, follow),
+                    Err(rejected) => self.say(ix, Sent::Refused(task, refused(rejected))),
+                }
+            }
+            FromClient::Watch { task, follow } if self.tasks.knows(task) => self.watch(ix, task, follow),
+            FromClient::Watch { task, .. } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
             FromClient::Cancel { task } => {
                 if let Err(rejected) = self.request_cancel(task) {
                     self.say(ix, Sent::Refused(task, refused(rejected)));
@@ -36,22 +38,30 @@ impl Desk {
                     return Err(Violation);
                 }
             }
+            FromClient::Ask { ask, question } => self.asked(ix, ask, question),
         }
         Ok(())
     }
 
-    fn watch(&mut self, ix: PeerIx, id: TaskId) {
+    fn watch(&mut self, ix: PeerIx, id: TaskId, follow: Follow) {
         let Some(task) = self.tasks.all.get_mut(&id) else {
             // Forgotten: of all there was, only the outcome is left to tell (TASK-1).
             self.say(ix, Sent::Accepted(id));
-            self.say(ix, Sent::Outcome(id));
+            if follow > Follow::Acceptance {
+                self.say(ix, Sent::Outcome(id));
+            }
             return;
         };
         task.watchers.insert(ix);
         let durable = task.state != TaskState::Accepting;
-        self.roster.get_mut(ix).watches.entry(id).or_insert_with(Watch::new);
+        let watch = self.roster.get_mut(ix).watches.entry(id).or_insert_with(|| Watch::new(follow));
+        watch.follow = watch.follow.max(follow);
         if durable {
-            self.say(ix, Sent::Accepted(id));
+            self.accepted_told(ix, id);
+        }
+        let current = self.tasks.current(id).and_then(|token| self.tasks.attempts.get(&token));
+        if current.is_some_and(|attempt| attempt.running) {
+            self.progress_told(ix, id);
         }
         self.grow_watches(id);
     }
@@ -65,16 +75,30 @@ impl Desk {
     }
 
     pub(super) fn tell_accepted(&mut self, id: TaskId) {
-        self.for_watchers(id, |desk, ix| desk.say(ix, Sent::Accepted(id)));
+        self.for_watchers(id, |desk, ix| desk.accepted_told(ix, id));
+    }
+
+    /// Tells that a task is durable; whoever wants to know no more follows it no more
+    fn accepted_told(&mut self, ix: PeerIx, id: TaskId) {
+        self.say(ix, Sent::Accepted(id));
+        let peer = self.roster.get_mut(ix);
+        if peer.watches.get(&id).is_some_and(|watch| watch.follow == Follow::Acceptance) {
+            peer.watches.remove(&id);
+            if let Some(task) = self.tasks.all.get_mut(&id) {
+                task.watchers.remove(&ix);
+            }
+        }
     }
 
     pub(super) fn tell_progress(&mut self, id: TaskId) {
-        self.for_watchers(id, |desk, ix| {
-            let watch = desk.roster.get_mut(ix).watches.get_mut(&id);
-            if watch.is_some_and(|watch| !core::mem::replace(&mut watch.progress_queued, true)) {
-                desk.say(ix, Sent::Progress(id));
-            }
-        });
+        self.for_watchers(id, |desk, ix| desk.progress_told(ix, id));
+    }
+
+    fn progress_told(&mut self, ix: PeerIx, id: TaskId) {
+        let watch = self.roster.get_mut(ix).watches.get_mut(&id);
+        if watch.is_some_and(|watch| !core::mem::replace(&mut watch.progress_queued, true)) {
+            self.say(ix, Sent::Progress(id));
+        }
     }
 
     pub(super) fn tell_ended(&mut self, id: TaskId) {
@@ -99,7 +123,7 @@ impl Desk {
             let Some(watch) = peer.watches.get_mut(&id) else { return };
             if watch.token != token {
                 // A new attempt: its output starts again at the beginning.
-                *watch = Watch { token, in_line: watch.in_line, ..Watch::new() };
+                *watch = Watch { token, in_line: watch.in_line, ..Watch::new(watch.follow) };
             }
             watch.streams.iter_mut().zip(kept).for_each(|(stream, kept)| stream.grow(kept));
             if !core::mem::replace(&mut watch.in_line, true) {

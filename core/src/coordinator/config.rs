@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::ConfigError;
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, KeyId};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
 use crate::wire::keys::Key;
 
@@ -21,6 +21,8 @@ pub struct Config {
     pub tokens_from: u64,
     /// Everybody who may connect (AUTH-6)
     pub keys: Vec<Key>,
+    /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
+    pub revoked: Vec<KeyId>,
     /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
     pub heartbeat: Option<Duration>,
     /// How long a session outlives its connection (SESS-9)
@@ -47,6 +49,12 @@ pub struct Config {
     pub crashes_max: u32,
     /// Losses of its worker that end a task (TASK-6)
     pub losses_max: u32,
+    /// How long a task waits until it counts as one priority more urgent (LANES-1)
+    pub ageing: Duration,
+    /// Most bytes of all checkpoints of open tasks; they are held in memory (CKPT-2)
+    pub checkpoint_bytes_max: u64,
+    /// Most lives of clients that are connected or may resume; costs about 1 KiB each, while used
+    pub clients_max: usize,
     /// Who stays when two hold the same key (AUTH-4)
     pub contention: Contention,
     /// Whether lz4 may be used (FRAME-5)
@@ -70,6 +78,7 @@ impl Config {
             epoch,
             tokens_from: 1,
             keys,
+            revoked: Vec::new(),
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
@@ -83,6 +92,9 @@ impl Config {
             retry_pause: Duration::from_millis(100),
             crashes_max: 3,
             losses_max: 20,
+            ageing: Duration::from_secs(60),
+            checkpoint_bytes_max: 1024 * 1024 * 1024,
+            clients_max: 1024,
             contention: Contention::Reject,
             compress: true,
         }
@@ -101,6 +113,9 @@ impl Config {
         }
         if self.admission.rate == 0 || self.admission.burst == 0 {
             return error("admission", "at least one connection per second and at once");
+        }
+        if self.clients_max == 0 {
+            return error("clients_max", "at least 1");
         }
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");

@@ -17,7 +17,7 @@ use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
 use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript};
 
-use super::peers::{PeerIx, Roster};
+use super::peers::Roster;
 
 /// What the door says of itself in M2
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,6 @@ struct Waiting {
 #[derive(Clone, Debug)]
 struct Challenged {
     proofs: Proofs,
-    peer: PeerIx,
     key: KeyId,
     boot: BootId,
     open: Option<SessionId>,
@@ -50,7 +49,6 @@ struct Challenged {
 /// A peer that has proved who it is
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
-    pub(crate) peer: PeerIx,
     pub(crate) key: KeyId,
     pub(crate) boot: BootId,
     pub(crate) codec: Codec,
@@ -70,6 +68,8 @@ pub(crate) enum Verdict {
     Answer(Vec<u8>),
     /// Send this, if anything, and close
     Refuse(Option<Vec<u8>>, Reason),
+    /// The same for want of this key
+    Unknown(Vec<u8>, KeyId),
     /// Let it in
     Enter(Box<Verified>),
 }
@@ -144,7 +144,7 @@ impl Door {
                     self.strangers.remove(&conn);
                 }
             }
-            Verdict::Refuse(..) | Verdict::Enter(_) => {
+            Verdict::Refuse(..) | Verdict::Unknown(..) | Verdict::Enter(_) => {
                 self.leave(conn);
             }
         }
@@ -160,19 +160,20 @@ impl Door {
 
 impl Waiting {
     fn hello(&mut self, now: Instant, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
-        let reject = |code| refuse(Refusal::Reject(code));
+        let reject = |code| Verdict::Refuse(Some(encoded(Refusal::Reject(code))), Reason::Rejected);
         let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
         if !hello.versions.contains(&WIRE_VERSION) {
             return reject(RejectCode::Version);
         }
-        let Some((key, ix)) = roster.key(hello.key, &hello.name, hello.role) else {
-            return reject(RejectCode::UnknownKey);
+        let Some(key) = roster.key(hello.key, &hello.name, hello.role) else {
+            return Verdict::Unknown(encoded(Refusal::Reject(RejectCode::UnknownKey)), hello.key);
         };
-        let session = hello.session.and_then(|id| roster.get(ix).session_named(id));
+        let holder = roster.holder(hello.key, hello.boot).map(|ix| roster.get(ix));
+        let session = hello.session.and_then(|id| holder?.session_named(id));
         let session = session.filter(|session| session.boot == hello.boot);
         if let (None, Some(slot)) = (session, self.only_open) {
             // Said before anything is computed (AUTH-5).
-            return refuse(Refusal::RetryAfter(micros(slot)));
+            return Verdict::Refuse(Some(encoded(Refusal::RetryAfter(micros(slot)))), Reason::RetryAfter);
         }
         let capabilities = hello.capabilities & if face.compress { CAPABILITY_LZ4 } else { 0 };
         let challenge = Challenge {
@@ -196,7 +197,6 @@ impl Waiting {
         self.deadline = self.deadline.min(now + PROOF_TIME);
         self.challenged = Some(Box::new(Challenged {
             proofs,
-            peer: ix,
             key: hello.key,
             boot: hello.boot,
             open: session.map(|s| s.numbers.id),
@@ -216,11 +216,10 @@ impl Challenged {
         }
         let ConnectionKeys { session, resume, .. } = &self.proofs.keys(signed, &mac);
         let named = |r: &Resume| {
-            let open = roster.get(self.peer).session_named(r.session)?;
+            let open = roster.get(roster.holder(self.key, self.boot)?).session_named(r.session)?;
             (self.open == Some(r.session) && self.proofs.rmac_is(&open.numbers.resume_key, &r.rmac)).then_some(*r)
         };
         Verdict::Enter(Box::new(Verified {
-            peer: self.peer,
             key: self.key,
             boot: self.boot,
             codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
@@ -232,13 +231,9 @@ impl Challenged {
     }
 }
 
-fn refuse(refusal: Refusal) -> Verdict {
+fn encoded(refusal: Refusal) -> Vec<u8> {
     let mut answer = alloc::vec![0; 32];
     let len = refusal.encode(&mut answer);
     answer.truncate(len);
-    let reason = match refusal {
-        Refusal::RetryAfter(_) => Reason::RetryAfter,
-        Refusal::Reject(_) => Reason::Rejected,
-    };
-    Verdict::Refuse(Some(answer), reason)
+    answer
 }

@@ -122,8 +122,14 @@ impl Desk {
             self.retry(id);
             self.gate.then(Effect::Event(Event::Again { task: id }));
         } else {
-            // Bounded like any other loss, or a worker that gives up everything would be given it for ever.
-            self.again_after_loss(id);
+            if self.roster.get(peer).is_draining() {
+                // Handed over on purpose, by a worker that will not take it again (TASK-8).
+                self.never_ran(id);
+                self.gate.then(Effect::Event(Event::Again { task: id }));
+            } else {
+                // Bounded like any other loss, or a worker that gives up everything would be given it for ever.
+                self.again_after_loss(id);
+            }
         }
     }
 
@@ -162,7 +168,9 @@ impl Desk {
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
         task.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
         task.payload = Box::default();
-        for other in task.live.clone() {
+        let live = task.live.clone();
+        self.tasks.set_checkpoint(id, None);
+        for other in live {
             if let Some(attempt) = self.drop_attempt(other) {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
             }
@@ -302,7 +310,7 @@ impl Desk {
             peer.to_tell.remove(&(token, stream));
         }
         self.schedule.not_recalled(token);
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
         if let Some(early) = attempt.early.take() {
             self.no_longer_early(ix, early.number);
         }

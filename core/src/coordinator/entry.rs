@@ -118,12 +118,10 @@ impl Desk {
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
             }
-            Verdict::Refuse(answer, reason) => {
-                self.stats.failed_handshakes += u64::from(reason != Reason::RetryAfter);
-                self.stats.turned_away += u64::from(reason == Reason::RetryAfter);
-                self.timers.set(Timer::Conn(conn), None);
-                self.answers.extend(answer.map(|answer| (conn, answer)));
-                self.closes.push_back((conn, reason));
+            Verdict::Refuse(answer, reason) => self.refuse(conn, answer, reason),
+            Verdict::Unknown(answer, key) => {
+                self.refuse(conn, Some(answer), Reason::Rejected);
+                self.events.push_back(Event::UnknownKey { key });
             }
             Verdict::Enter(verified) => {
                 self.timers.set(Timer::Conn(conn), None);
@@ -132,23 +130,48 @@ impl Desk {
         }
     }
 
+    fn refuse(&mut self, conn: ConnId, answer: Option<Vec<u8>>, reason: Reason) {
+        self.stats.failed_handshakes += u64::from(reason != Reason::RetryAfter);
+        self.stats.turned_away += u64::from(reason == Reason::RetryAfter);
+        self.timers.set(Timer::Conn(conn), None);
+        self.answers.extend(answer.map(|answer| (conn, answer)));
+        self.closes.push_back((conn, reason));
+    }
+
     fn enter(&mut self, conn: ConnId, verified: Box<Verified>, scratch: &mut Scratch) {
-        let ix = verified.peer;
         if verified.revoked {
-            let channel = Channel::new(verified.codec, 0, true);
-            self.goodbyes.push_back(Goodbye { conn, channel, denied: Denied::Revoked });
-            return;
+            return self.turn_away(conn, *verified, Denied::Revoked);
         }
+        let Some(ix) = self.place_for(&verified) else {
+            let retry_after_us = micros(Duration::from_secs(1));
+            return self.turn_away(conn, *verified, Denied::Busy { retry_after_us });
+        };
         if let Some(resume) = verified.resume.filter(|resume| self.may_resume(ix, resume)) {
-            return self.resume(conn, *verified, resume);
+            return self.resume(conn, ix, *verified, resume);
         }
         let peer = self.roster.get(ix);
         let confirmed = peer.session.as_ref().is_some_and(|session| session.confirmed.is_some());
         if peer.conn.is_some() && confirmed {
-            self.contend(conn, verified);
+            self.contend(conn, ix, verified);
         } else {
-            self.open(conn, *verified, Vec::new(), scratch);
+            self.open(conn, ix, *verified, Vec::new(), scratch);
         }
+    }
+
+    fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
+        let channel = Channel::new(verified.codec, 0, true);
+        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+    }
+
+    /// The place of a peer that has proved who it is; a client that is away makes room for a new one
+    fn place_for(&mut self, verified: &Verified) -> Option<PeerIx> {
+        let (key, boot, max) = (verified.key, verified.boot, self.config.clients_max);
+        if let Some(ix) = self.roster.admit(key, boot, max) {
+            return Some(ix);
+        }
+        let away = self.roster.oldest_away()?;
+        self.session_over(away);
+        self.roster.admit(key, boot, max)
     }
 
     /// Whether a proven resume belongs to the same history (SESS-5)
@@ -160,8 +183,7 @@ impl Desk {
     }
 
     /// Goes on in a session; an older connection of it is closed at once (AUTH-4)
-    fn resume(&mut self, conn: ConnId, verified: Verified, resume: Resume) {
-        let ix = verified.peer;
+    fn resume(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, resume: Resume) {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
         if peer.session.as_ref().is_none_or(|session| session.numbers.id != resume.session) {
@@ -175,15 +197,14 @@ impl Desk {
         session.numbers.ack_told(self.now, session.tellable);
         let received = Some(session.tellable);
         self.stats.resumed += 1;
-        self.go_live(conn, verified, received);
+        self.go_live(conn, ix, verified, received);
         self.tell_kept_again(ix);
         self.rewind_watches(ix);
         self.unlose(ix);
     }
 
     /// Opens a new session; what it would replace stays valid until it is confirmed (AUTH-8)
-    fn open(&mut self, conn: ConnId, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
-        let ix = verified.peer;
+    fn open(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
         let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
@@ -194,14 +215,13 @@ impl Desk {
         }
         self.drop_watches(ix);
         self.stats.opened += 1;
-        self.go_live(conn, verified, None);
+        self.go_live(conn, ix, verified, None);
         for frame in frames {
             self.received(conn, &frame, scratch);
         }
     }
 
-    fn go_live(&mut self, conn: ConnId, verified: Verified, resumed: Option<u64>) {
-        let ix = verified.peer;
+    fn go_live(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, resumed: Option<u64>) {
         let (heartbeat, spread, lifetime) = (self.heartbeat(), self.spread(), self.config.session_lifetime);
         let mut channel = Channel::new(verified.codec, BULK_WINDOW_BYTES, true);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
@@ -228,15 +248,14 @@ impl Desk {
         let awaiting_begin = resumed.is_none();
         let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
         self.touch(ix);
     }
 
     // Contention.
 
     /// Holds a newcomer until the old connection has answered, or failed to (AUTH-4)
-    fn contend(&mut self, conn: ConnId, verified: Box<Verified>) {
-        let ix = verified.peer;
+    fn contend(&mut self, conn: ConnId, ix: PeerIx, verified: Box<Verified>) {
         if let Some(earlier) = self.roster.get_mut(ix).contender.replace(conn) {
             self.timers.set(Timer::Contender(earlier), None);
             self.deny(earlier, Denied::Busy { retry_after_us: micros(PROBE_TIME) });
@@ -288,7 +307,7 @@ impl Desk {
         self.timers.set(Timer::Contender(newcomer), None);
         let Some(Conn::Contending(contending)) = self.conns.remove(&newcomer) else { return };
         // The newcomer's frames are few and small; working memory of their own keeps this off the hot path.
-        self.open(newcomer, *contending.verified, contending.frames, &mut Scratch::new());
+        self.open(newcomer, ix, *contending.verified, contending.frames, &mut Scratch::new());
     }
 
     // The end of a connection.
@@ -355,11 +374,14 @@ impl Desk {
         peer.disconnected_at = Some(self.now);
         peer.reading = None;
         peer.piece = None;
+        let role = peer.role;
         let event = Event::Disconnected { peer: peer.name.clone(), reason };
         self.events.push_back(event);
-        self.timers.set(Timer::Lost(ix), Some(self.now + self.config.lost_after));
+        if role == Role::Worker {
+            self.timers.set(Timer::Lost(ix), Some(self.now + self.config.lost_after));
+        }
         self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
         self.let_contender_in(ix);
     }
 
@@ -380,8 +402,30 @@ impl Desk {
         let peer = self.roster.get_mut(ix);
         peer.session = None;
         peer.previous = None;
+        peer.answers.clear();
+        let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
+        if away {
+            self.timers.set(Timer::Session(ix), None);
+            self.readers.remove(&ix);
+            self.roster.dismiss(ix);
+        }
+    }
+
+    /// The peer has left for good; what it still holds is lost at once (TASK-8)
+    pub(super) fn left(&mut self, conn: ConnId, ix: PeerIx) {
+        self.roster.get_mut(ix).to_drain = false;
+        for token in self.roster.get(ix).held.clone() {
+            self.lost_attempt(token);
+        }
+        // First, because whoever waits for the end of this connection opens a session of its own.
+        self.session_over(ix);
+        self.hang_up(conn, Reason::Left);
+        if self.roster.get(ix).conn.is_none() {
+            self.timers.set(Timer::Lost(ix), None);
+            self.session_over(ix);
+        }
     }
 
     /// What a client follows belongs to its session
@@ -484,7 +528,13 @@ impl Desk {
 
     pub(super) fn peer_state(&self, ix: PeerIx) -> PeerState {
         let peer = self.roster.get(ix);
+        let suspect = |conn| match self.conns.get(&conn) {
+            Some(Conn::Live(live)) => live.channel.is_suspect(self.now),
+            Some(Conn::Contending(_)) | None => false,
+        };
         match (peer.conn, peer.disconnected_at) {
+            (Some(conn), _) if suspect(conn) => PeerState::Suspect,
+            (Some(_), _) if peer.is_draining() => PeerState::Draining,
             (Some(_), _) if peer.session.as_ref().is_some_and(|session| session.reconciled) => PeerState::Connected,
             (Some(_), _) => PeerState::Reconciling,
             (None, _) if peer.lost => PeerState::Lost,

@@ -39,7 +39,7 @@ impl Desk {
             }
             if freed {
                 // Credit came back: somebody may be waiting for it.
-                self.schedule.place(ix, &self.roster);
+                self.place(ix);
                 self.give_tasks();
             }
             if body_len == 0 {
@@ -100,6 +100,11 @@ fn is_pointless(sent: Sent, tasks: &Tasks) -> bool {
     matches!(sent, Sent::Assign(token) if !tasks.attempts.contains_key(&token))
 }
 
+/// What an assignment that is no more was to start from
+fn is_restore_of_none(sent: Sent, tasks: &Tasks) -> bool {
+    matches!(sent, Sent::Restore(token) if !tasks.attempts.contains_key(&token))
+}
+
 /// `false` when the frame is full
 fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> bool {
     loop {
@@ -107,14 +112,14 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
         let Some(sent) = session.next_to_say() else { return true };
         let (id, number) = (session.numbers.id, session.numbers.next_number());
         let before = body.len();
-        let pointless = is_pointless(sent, tasks);
+        let pointless = is_pointless(sent, tasks) || is_restore_of_none(sent, tasks);
         if !pointless && !write(number, sent, peer, tasks, body) {
             return false;
         }
         let Some(session) = &mut peer.session else { return true };
         session.said(sent);
         if pointless {
-            session.tasks_given -= 1;
+            session.tasks_given -= u64::from(matches!(sent, Sent::Assign(_)));
             continue;
         }
         session.numbers.number(sent, body.len() - before);
@@ -136,7 +141,11 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
             | Sent::Settled(..)
             | Sent::Accepted(_)
             | Sent::Refused(..)
-            | Sent::Outcome(_) => {}
+            | Sent::Outcome(_)
+            | Sent::Restore(_)
+            | Sent::Checkpointed(..)
+            | Sent::Drain
+            | Sent::Answer(_) => {}
         }
     }
 }
@@ -150,8 +159,9 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
             let attempt = tasks.attempts.get(&token);
             match attempt.and_then(|attempt| tasks.all.get(&attempt.task).map(|task| (attempt, task))) {
                 Some((a, task)) => {
-                    let (priority, payload) = (task.spec.priority, &*task.payload);
-                    body.push(class, &ToWorker::Assign { task: a.task, token, attempt: a.attempt, priority, payload })
+                    let (priority, payload, restores) = (task.spec.priority, &*task.payload, a.restores);
+                    let (task, attempt) = (a.task, a.attempt);
+                    body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
                 }
                 None => body.push_void(number),
             }
@@ -164,13 +174,10 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
         }
         Sent::Accepted(task) => body.push(class, &ToClient::Accepted { task }),
         Sent::Refused(task, reason) => body.push(class, &ToClient::Refused { task, reason }),
-        Sent::Progress(task) => {
-            let token = peer.watches.get(&task).and_then(|watch| watch.token);
-            match token.and_then(|token| tasks.attempts.get(&token)) {
-                Some(a) => body.push(class, &ToClient::Progress { task, attempt: a.attempt, progress: a.progress }),
-                None => body.push_void(number),
-            }
-        }
+        Sent::Progress(task) => match tasks.current(task).and_then(|token| tasks.attempts.get(&token)) {
+            Some(a) => body.push(class, &ToClient::Progress { task, attempt: a.attempt, progress: a.progress }),
+            None => body.push_void(number),
+        },
         Sent::Outcome(task) => {
             if let Some(end) = tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
                 let (attempt, token, outcome, streams) = (end.attempt, end.token, end.outcome, end.streams);
@@ -182,6 +189,21 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
                 body.push_void(number)
             }
         }
+        Sent::Restore(token) => {
+            let task = tasks.attempts.get(&token).and_then(|attempt| tasks.all.get(&attempt.task));
+            match task.and_then(|task| task.checkpoint.as_ref()) {
+                Some(from) => body.push(class, &ToWorker::Restore { token, number: from.number, bytes: &from.bytes }),
+                None => body.push_void(number),
+            }
+        }
+        Sent::Checkpointed(token, number, refused) => {
+            body.push(class, &ToWorker::Checkpointed { token, number, refused })
+        }
+        Sent::Drain => body.push(class, &ToWorker::Drain),
+        Sent::Answer(ask) => match peer.answers.get(&ask) {
+            Some(answer) => body.push(class, &ToClient::Answer { ask, answer }),
+            None => body.push_void(number),
+        },
     }
 }
 

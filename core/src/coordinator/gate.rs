@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::ids::{ConnId, SessionId, TaskId, Token};
 use crate::journal::Record;
 use crate::wire::message::Stream;
+use crate::wire::view::Question;
 
 use super::Event;
 use super::peers::{PeerIx, Sent};
@@ -27,6 +28,8 @@ pub(crate) enum Effect {
     End(TaskId),
     /// The embedder may be told
     Event(Event),
+    /// A client's question may be answered
+    Answer(PeerIx, SessionId, u64, Question),
 }
 
 /// Records on their way to the journal, and what waits for them

@@ -8,14 +8,16 @@
 //! | `peers` | who may connect, and the session of each |
 //! | `entry` | takeover, contention, welcome, and the end of a connection |
 //! | `tasks` | tasks and attempts, and the tables of their states |
-//! | `schedule` | who gets what |
-//! | `worker_talk`, `client_talk` | what peers say |
+//! | `queues`, `schedule` | who gets what |
+//! | `checkpoints` | what a task's next attempt starts from |
+//! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, losses, crashes and cancels |
 //! | `frames` | what is put into frames |
 //! | `gate`, `recovery` | the journal's seam, and the way back from it |
 
 mod admission;
+mod checkpoints;
 mod client_talk;
 mod config;
 mod door;
@@ -24,11 +26,13 @@ mod entry;
 mod frames;
 mod gate;
 mod peers;
+mod queues;
 mod reconcile;
 mod recovery;
 mod schedule;
 mod seam;
 mod tasks;
+mod views;
 mod worker_talk;
 
 use alloc::boxed::Box;
@@ -39,8 +43,7 @@ use core::time::Duration;
 
 pub use self::admission::{Address, AdmissionConfig};
 pub use self::config::{Config, Contention};
-pub use self::recovery::RecoveryError;
-pub use self::schedule::Why;
+pub use self::recovery::{Recovery, RecoveryError};
 pub use self::seam::{EndView, Event, Input, Output, PeerState, PeerView, TaskView};
 pub use self::tasks::{Counts, TaskState};
 
@@ -49,9 +52,9 @@ use self::door::{Door, Face};
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{PeerIx, Reading, Roster, Sent};
-use self::recovery::NoSuchHistory;
 use self::schedule::Schedule;
-use self::tasks::{Remembered, TaskStep, Tasks, content_digest};
+use self::tasks::{NewTask, Remembered, TaskStep, Tasks, content_digest};
+use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ConnId, KeyId, TaskId, Token};
@@ -64,7 +67,8 @@ use crate::story::{Note, Story};
 use crate::time::{Instant, micros};
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
-use crate::wire::message::{Denied, TaskSpec};
+use crate::wire::message::{Denied, Outcome, TaskSpec};
+pub use crate::wire::view::Why;
 
 /// Names of timers
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +128,10 @@ struct Desk {
     last_served: ConnId,
     /// Clients that may have output to be read for
     readers: BTreeSet<PeerIx>,
+    /// Tasks whose outcome was told and that are not forgotten: succeeded, failed, cancelled
+    told: [u64; 3],
+    /// When this epoch began
+    began: Instant,
     stats: CoordinatorStats,
     story: Story,
 }
@@ -133,27 +141,6 @@ impl Coordinator {
     pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
         let mut desk = Desk::new(config, seed, now)?;
         desk.begin();
-        Ok(Coordinator { scratch: Scratch::new(), desk: Box::new(desk) })
-    }
-
-    /// Makes a coordinator out of the records that earlier ones have written, in their order (JOURN-4)
-    ///
-    /// It starts in the next epoch and above every token that may have been given (JOURN-2, TASK-2), whatever `config`
-    /// says. Ended tasks keep their outcome, open ones go on: those that were at a worker stay its own until it is back
-    /// or has been away for [`Config::recovery_window`]. Costs one pass over the records; none at all is a first start.
-    pub fn recover<'r>(
-        config: Config,
-        seed: Seed,
-        now: Instant,
-        records: impl IntoIterator<Item = &'r [u8]>,
-    ) -> Result<Self, RecoveryError> {
-        let mut desk = Desk::new(config, seed, now)?;
-        for (index, bytes) in records.into_iter().enumerate() {
-            let record = Record::decode(bytes).ok_or(RecoveryError::Damaged { index })?;
-            desk.replay(&record).map_err(|NoSuchHistory| RecoveryError::Impossible { index })?;
-        }
-        desk.begin();
-        desk.recovered();
         Ok(Coordinator { scratch: Scratch::new(), desk: Box::new(desk) })
     }
 
@@ -189,7 +176,7 @@ impl Coordinator {
                 desk.writable(conn, writable);
                 Ok(())
             }
-            Input::Submit { task, spec, payload } => desk.submit(task, spec, payload),
+            Input::Submit { task, spec, about, payload } => desk.submit(task, spec, about, payload),
             Input::Cancel { task } => desk.request_cancel(task),
             Input::Forget { task } => desk.forget(task),
             Input::AddKey { key } => {
@@ -274,6 +261,11 @@ impl Coordinator {
         Some(TaskView { state: task.state, attempts: task.attempts, end })
     }
 
+    /// Returns how a forgotten task ended, within the retention time (TASK-1)
+    pub fn remembered(&self, task: TaskId) -> Option<Outcome> {
+        self.desk.tasks.forgotten.get(&task).map(|old| old.outcome)
+    }
+
     /// Why a task does not run (TASK-9)
     pub fn why(&self, task: TaskId) -> Option<Why> {
         self.desk.why(task)
@@ -333,6 +325,9 @@ impl Desk {
                 return Err(ConfigError { field: "keys", allowed: "one role for each name, one key for each id" });
             }
         }
+        if !config.revoked.iter().all(|key| roster.revoke(*key)) {
+            return Err(ConfigError { field: "revoked", allowed: "ids of some of the keys" });
+        }
         Ok(Desk {
             now,
             rng: Rng::new(seed),
@@ -355,6 +350,8 @@ impl Desk {
             dirty: BTreeSet::new(),
             last_served: ConnId(0),
             readers: BTreeSet::new(),
+            told: [0; 3],
+            began: now,
             stats: CoordinatorStats::default(),
             story: Story::default(),
             config,
@@ -369,26 +366,34 @@ impl Desk {
 
     // What the embedder asks for.
 
-    fn submit(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) -> Result<(), Rejected> {
+    fn submit(&mut self, id: TaskId, spec: TaskSpec, about: &[u8], payload: &[u8]) -> Result<(), Rejected> {
         if payload.len() > INLINE_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
         if spec.priority >= PRIORITIES {
             return Err(Rejected::BadSpec);
         }
+        let content = content_digest(spec, about, payload);
         let known = self.tasks.all.get(&id).map(|task| task.content);
-        if let Some(content) = known.or(self.tasks.forgotten.get(&id).map(|old| old.content)) {
-            let same = content == content_digest(spec, payload);
-            return if same { Ok(()) } else { Err(Rejected::Conflict) };
+        if let Some(known) = known.or(self.tasks.forgotten.get(&id).map(|old| old.content)) {
+            return if known == content { Ok(()) } else { Err(Rejected::Conflict) };
         }
+        let said = About::decode(about).map_err(|_| Rejected::BadSpec)?;
         if self.tasks.all.len() >= self.config.tasks_max || self.tasks.forgotten.len() >= self.config.forgotten_max {
             return Err(Rejected::Full);
         }
-        self.tasks.insert(id, spec, payload);
-        self.gate.write(&Record::Submit { task: id, spec, payload });
+        self.insert(id, spec, said, content, payload);
+        self.gate.write(&Record::Submit { task: id, spec, about, payload });
         self.gate.then(Effect::Accept(id));
         self.story.note(self.now, id, None, "submitted");
         Ok(())
+    }
+
+    fn insert(&mut self, id: TaskId, spec: TaskSpec, about: About, content: [u8; 32], payload: &[u8]) {
+        let (submitted, ageing) = (self.now, self.config.ageing);
+        if self.tasks.insert(id, NewTask { spec, about, content, payload, submitted, ageing }) {
+            self.list_all();
+        }
     }
 
     fn forget(&mut self, id: TaskId) -> Result<(), Rejected> {
@@ -399,8 +404,8 @@ impl Desk {
         for watcher in task.watchers.clone() {
             self.unwatch(watcher, id);
         }
-        self.tasks.all.remove(&id);
-        self.tasks.counts.ended -= 1;
+        *self.told_as(remembered.outcome) -= 1;
+        self.tasks.remove(id);
         self.tasks.forgotten.insert(id, remembered);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
@@ -408,15 +413,14 @@ impl Desk {
     }
 
     fn revoke(&mut self, key: KeyId) -> Result<(), Rejected> {
-        let ix = self.roster.revoke(key).ok_or(Rejected::Unknown)?;
-        let peer = self.roster.get(ix);
-        // First whoever waits: the end of the old connection would let it in.
-        for conn in [peer.contender, peer.conn].into_iter().flatten() {
-            // Another key of the same holder stays good.
-            if self.key_of(conn) == Some(key) {
-                self.deny(conn, Denied::Revoked);
-            }
+        if !self.roster.revoke(key) {
+            return Err(Rejected::Unknown);
         }
+        let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
+        let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
+        // First whoever waits: the end of the old connection would let it in.
+        holders.sort_by_key(|conn| matches!(self.conns.get(conn), Some(Conn::Live(_))));
+        holders.into_iter().for_each(|conn| self.deny(conn, Denied::Revoked));
         Ok(())
     }
 
@@ -436,7 +440,7 @@ impl Desk {
             let peer = self.roster.get_mut(ix);
             peer.conn = None;
             peer.contender = None;
-            self.schedule.place(ix, &self.roster);
+            self.place(ix);
         }
         self.timers = Timers::new();
         self.events.push_back(Event::Stopped);
@@ -505,13 +509,17 @@ impl Desk {
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),
             Effect::End(task) => {
-                if let Some(task) = self.tasks.all.get_mut(&task) {
-                    task.told = true;
+                if let Some(known) = self.tasks.all.get_mut(&task) {
+                    known.told = true;
+                    if let Some(outcome) = known.ended.as_ref().map(|end| end.outcome) {
+                        *self.told_as(outcome) += 1;
+                    }
                 }
                 self.events.push_back(Event::Ended { task });
                 self.tell_ended(task);
             }
             Effect::Event(event) => self.events.push_back(event),
+            Effect::Answer(peer, session, ask, question) => self.answer(peer, session, ask, &question),
         }
     }
 
@@ -579,7 +587,7 @@ impl Desk {
         for (token, attempt) in &self.tasks.attempts {
             assert!(self.roster.get(attempt.peer).held.contains(token), "{token} is held by nobody");
         }
-        self.schedule.check(&self.roster);
+        self.check_schedule();
     }
 }
 

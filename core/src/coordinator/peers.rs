@@ -1,17 +1,22 @@
 //! The roster: who may connect, who is connected, and the session of each (SESS-4, AUTH-4, AUTH-8)
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::ops::Bound;
 
+use crate::about::Tags;
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
 use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
 use crate::session::{HeapLog, Session};
 use crate::stream::Outgoing;
 use crate::time::Instant;
 use crate::wire::keys::{Key, Secret};
-use crate::wire::message::{CancelReason, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict};
+use crate::wire::message::{
+    CancelReason, CheckpointRefused, Follow, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict,
+};
 
-/// A peer's place in the roster; it keeps it for the coordinator's life
+/// A peer's place in the roster
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerIx(pub(crate) u32);
 
@@ -29,6 +34,11 @@ pub(crate) enum Sent {
     Refused(TaskId, Refused),
     Progress(TaskId),
     Outcome(TaskId),
+    /// What an assignment starts from, right behind it (CKPT-4)
+    Restore(Token),
+    Checkpointed(Token, u64, Option<CheckpointRefused>),
+    Drain,
+    Answer(u64),
 }
 
 impl Sent {
@@ -39,9 +49,9 @@ impl Sent {
     const fn lane(self) -> usize {
         match self {
             // What is said of an attempt is never in front of the verdict on it.
-            Sent::Cancel(..) | Sent::Recall(_) | Sent::Verdict(..) | Sent::Refused(..) => 0,
-            Sent::Settled(..) | Sent::Accepted(_) | Sent::Outcome(_) => 1,
-            Sent::Assign(_) | Sent::Progress(_) | Sent::Void => 2,
+            Sent::Cancel(..) | Sent::Recall(_) | Sent::Verdict(..) | Sent::Refused(..) | Sent::Drain => 0,
+            Sent::Settled(..) | Sent::Checkpointed(..) | Sent::Accepted(_) | Sent::Outcome(_) | Sent::Answer(_) => 1,
+            Sent::Assign(_) | Sent::Restore(_) | Sent::Progress(_) | Sent::Void => 2,
         }
     }
 }
@@ -63,6 +73,10 @@ pub(crate) struct PeerSession {
     pub(crate) tasks_granted: u64,
     pub(crate) tasks_given: u64,
     pub(crate) inventory: Inventory,
+    /// What the worker offers to tasks (TASK-9)
+    pub(crate) offers: Tags,
+    /// The worker takes nothing new (TASK-8)
+    pub(crate) draining: bool,
     lanes: [VecDeque<Sent>; 3],
 }
 
@@ -87,6 +101,8 @@ impl PeerSession {
             tasks_granted: 0,
             tasks_given: 0,
             inventory: Inventory::default(),
+            offers: Tags::default(),
+            draining: false,
             lanes: Default::default(),
         }
     }
@@ -151,6 +167,8 @@ pub(crate) struct Peer {
     pub(crate) held: BTreeSet<Token>,
     /// Runs a suspect alone, or is kept free for one (TASK-6)
     pub(crate) reserved: bool,
+    /// Somebody wants it to drain; until it has left (TASK-8)
+    pub(crate) to_drain: bool,
     /// Attempts whose kept output the worker does not know yet
     pub(crate) to_tell: BTreeSet<(Token, Stream)>,
     /// What a client follows
@@ -159,6 +177,10 @@ pub(crate) struct Peer {
     pub(crate) streaming: VecDeque<TaskId>,
     pub(crate) reading: Option<Reading>,
     pub(crate) piece: Option<Piece>,
+    /// Answers to a client's last questions
+    pub(crate) answers: BTreeMap<u64, Box<[u8]>>,
+    /// The place is free: its client has left
+    vacant: bool,
 }
 
 /// A task that a client follows
@@ -171,22 +193,24 @@ pub(crate) struct Watch {
     pub(crate) in_line: bool,
     pub(crate) progress_queued: bool,
     pub(crate) outcome_queued: bool,
+    pub(crate) follow: Follow,
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(follow: Follow) -> Self {
         Watch {
             token: None,
             streams: [Outgoing::new(), Outgoing::new()],
             in_line: false,
             progress_queued: false,
             outcome_queued: false,
+            follow,
         }
     }
 
     /// What to send next of the task's output
     pub(crate) fn next_piece(&self, task: TaskId) -> Option<Reading> {
-        let token = self.token?;
+        let token = self.token.filter(|_| self.follow == Follow::Output)?;
         Stream::ALL.into_iter().find_map(|stream| {
             let (offset, unsent) = self.streams[stream.index()].unsent()?;
             Some(Reading { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
@@ -225,11 +249,14 @@ impl Peer {
             boot: None,
             held: BTreeSet::new(),
             reserved: false,
+            to_drain: false,
             to_tell: BTreeSet::new(),
             watches: BTreeMap::new(),
             streaming: VecDeque::new(),
             reading: None,
             piece: None,
+            answers: BTreeMap::new(),
+            vacant: false,
         }
     }
 
@@ -243,7 +270,13 @@ impl Peer {
         self.role == Role::Worker
             && self.conn.is_some()
             && self.held.len() < WORKER_ATTEMPTS_MAX
+            && !self.is_draining()
             && self.session.as_ref().is_some_and(|session| session.reconciled && session.task_credit() > 0)
+    }
+
+    /// Whether it takes nothing new, by its own will or somebody's (TASK-8)
+    pub(crate) fn is_draining(&self) -> bool {
+        self.to_drain || self.session.as_ref().is_some_and(|session| session.draining)
     }
 
     /// The session of this id, while it may still go on (AUTH-8)
@@ -253,65 +286,139 @@ impl Peer {
 }
 
 /// All keys and their holders
+///
+/// A worker has one place for the coordinator's life. A client has one for each life of a memory that uses its key, so
+/// that any number of commands can use one key at a time; that place is free again once the client has left.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
     keys: BTreeMap<KeyId, KeyEntry>,
-    names: BTreeMap<PeerName, PeerIx>,
+    roles: BTreeMap<PeerName, Role>,
+    workers: BTreeMap<PeerName, PeerIx>,
+    clients: BTreeMap<(PeerName, BootId), PeerIx>,
     peers: Vec<Peer>,
+    vacant: Vec<PeerIx>,
 }
 
 #[derive(Clone, Debug)]
 struct KeyEntry {
     key: Key,
-    peer: PeerIx,
     revoked: bool,
 }
 
 impl Roster {
-    /// Finds a worker, or makes a place for one that has no key any more but may hold tasks
-    pub(crate) fn worker_named(&mut self, name: &PeerName) -> Option<PeerIx> {
-        let next = PeerIx(self.peers.len() as u32);
-        let ix = *self.names.entry(name.clone()).or_insert(next);
-        if ix == next {
-            self.peers.push(Peer::new(name.clone(), Role::Worker));
+    /// Finds a worker, or makes a place for one that held tasks and has no key any more, or is a client now
+    pub(crate) fn worker_named(&mut self, name: &PeerName) -> PeerIx {
+        self.roles.entry(name.clone()).or_insert(Role::Worker);
+        if let Some(ix) = self.workers.get(name) {
+            return *ix;
         }
-        (self.get(ix).role == Role::Worker).then_some(ix)
+        let ix = self.new_place(Peer::new(name.clone(), Role::Worker));
+        self.workers.insert(name.clone(), ix);
+        ix
     }
 
-    /// Adds a key; a name keeps its place and its role
+    /// Returns the place of a worker that has, or had, a key
+    pub(crate) fn worker(&self, name: &PeerName) -> Option<PeerIx> {
+        self.workers.get(name).copied()
+    }
+
+    /// Returns workers in the order of their names, those behind one if that is named
+    pub(crate) fn workers_behind(&self, after: Option<&PeerName>) -> impl Iterator<Item = PeerIx> + '_ {
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        self.workers.range((from, Bound::Unbounded)).map(|(_, ix)| *ix)
+    }
+
+    /// Adds a key; a name keeps its role
     ///
     /// `false` if the name has another role, or the id stands for another key. One that was revoked stays so.
     pub(crate) fn add_key(&mut self, key: Key) -> bool {
         if let Some(known) = self.keys.get(&key.id) {
             return known.key == key;
         }
-        let next = PeerIx(self.peers.len() as u32);
-        let peer = *self.names.entry(key.name.clone()).or_insert(next);
-        if peer == next {
-            self.peers.push(Peer::new(key.name.clone(), key.role));
-        }
-        if self.get(peer).role != key.role {
+        if self.roles.get(&key.name).is_some_and(|role| *role != key.role) {
             return false;
         }
-        self.keys.insert(key.id, KeyEntry { key, peer, revoked: false });
+        self.roles.insert(key.name.clone(), key.role);
+        if key.role == Role::Worker {
+            self.worker_named(&key.name);
+        }
+        self.keys.insert(key.id, KeyEntry { key, revoked: false });
         true
     }
 
     /// Flags a key; it is kept, so that the refusal can be sealed (AUTH-6)
-    pub(crate) fn revoke(&mut self, id: KeyId) -> Option<PeerIx> {
-        let entry = self.keys.get_mut(&id)?;
-        entry.revoked = true;
-        Some(entry.peer)
+    pub(crate) fn revoke(&mut self, id: KeyId) -> bool {
+        self.keys.get_mut(&id).map(|entry| entry.revoked = true).is_some()
     }
 
     /// Finds a key by what M1 says; another name or role is as good as no key (AUTH-6)
-    pub(crate) fn key(&self, id: KeyId, name: &PeerName, role: Role) -> Option<(&Key, PeerIx)> {
+    pub(crate) fn key(&self, id: KeyId, name: &PeerName, role: Role) -> Option<&Key> {
         let entry = self.keys.get(&id)?;
-        (entry.key.name == *name && entry.key.role == role).then_some((&entry.key, entry.peer))
+        (entry.key.name == *name && entry.key.role == role).then_some(&entry.key)
+    }
+
+    /// Whether anybody could prove to be this peer
+    pub(crate) fn may_come_back(&self, ix: PeerIx) -> bool {
+        let peer = self.get(ix);
+        let keys = self.keys.values().filter(|entry| !entry.revoked);
+        keys.map(|entry| &entry.key).any(|key| key.name == peer.name && key.role == peer.role)
     }
 
     pub(crate) fn is_revoked(&self, id: KeyId) -> bool {
         self.keys.get(&id).is_none_or(|entry| entry.revoked)
+    }
+
+    /// Finds the place of a key's holder, if it has one
+    pub(crate) fn holder(&self, id: KeyId, boot: BootId) -> Option<PeerIx> {
+        let key = &self.keys.get(&id)?.key;
+        match key.role {
+            Role::Worker => self.workers.get(&key.name).copied(),
+            Role::Client => self.clients.get(&(key.name.clone(), boot)).copied(),
+        }
+    }
+
+    /// Gives a key's holder its place; `None` when there is none for another client
+    pub(crate) fn admit(&mut self, id: KeyId, boot: BootId, clients_max: usize) -> Option<PeerIx> {
+        if let Some(ix) = self.holder(id, boot) {
+            return Some(ix);
+        }
+        let name = self.keys.get(&id)?.key.name.clone();
+        if self.clients.len() >= clients_max {
+            return None;
+        }
+        let mut peer = Peer::new(name.clone(), Role::Client);
+        peer.boot = Some(boot);
+        let ix = self.new_place(peer);
+        self.clients.insert((name, boot), ix);
+        Some(ix)
+    }
+
+    /// Returns the client that has been away for longest
+    pub(crate) fn oldest_away(&self) -> Option<PeerIx> {
+        let away = self.clients.values().filter(|ix| self.get(**ix).conn.is_none());
+        away.min_by_key(|ix| self.get(**ix).disconnected_at).copied()
+    }
+
+    /// A client has left for good
+    pub(crate) fn dismiss(&mut self, ix: PeerIx) {
+        let peer = self.get_mut(ix);
+        if peer.role != Role::Client || core::mem::replace(&mut peer.vacant, true) {
+            return;
+        }
+        let place = peer.boot.map(|boot| (peer.name.clone(), boot));
+        if let Some(place) = place {
+            self.clients.remove(&place);
+            self.vacant.push(ix);
+        }
+    }
+
+    fn new_place(&mut self, peer: Peer) -> PeerIx {
+        if let Some(ix) = self.vacant.pop() {
+            *self.get_mut(ix) = peer;
+            return ix;
+        }
+        self.peers.push(peer);
+        PeerIx(self.peers.len() as u32 - 1)
     }
 
     pub(crate) fn get(&self, ix: PeerIx) -> &Peer {
@@ -323,11 +430,12 @@ impl Roster {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerIx, &Peer)> {
-        self.peers.iter().enumerate().map(|(n, peer)| (PeerIx(n as u32), peer))
+        let places = self.peers.iter().enumerate().map(|(n, peer)| (PeerIx(n as u32), peer));
+        places.filter(|(_, peer)| !peer.vacant)
     }
 
     /// Workers that have a key, whether they are connected or not (LIVE-1, BACK-1)
     pub(crate) fn workers(&self) -> u64 {
-        self.peers.iter().filter(|peer| peer.role == Role::Worker).count() as u64
+        self.workers.len() as u64
     }
 }

@@ -76,13 +76,18 @@ impl Desk {
             if there.remove(&item.token).is_some() {
                 let verdict = self.judge(ix, &item);
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
+                let restores = self.tasks.all.get(&item.task).is_some_and(|task| task.checkpoint.is_some());
+                if restores && item.held == Held::Waiting && verdict != Verdict::Discard {
+                    // What it was to start from may have gone down with the old session (CKPT-4).
+                    self.gate.then(Effect::Say(ix, id, Sent::Restore(item.token)));
+                }
                 if verdict != Verdict::Discard && self.tasks.all.get(&item.task).is_some_and(|t| t.cancel_requested) {
                     // Asked for while there was no session to say it in, or in one that ended (TASK-7).
                     self.gate.then(Effect::Say(ix, id, Sent::Cancel(item.token, CancelReason::Requested)));
                 }
             }
         }
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
         self.touch(ix);
     }
 
@@ -118,7 +123,8 @@ impl Desk {
     /// A worker holds an attempt of an unfinished task that nobody else has, under a token that may have been given:
     /// the record of its assignment was lost with an earlier epoch (TASK-2)
     fn adopt(&mut self, ix: PeerIx, item: &InventoryItem) -> bool {
-        let given_before = item.token.0 < self.config.tokens_from;
+        // What has not started is left to the queue: nothing is lost with it.
+        let given_before = item.token.0 < self.config.tokens_from && item.held != Held::Waiting;
         let free =
             self.tasks.all.get(&item.task).is_some_and(|task| {
                 matches!(task.state, TaskState::Ready | TaskState::Backoff) && !task.cancel_requested

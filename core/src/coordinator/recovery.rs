@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::ids::{PeerName, SessionId, TaskId, Token};
@@ -14,8 +15,48 @@ use crate::stream::Piece;
 use crate::wire::message::{Outcome, Stream};
 
 use super::peers::PeerIx;
-use super::tasks::{Ended, TaskState, TaskStep};
-use super::{Desk, Remembered, Timer};
+use super::tasks::{Checkpoint, Ended, TaskState, TaskStep, content_digest};
+use super::{Config, Coordinator, Desk, Remembered, Timer};
+use crate::about::About;
+use crate::rng::Seed;
+use crate::time::Instant;
+use crate::wire::codec::Scratch;
+
+/// A coordinator in the making, out of the records that earlier ones have written (JOURN-4)
+///
+/// Records are taken one by one, in their order, so that they need not be in memory all at once.
+#[derive(Debug)]
+pub struct Recovery {
+    desk: Desk,
+    taken: usize,
+}
+
+impl Recovery {
+    /// Starts with empty tables
+    ///
+    /// The coordinator will be in the next epoch and above every token that may have been given (JOURN-2, TASK-2),
+    /// whatever `config` says, and in the cluster of the records, if there are any.
+    pub fn start(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        Ok(Recovery { desk: Desk::new(config, seed, now)?, taken: 0 })
+    }
+
+    /// Takes the next record
+    pub fn take(&mut self, record: &[u8]) -> Result<(), RecoveryError> {
+        let index = self.taken;
+        self.taken += 1;
+        let record = Record::decode(record).ok_or(RecoveryError::Damaged { index })?;
+        self.desk.replay(&record).map_err(|NoSuchHistory| RecoveryError::Impossible { index })
+    }
+
+    /// All records are in: ended tasks keep their outcome, open ones go on
+    ///
+    /// Those that were at a worker stay its own until it is back, or has been away for [`Config::recovery_window`].
+    pub fn finish(mut self) -> Coordinator {
+        self.desk.begin();
+        self.desk.recovered();
+        Coordinator { scratch: Scratch::new(), desk: alloc::boxed::Box::new(self.desk) }
+    }
+}
 
 /// Why a coordinator cannot be made out of these records
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +72,6 @@ pub enum RecoveryError {
         /// Which one, counted from 0
         index: usize,
     },
-    /// A setting is out of range
-    Config(ConfigError),
 }
 
 impl fmt::Display for RecoveryError {
@@ -44,18 +83,11 @@ impl fmt::Display for RecoveryError {
             RecoveryError::Impossible { index } => {
                 write!(f, "record {index} of the journal cannot follow those before it: some are missing")
             }
-            RecoveryError::Config(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for RecoveryError {}
-
-impl From<ConfigError> for RecoveryError {
-    fn from(error: ConfigError) -> Self {
-        RecoveryError::Config(error)
-    }
-}
 
 /// A record contradicts those before it
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +106,13 @@ impl Desk {
                 self.tokens_reserved = self.token_next;
                 self.tokens_asked = self.token_next;
             }
-            Record::Submit { task, spec, payload } => {
+            Record::Submit { task, spec, about, payload } => {
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }
-                self.tasks.insert(task, spec, payload);
+                let content = content_digest(spec, about, payload);
+                let about = About::decode(about).map_err(|_| NoSuchHistory)?;
+                self.insert(task, spec, about, content, payload);
                 self.step(task, TaskStep::Accept)?;
             }
             Record::Assign { task, token, attempt, ref worker } => self.replay_assign(task, token, attempt, worker)?,
@@ -92,6 +126,9 @@ impl Desk {
                 known.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
                 known.payload = Default::default();
                 known.told = true;
+                *self.told_as(outcome) += 1;
+                self.tasks.set_checkpoint(task, None);
+                let Some(known) = self.tasks.all.get(&task) else { return Err(NoSuchHistory) };
                 for live in known.live.clone() {
                     self.drop_attempt(live);
                 }
@@ -100,14 +137,16 @@ impl Desk {
                 self.tasks.all.get_mut(&task).ok_or(NoSuchHistory)?.cancel_requested = true;
             }
             Record::Forget { task } => {
-                let known = self.tasks.all.remove(&task).ok_or(NoSuchHistory)?;
-                let outcome = known.ended.ok_or(NoSuchHistory)?.outcome;
-                self.tasks.counts.ended -= 1;
+                let ended = self.tasks.all.get(&task).and_then(|known| known.ended.as_ref()).ok_or(NoSuchHistory)?;
+                let outcome = ended.outcome;
+                *self.told_as(outcome) -= 1;
+                let known = self.tasks.remove(task).ok_or(NoSuchHistory)?;
                 self.tasks.forgotten.insert(task, Remembered { content: known.content, outcome });
                 // The time it was forgotten at is not recorded: it is remembered for longer rather than for less.
                 self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
             }
             Record::Output { token, stream, offset, bytes, .. } => self.replay_output(token, stream, offset, bytes)?,
+            Record::Checkpoint { task, token, number, bytes } => self.replay_checkpoint(task, token, number, bytes)?,
         }
         Ok(())
     }
@@ -123,6 +162,8 @@ impl Desk {
         let holders = self.roster.iter().filter(|(_, peer)| !peer.held.is_empty()).map(|(ix, _)| ix);
         for ix in holders.collect::<Vec<PeerIx>>() {
             self.roster.get_mut(ix).disconnected_at = Some(self.now);
+            // Who has no key any more is not waited for.
+            let window = if self.roster.may_come_back(ix) { window } else { Duration::ZERO };
             self.timers.set(Timer::Lost(ix), Some(self.now + window));
         }
     }
@@ -134,7 +175,7 @@ impl Desk {
         attempt: u32,
         worker: &PeerName,
     ) -> Result<(), NoSuchHistory> {
-        let ix = self.roster.worker_named(worker).ok_or(NoSuchHistory)?;
+        let ix = self.roster.worker_named(worker);
         if token.0 >= self.token_next || self.tasks.attempts.contains_key(&token) {
             return Err(NoSuchHistory);
         }
@@ -173,6 +214,21 @@ impl Desk {
             Piece::New(_) | Piece::Known => incoming.keep(incoming.received()),
             Piece::Gap => return Err(NoSuchHistory),
         }
+        Ok(())
+    }
+
+    fn replay_checkpoint(
+        &mut self,
+        task: TaskId,
+        token: Token,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<(), NoSuchHistory> {
+        let known = self.tasks.all.get(&task).ok_or(NoSuchHistory)?;
+        if known.ended.is_some() {
+            return Err(NoSuchHistory);
+        }
+        self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, bytes: bytes.into() }));
         Ok(())
     }
 

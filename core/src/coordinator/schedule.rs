@@ -1,43 +1,26 @@
 //! Who gets what: pull by credit, most urgent first, least loaded worker first (TASK-9)
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
 
-use crate::ids::{TaskId, Token};
+use crate::about::{Tag, Tags};
+use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
+use crate::wire::view::Why;
 
 use super::Desk;
-use super::peers::{PeerIx, Roster, Sent};
-use super::tasks::{TaskState, TaskStep};
-
-/// Why a task does not run
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Its submit is not durable yet
-    NotDurable,
-    /// No worker is connected
-    NoWorker,
-    /// All connected workers have as much as they take
-    WorkersBusy,
-    /// Its last attempt failed; the next one waits for its time
-    Pausing,
-    /// Its worker crashed while others ran beside it: it waits for a worker of its own (TASK-6)
-    WaitsToRunAlone,
-    /// It is at a worker and has not started
-    AtWorker,
-    /// It runs
-    Runs,
-    /// It is over
-    Ended,
-}
+use super::gate::Effect;
+use super::peers::{Peer, PeerIx, Sent};
+use super::queues::Queues;
+use super::tasks::{Attempt, Task, TaskState, TaskStep, Tasks};
 
 /// Workers by load
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schedule {
-    /// Workers that take tasks now
-    free: BTreeSet<(usize, PeerIx)>,
-    /// All connected workers
+    /// All connected workers; those that take tasks now are listed in the queues
     connected: BTreeSet<(usize, PeerIx)>,
-    places: BTreeMap<PeerIx, Place>,
+    places: BTreeMap<PeerIx, Listed>,
     /// The worker that is kept free for a suspect, or runs one (TASK-6)
     reserved: Option<PeerIx>,
     /// Attempts asked back that have neither started nor come
@@ -45,53 +28,89 @@ pub(crate) struct Schedule {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Listed {
     load: usize,
     free: bool,
 }
 
 impl Schedule {
-    /// Takes note of how a worker stands now
-    pub(crate) fn place(&mut self, ix: PeerIx, roster: &Roster) {
-        if let Some(old) = self.places.remove(&ix) {
-            self.connected.remove(&(old.load, ix));
-            self.free.remove(&(old.load, ix));
-        }
-        let peer = roster.get(ix);
-        if peer.conn.is_none() || !peer.session.as_ref().is_some_and(|s| s.reconciled) {
-            return;
-        }
-        let place = Place { load: peer.held.len(), free: peer.takes_tasks() && !peer.reserved };
-        self.places.insert(ix, place);
-        self.connected.insert((place.load, ix));
-        if place.free {
-            self.free.insert((place.load, ix));
-        }
-    }
-
     /// An attempt that was asked back has started, or is gone
     pub(crate) fn not_recalled(&mut self, token: Token) {
         self.recalled.remove(&token);
     }
 
-    pub(crate) fn check(&self, roster: &Roster) {
-        for (ix, place) in &self.places {
-            let peer = roster.get(*ix);
-            assert_eq!(place.load, peer.held.len(), "{} has another load than it is listed with", peer.name);
-            assert_eq!(place.free, peer.takes_tasks() && !peer.reserved, "{} is listed wrongly", peer.name);
-        }
+    /// Returns how many workers are connected
+    pub(crate) fn connected(&self) -> u64 {
+        self.connected.len() as u64
     }
 }
 
 impl Desk {
+    /// Takes note of how a worker stands now
+    pub(super) fn place(&mut self, ix: PeerIx) {
+        let before = self.schedule.places.remove(&ix);
+        if let Some(old) = before {
+            self.schedule.connected.remove(&(old.load, ix));
+        }
+        let peer = self.roster.get(ix);
+        let there = peer.role == Role::Worker
+            && peer.conn.is_some()
+            && peer.session.as_ref().is_some_and(|session| session.reconciled);
+        let now = there.then(|| Listed { load: peer.held.len(), free: peer.takes_tasks() && !peer.reserved });
+        if let Some(listed) = now {
+            self.schedule.places.insert(ix, listed);
+            self.schedule.connected.insert((listed.load, ix));
+        }
+        let Desk { tasks, roster, .. } = self;
+        let Tasks { queues, all, attempts, .. } = tasks;
+        // What a kind needs is looked at while the kinds change hands, so that amounts are summed up beforehand.
+        let taken = taken(roster.get(ix), all, attempts, queues);
+        let offers = roster.get(ix).session.as_ref().map(|session| &session.offers);
+        let fits = |needs: &Tags| {
+            offers.is_some_and(|offers| needs.met_with(offers, |name| taken.get(name).copied().unwrap_or(0)))
+        };
+        let free = now.filter(|listed| listed.free).map(|listed| (listed.load, fits));
+        queues.list(ix, before.filter(|old| old.free).map(|old| old.load), free);
+    }
+
+    /// A kind of need is new: whoever could take it is to be listed for it
+    pub(super) fn list_all(&mut self) {
+        for ix in self.schedule.places.keys().copied().collect::<Vec<_>>() {
+            self.place(ix);
+        }
+    }
+
+    /// Whether a worker offers what a task needs, were it free
+    fn fits(&self, id: TaskId, ix: PeerIx) -> bool {
+        let needs = self.tasks.all.get(&id).and_then(|task| self.tasks.queues.needs(task.kind));
+        let offers = self.roster.get(ix).session.as_ref().map(|session| &session.offers);
+        needs.zip(offers).is_some_and(|(needs, offers)| needs.met_by(offers))
+    }
+
+    pub(super) fn check_schedule(&self) {
+        for (ix, listed) in &self.schedule.places {
+            let peer = self.roster.get(*ix);
+            assert_eq!(listed.load, peer.held.len(), "{} has another load than it is listed with", peer.name);
+            assert_eq!(listed.free, peer.takes_tasks() && !peer.reserved, "{} is listed wrongly", peer.name);
+            let Tasks { queues, all, attempts, .. } = &self.tasks;
+            let taken = taken(peer, all, attempts, queues);
+            let offers = peer.session.as_ref().map(|session| &session.offers);
+            let fits = |needs: &&Tags| {
+                let met = |offers: &Tags| needs.met_with(offers, |name| taken.get(name).copied().unwrap_or(0));
+                listed.free && (needs.is_empty() || offers.is_some_and(met))
+            };
+            let expected: Vec<&Tags> = queues.all_needs().filter(fits).collect();
+            assert_eq!(queues.listed(listed.load, *ix), expected, "{} is listed for other tasks", peer.name);
+        }
+    }
+
     /// Gives out what can be given out
     pub(super) fn give_tasks(&mut self) {
         if self.gate.has_failed() {
             return;
         }
         self.give_suspects();
-        while let Some(id) = self.tasks.ready.first_key_value().map(|(_, id)| *id) {
-            let Some((_, ix)) = self.schedule.free.first().copied() else { break };
+        while let Some((id, ix)) = self.tasks.queues.next() {
             if !self.assign(id, ix) {
                 break;
             }
@@ -104,24 +123,28 @@ impl Desk {
         if let Some(ix) = self.schedule.reserved {
             let peer = self.roster.get(ix);
             let gone = peer.conn.is_none() && (peer.held.is_empty() || peer.lost);
-            let idle = peer.held.is_empty() && (self.tasks.suspects.is_empty() || !peer.takes_tasks());
+            let waits_for_it = self.tasks.suspects.values().next().is_some_and(|id| self.fits(*id, ix));
+            let idle = peer.held.is_empty() && (!waits_for_it || !peer.takes_tasks());
             if gone || idle || (!self.runs_suspect(ix) && self.is_idle_elsewhere(ix)) {
                 self.schedule.reserved = None;
                 self.roster.get_mut(ix).reserved = false;
-                self.schedule.place(ix, &self.roster);
+                self.place(ix);
             }
         }
         let Some(id) = self.tasks.suspects.first_key_value().map(|(_, id)| *id) else { return };
         if self.schedule.reserved.is_none() {
             // One that has nothing and takes nothing would be waited for in vain.
-            let useful = |(load, ix): &&(usize, PeerIx)| *load > 0 || self.roster.get(*ix).takes_tasks();
+            let useful = |(load, ix): &&(usize, PeerIx)| {
+                let peer = self.roster.get(*ix);
+                !peer.is_draining() && (*load > 0 || peer.takes_tasks()) && self.fits(id, *ix)
+            };
             let Some((_, ix)) = self.schedule.connected.iter().find(useful).copied() else { return };
             self.schedule.reserved = Some(ix);
             self.roster.get_mut(ix).reserved = true;
-            self.schedule.place(ix, &self.roster);
+            self.place(ix);
         }
         let Some(ix) = self.schedule.reserved else { return };
-        if self.roster.get(ix).held.is_empty() && self.roster.get(ix).takes_tasks() {
+        if self.roster.get(ix).held.is_empty() && self.roster.get(ix).takes_tasks() && self.fits(id, ix) {
             self.assign(id, ix);
         }
     }
@@ -136,7 +159,7 @@ impl Desk {
 
     /// Whether another worker has nothing to do, while this one has
     fn is_idle_elsewhere(&self, ix: PeerIx) -> bool {
-        !self.roster.get(ix).held.is_empty() && self.schedule.free.first().is_some_and(|(load, _)| *load == 0)
+        !self.roster.get(ix).held.is_empty() && self.tasks.queues.free().next().is_some_and(|(load, _)| load == 0)
     }
 
     /// `false` when no token may be used yet
@@ -144,35 +167,42 @@ impl Desk {
         let Some(token) = self.next_token() else { return false };
         self.tasks.step(id, TaskStep::Assign);
         let Some(task) = self.tasks.all.get(&id) else { return false };
-        let attempt = task.attempts.saturating_add(1);
+        let (attempt, restores) = (task.attempts.saturating_add(1), task.checkpoint.is_some());
         self.tasks.give(token, id, ix, attempt);
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);
         self.gate.write(&Record::Assign { task: id, token, attempt, worker: peer.name.clone() });
         if let Some(session) = &mut peer.session {
             session.tasks_given += 1;
-            // Not behind the gate: only tasks whose submit is durable are ready, and no exclusive ones exist (TASK-2).
-            session.say(Sent::Assign(token));
+            let id = session.numbers.id;
+            // Behind its own record: were it lost with this epoch, another worker could be given the task as well.
+            self.gate.then(Effect::Say(ix, id, Sent::Assign(token)));
+            if restores {
+                self.gate.then(Effect::Say(ix, id, Sent::Restore(token)));
+            }
         }
         self.stats.assigned += 1;
         self.story.note(self.now, id, Some(token), "assigned");
-        self.schedule.place(ix, &self.roster);
+        self.place(ix);
         self.touch(ix);
         true
     }
 
     /// Asks unstarted work back from the most loaded worker for one that has nothing (TASK-9)
     fn rebalance(&mut self) {
-        if !self.tasks.ready.is_empty() {
+        if !self.tasks.queues.is_idle() {
             return;
         }
-        let idle = self.schedule.free.iter().take_while(|(load, _)| *load == 0).count();
-        while self.schedule.recalled.len() < idle {
+        let idle: Vec<PeerIx> = self.tasks.queues.free().take_while(|(load, _)| *load == 0).map(|(_, ix)| ix).collect();
+        while self.schedule.recalled.len() < idle.len() {
             let unstarted =
                 self.schedule.connected.iter().rev().take_while(|(load, _)| *load >= 2).find_map(|(_, ix)| {
                     let held = self.roster.get(*ix).held.iter().rev();
                     let mut waiting = held.filter(|token| {
-                        self.tasks.attempts.get(token).is_some_and(|a| !a.running && !a.recalled && !a.detached)
+                        self.tasks.attempts.get(token).is_some_and(|a| {
+                            let wanted = || idle.iter().any(|other| self.fits(a.task, *other));
+                            !a.running && !a.recalled && !a.detached && wanted()
+                        })
                     });
                     waiting.next().map(|token| (*ix, *token))
                 });
@@ -193,17 +223,46 @@ impl Desk {
 
     pub(super) fn why(&self, id: TaskId) -> Option<Why> {
         let task = self.tasks.all.get(&id)?;
+        let fits = || self.schedule.connected.iter().any(|(_, ix)| self.fits(id, *ix));
         Some(match task.state {
             TaskState::Accepting => Why::NotDurable,
             TaskState::Ready if self.schedule.connected.is_empty() => Why::NoWorker,
+            TaskState::Ready if !fits() => Why::NothingFits,
             TaskState::Ready if task.suspect => Why::WaitsToRunAlone,
             TaskState::Ready => Why::WorkersBusy,
             TaskState::Backoff => Why::Pausing,
             TaskState::Assigned => {
                 let current = self.tasks.current(id).and_then(|token| self.tasks.attempts.get(&token));
-                if current.is_some_and(|attempt| attempt.running) { Why::Runs } else { Why::AtWorker }
+                match current {
+                    Some(attempt) if self.roster.get(attempt.peer).conn.is_none() => Why::WorkerAway,
+                    Some(attempt) if attempt.running => Why::Runs,
+                    Some(_) | None => Why::AtWorker,
+                }
             }
             TaskState::Ended => Why::Ended,
         })
     }
+}
+
+/// How much of each amount the tasks of a worker take
+fn taken(
+    peer: &Peer,
+    tasks: &BTreeMap<TaskId, Task>,
+    attempts: &BTreeMap<Token, Attempt>,
+    queues: &Queues,
+) -> BTreeMap<String, u64> {
+    let mut taken = BTreeMap::new();
+    if !queues.has_needs() {
+        return taken;
+    }
+    for token in &peer.held {
+        let task = attempts.get(token).and_then(|attempt| tasks.get(&attempt.task));
+        let needs = task.and_then(|task| queues.needs(task.kind));
+        for (name, tag) in needs.into_iter().flat_map(Tags::iter) {
+            if let Tag::Amount(amount) = tag {
+                *taken.entry(name.into()).or_default() += u64::from(*amount);
+            }
+        }
+    }
+    taken
 }

@@ -51,6 +51,8 @@ pub enum Input<'a> {
         task: TaskId,
         /// How to treat it
         spec: TaskSpec,
+        /// An encoded [`About`](crate::about::About); may be empty
+        about: &'a [u8],
         /// Its input, at most [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX) bytes
         payload: &'a [u8],
     },
@@ -184,6 +186,14 @@ pub enum Event {
         /// Which one
         peer: PeerName,
     },
+    /// Somebody came with a key that is not known, and was refused; another try will follow
+    ///
+    /// Whoever keeps keys in a place of their own may look there for a new one. As often as admission lets
+    /// strangers in (BACK-2).
+    UnknownKey {
+        /// Which one was named
+        key: KeyId,
+    },
     /// The journal failed: nothing more will be accepted, acknowledged or told
     Stopped,
 }
@@ -236,6 +246,10 @@ pub enum PeerState {
     Reconciling,
     /// Connected
     Connected,
+    /// Connected, and silent for longer than 1.5 heartbeats (LIVE-2)
+    Suspect,
+    /// Connected, takes nothing new, and leaves when all it holds is settled (TASK-8)
+    Draining,
     /// Not connected; its tasks are still its own
     Disconnected,
     /// Not connected for so long that its tasks went to others

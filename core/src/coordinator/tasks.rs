@@ -3,14 +3,18 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::about::About;
 use crate::ids::{SessionId, TaskId, Token};
 use crate::stream::Incoming;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
 use super::peers::PeerIx;
+use super::queues::{KindIx, Place, Queues};
+use crate::time::Instant;
 
 /// How far a task is
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,8 +74,13 @@ pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) content: [u8; 32],
     pub(crate) payload: Box<[u8]>,
+    /// What people call it
+    pub(crate) title: Box<str>,
+    /// What it needs of a worker
+    pub(crate) kind: KindIx,
     /// Order of submission
     pub(crate) order: u64,
+    pub(crate) place: Place,
     pub(crate) state: TaskState,
     pub(crate) cancel_requested: bool,
     /// Attempts given so far; one that was given back unstarted does not count
@@ -83,10 +92,20 @@ pub(crate) struct Task {
     pub(crate) suspect: bool,
     /// Live tokens, oldest first (TASK-3)
     pub(crate) live: Vec<Token>,
+    /// The newest checkpoint (CKPT-4)
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) ended: Option<Ended>,
     /// Whether the record of its end is durable, so that it may be told
     pub(crate) told: bool,
     pub(crate) watchers: BTreeSet<PeerIx>,
+}
+
+/// A checkpoint of a task
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) token: Token,
+    pub(crate) number: u64,
+    pub(crate) bytes: Box<[u8]>,
 }
 
 /// How a task ended
@@ -112,6 +131,8 @@ pub(crate) struct Attempt {
     /// Its worker was declared lost: it may still deliver, nobody waits for it (TASK-3)
     pub(crate) detached: bool,
     pub(crate) recalled: bool,
+    /// A checkpoint follows its assignment (CKPT-4)
+    pub(crate) restores: bool,
     pub(crate) streams: [Incoming; 2],
     /// A result that waits for the rest of its output
     pub(crate) early: Option<Box<EarlyResult>>,
@@ -138,10 +159,14 @@ pub(crate) struct Remembered {
 pub(crate) struct Tasks {
     pub(crate) all: BTreeMap<TaskId, Task>,
     pub(crate) attempts: BTreeMap<Token, Attempt>,
-    /// Ready tasks, most urgent first, FIFO within (TASK-9)
-    pub(crate) ready: BTreeMap<(u8, u64), TaskId>,
+    /// Ready tasks (TASK-9)
+    pub(crate) queues: Queues,
     /// Ready tasks that must run alone (TASK-6)
-    pub(crate) suspects: BTreeMap<(u8, u64), TaskId>,
+    pub(crate) suspects: BTreeMap<Place, TaskId>,
+    /// All tasks in the order of submission
+    pub(crate) by_order: BTreeMap<u64, TaskId>,
+    /// Bytes of all checkpoints
+    pub(crate) checkpoint_bytes: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -181,14 +206,19 @@ impl Counts {
 }
 
 impl Tasks {
-    /// Adds a task that is not there yet
-    pub(crate) fn insert(&mut self, id: TaskId, spec: TaskSpec, payload: &[u8]) {
+    /// Adds a task that is not there yet; `true` if nobody is listed as free for its kind yet
+    pub(crate) fn insert(&mut self, id: TaskId, new: NewTask<'_>) -> bool {
+        let NewTask { spec, about, content, payload, submitted, ageing } = new;
         self.order += 1;
+        let (kind, is_new) = self.queues.enter(about.needs);
         let task = Task {
             spec,
-            content: content_digest(spec, payload),
+            content,
             payload: payload.into(),
+            title: about.title.into_boxed_str(),
+            kind,
             order: self.order,
+            place: Place::new(submitted, spec.priority, ageing, self.order),
             state: TaskState::Accepting,
             cancel_requested: false,
             attempts: 0,
@@ -197,12 +227,32 @@ impl Tasks {
             crashes: 0,
             suspect: false,
             live: Vec::new(),
+            checkpoint: None,
             ended: None,
             told: false,
             watchers: BTreeSet::new(),
         };
         self.counts.accepting += 1;
+        self.by_order.insert(self.order, id);
         self.all.insert(id, task);
+        is_new
+    }
+
+    /// Forgets an ended task
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.all.remove(&id)?;
+        self.by_order.remove(&task.order);
+        self.counts.ended -= 1;
+        Some(task)
+    }
+
+    /// Replaces a task's checkpoint
+    pub(crate) fn set_checkpoint(&mut self, id: TaskId, new: Option<Checkpoint>) {
+        let Some(task) = self.all.get_mut(&id) else { return };
+        let bytes = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |c| c.bytes.len() as u64);
+        self.checkpoint_bytes += bytes(&new);
+        self.checkpoint_bytes -= bytes(&task.checkpoint);
+        task.checkpoint = new;
     }
 
     /// Whether a task was accepted within the retention time
@@ -214,13 +264,18 @@ impl Tasks {
     pub(crate) fn step(&mut self, id: TaskId, step: TaskStep) -> Option<TaskState> {
         let task = self.all.get_mut(&id)?;
         let next = task.state.after(step)?;
-        let place = (task.spec.priority, task.order);
+        let (place, kind) = (task.place, task.kind);
         if task.state == TaskState::Ready {
-            self.ready.remove(&place);
+            self.queues.remove(kind, place);
             self.suspects.remove(&place);
         }
-        if next == TaskState::Ready {
-            if task.suspect { &mut self.suspects } else { &mut self.ready }.insert(place, id);
+        match next {
+            TaskState::Ready if task.suspect => {
+                self.suspects.insert(place, id);
+            }
+            TaskState::Ready => self.queues.push(kind, place, id),
+            TaskState::Ended => self.queues.leave(kind),
+            TaskState::Accepting | TaskState::Backoff | TaskState::Assigned => {}
         }
         *self.counts.of(task.state) -= 1;
         *self.counts.of(next) += 1;
@@ -235,6 +290,7 @@ impl Tasks {
         let place = task.live.partition_point(|live| *live < token);
         task.live.insert(place, token);
         task.attempts = task.attempts.max(attempt);
+        let restores = task.checkpoint.is_some();
         let new = Attempt {
             task: id,
             peer,
@@ -244,6 +300,7 @@ impl Tasks {
             progress: 0,
             detached: false,
             recalled: false,
+            restores,
             streams: [Incoming::new(), Incoming::new()],
             early: None,
         };
@@ -270,9 +327,8 @@ impl Tasks {
         let mut counts = Counts::default();
         for (id, task) in &self.all {
             *counts.of(task.state) += 1;
-            let place = (task.spec.priority, task.order);
-            let ready = self.ready.get(&place) == Some(id);
-            let suspect = self.suspects.get(&place) == Some(id);
+            let ready = self.queues.has(task.kind, task.place, *id);
+            let suspect = self.suspects.get(&task.place) == Some(id);
             assert_eq!(
                 ready || suspect,
                 task.state == TaskState::Ready,
@@ -287,9 +343,18 @@ impl Tasks {
             );
             assert!(task.ended.is_none() || task.live.is_empty(), "{id} is over and has live attempts (TASK-3)");
             assert!(task.live.is_sorted(), "tokens of {id} do not rise (TASK-2)");
+            assert!(task.ended.is_none() || task.checkpoint.is_none(), "{id} is over and keeps a checkpoint");
+            assert_eq!(self.by_order.get(&task.order), Some(id));
         }
         assert_eq!(counts, self.counts);
-        assert_eq!(self.ready.len() as u64 + self.suspects.len() as u64, counts.ready);
+        assert_eq!(self.queues.len() as u64 + self.suspects.len() as u64, counts.ready);
+        assert_eq!(self.by_order.len(), self.all.len());
+        let kept = self.all.values().filter_map(|task| task.checkpoint.as_ref());
+        assert_eq!(kept.map(|checkpoint| checkpoint.bytes.len() as u64).sum::<u64>(), self.checkpoint_bytes);
+        self.queues.check(|kind| {
+            let open = |task: &&Task| task.kind == kind && task.state != TaskState::Ended;
+            self.all.values().filter(open).count() as u64
+        });
         for (token, attempt) in &self.attempts {
             let live = self.all.get(&attempt.task).is_some_and(|task| task.live.contains(token));
             assert!(live, "{token} is live and its task does not know");
@@ -297,11 +362,24 @@ impl Tasks {
     }
 }
 
+/// A task that comes in
+#[derive(Debug)]
+pub(crate) struct NewTask<'a> {
+    pub(crate) spec: TaskSpec,
+    pub(crate) about: About,
+    pub(crate) content: [u8; 32],
+    pub(crate) payload: &'a [u8],
+    pub(crate) submitted: Instant,
+    pub(crate) ageing: Duration,
+}
+
 /// What makes two submits the same (TASK-1)
-pub(crate) fn content_digest(spec: TaskSpec, payload: &[u8]) -> [u8; 32] {
+pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([spec.priority]);
     hash.update(spec.retries.to_le_bytes());
+    hash.update((about.len() as u64).to_le_bytes());
+    hash.update(about);
     hash.update(payload);
     hash.finalize().into()
 }
@@ -334,8 +412,8 @@ mod tests {
     #[test]
     fn task_1_content_is_specification_and_input() {
         let spec = TaskSpec { priority: 1, retries: 0 };
-        assert_eq!(content_digest(spec, b"x"), content_digest(spec, b"x"));
-        assert_ne!(content_digest(spec, b"x"), content_digest(spec, b"y"));
-        assert_ne!(content_digest(spec, b"x"), content_digest(TaskSpec { priority: 2, ..spec }, b"x"));
+        assert_eq!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"x"));
+        assert_ne!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"y"));
+        assert_ne!(content_digest(spec, b"", b"x"), content_digest(TaskSpec { priority: 2, ..spec }, b"", b"x"));
     }
 }

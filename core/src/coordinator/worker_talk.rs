@@ -1,5 +1,6 @@
 //! What peers say on a live connection, and what workers mean by it
 
+use crate::about::Tags;
 use crate::channel::Violation;
 use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
@@ -9,7 +10,7 @@ use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item
 
 use super::entry::Conn;
 use super::gate::Effect;
-use super::peers::PeerIx;
+use super::peers::{PeerIx, Sent};
 use super::{Desk, Event};
 
 impl Desk {
@@ -76,6 +77,7 @@ impl Desk {
                 }
                 live.awaiting_begin = false;
             }
+            Control::Bye => self.left(conn, ix),
             Control::Confirm { .. }
             | Control::Welcome(_)
             | Control::Denied(_)
@@ -99,7 +101,7 @@ impl Desk {
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {
                     session.tasks_granted = session.tasks_granted.max(credit.tasks);
-                    self.schedule.place(ix, &self.roster);
+                    self.place(ix);
                 }
             }
         }
@@ -114,7 +116,13 @@ impl Desk {
         let Some(session) = &mut peer.session else { return };
         session.confirmed = Some(session.numbers.generation);
         match role {
-            Role::Worker => self.reconcile(ix),
+            Role::Worker => {
+                self.reconcile(ix);
+                if self.roster.get(ix).to_drain {
+                    // Asked for while there was no session to say it in, or in one that ended.
+                    self.say(ix, Sent::Drain);
+                }
+            }
             Role::Client => session.reconciled = true,
         }
     }
@@ -140,7 +148,29 @@ impl Desk {
             FromWorker::Output { token, stream, offset, bytes } => {
                 self.take_output(conn, ix, token, stream, offset, bytes)?;
             }
+            FromWorker::Offers { tags } => self.take_offers(ix, tags)?,
+            FromWorker::Draining => {
+                if let Some(session) = &mut self.roster.get_mut(ix).session {
+                    session.draining = true;
+                }
+                // It leaves once it knows that it is given nothing more.
+                if let Some(Conn::Live(live)) = self.conns.get_mut(&conn) {
+                    live.channel.ack_soon();
+                }
+                self.place(ix);
+            }
+            FromWorker::Checkpoint { token, number, bytes } => self.take_checkpoint(ix, token, number, bytes),
         }
+        Ok(())
+    }
+
+    /// What a worker offers, before it holds anything in this session (TASK-9)
+    fn take_offers(&mut self, ix: PeerIx, tags: &[u8]) -> Result<(), Violation> {
+        let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
+        if session.reconciled || session.inventory.parts > 0 {
+            return Err(Violation);
+        }
+        session.offers = Tags::decode(tags).map_err(|_| Violation)?;
         Ok(())
     }
 

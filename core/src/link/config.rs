@@ -1,12 +1,14 @@
 //! Settings of the dialling end
 
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::backoff::BackoffConfig;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
-use crate::limits::{AUDIENCE_BYTES_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
 use crate::wire::keys::Key;
 
 /// How a worker or client reaches its coordinator
@@ -16,8 +18,9 @@ pub struct LinkConfig {
     pub key: Key,
     /// Which life of the embedder's memory this is; 16 fresh random bytes for each
     pub boot: BootId,
-    /// The URL as dialled; at most [`AUDIENCE_BYTES_MAX`] bytes
-    pub audience: String,
+    /// URLs of the coordinator, as dialled, in the order in which they are tried (BACK-4); 1 to [`ENDPOINTS_MAX`], of at
+    /// most [`AUDIENCE_BYTES_MAX`] bytes each
+    pub endpoints: Vec<String>,
     /// The cluster this peer belongs to, where it is known
     pub cluster: Option<ClusterId>,
     /// A heartbeat period to ask less than the coordinator's (LIVE-1)
@@ -31,12 +34,12 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    /// Everything but key, life and audience at its default
-    pub fn new(key: Key, boot: BootId, audience: &str) -> Self {
+    /// Everything but key, life and the one endpoint at its default
+    pub fn new(key: Key, boot: BootId, endpoint: &str) -> Self {
         LinkConfig {
             key,
             boot,
-            audience: audience.into(),
+            endpoints: vec![endpoint.into()],
             cluster: None,
             heartbeat: None,
             backoff: BackoffConfig::default(),
@@ -46,8 +49,9 @@ impl LinkConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        if self.audience.len() > AUDIENCE_BYTES_MAX {
-            return Err(ConfigError { field: "audience", allowed: "at most 512 bytes" });
+        let too_long = |endpoint: &String| endpoint.len() > AUDIENCE_BYTES_MAX;
+        if !(1..=ENDPOINTS_MAX).contains(&self.endpoints.len()) || self.endpoints.iter().any(too_long) {
+            return Err(ConfigError { field: "endpoints", allowed: "1 to 16, of at most 512 bytes each" });
         }
         if self.heartbeat.is_some_and(|period| !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&period)) {
             return Err(ConfigError { field: "heartbeat", allowed: "50 ms to 40 s" });

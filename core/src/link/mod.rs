@@ -17,7 +17,7 @@ use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
-use crate::limits::{SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
 use crate::rng::{Rng, Seed};
 use crate::session::{Arrival, Log, Numbers, Session};
 use crate::stats::LinkStats;
@@ -30,7 +30,7 @@ use crate::wire::message::{BodyWriter, Class, Control, Denied, Item, Welcome};
 /// What the link wants its owner to pass on
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOutput {
-    Connect { attempt: u64 },
+    Connect { attempt: u64, endpoint: usize },
     Disconnect { attempt: u64, reason: Reason },
     Send { len: usize },
 }
@@ -53,6 +53,12 @@ pub(crate) struct Link<L> {
     rng: Rng,
     backoff: Backoff,
     attempt: u64,
+    /// Which of the endpoints is dialled: the one that worked, or the next in turn (BACK-4)
+    endpoint: usize,
+    /// Endpoints that failed since one worked, or since the last pause
+    tried: usize,
+    /// No pause ends before: one of the endpoints tried has asked for it (BACK-2)
+    not_before: Instant,
     dial_at: Option<Instant>,
     give_up_at: Option<Instant>,
     hello: Option<HelloState>,
@@ -70,12 +76,23 @@ pub(crate) struct Link<L> {
     disconnect: Option<(u64, Reason)>,
     begin: bool,
     confirm: bool,
+    leaving: Leaving,
     /// Frames can be sent on a connection that the owner has not noticed yet
     fresh: bool,
     /// Tasks granted to the coordinator in this session, as the owner counts them
     pub(crate) tasks: u64,
     stopped: Option<Reason>,
     stats: LinkStats,
+}
+
+/// Whether this end goes for good, by its own will (TASK-8)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// `Bye` is to be said
+    Due,
+    /// `Bye` is in the last frame
+    Said,
 }
 
 /// Between M1 and M2
@@ -108,6 +125,9 @@ impl<L: Log> Link<L> {
             rng: Rng::new(seed),
             backoff: Backoff::new(config.backoff.clone()),
             attempt: 0,
+            endpoint: 0,
+            tried: 0,
+            not_before: now,
             dial_at: Some(now),
             give_up_at: None,
             hello: None,
@@ -123,6 +143,7 @@ impl<L: Log> Link<L> {
             disconnect: None,
             begin: false,
             confirm: false,
+            leaving: Leaving::No,
             fresh: false,
             tasks: 0,
             stopped: None,
@@ -173,7 +194,7 @@ impl<L: Log> Link<L> {
         let hello = Hello {
             versions,
             capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
-            audience: &self.config.audience,
+            audience: &self.config.endpoints[self.endpoint],
             binding: &[],
             role: self.config.key.role,
             name: self.config.key.name.clone(),
@@ -368,6 +389,7 @@ impl<L: Log> Link<L> {
             }
             Control::Confirm { .. }
             | Control::Begin { .. }
+            | Control::Bye
             | Control::Ack { .. }
             | Control::Credit(_)
             | Control::Beat { .. }
@@ -505,16 +527,31 @@ impl<L: Log> Link<L> {
         earliest(earliest(self.dial_at, self.give_up_at), channel)
     }
 
+    /// Goes for good: says `Bye` where that can be heard, and stops (TASK-8)
+    pub(crate) fn leave(&mut self) {
+        if self.leaving != Leaving::No || self.state == LinkState::Stopped {
+            return;
+        }
+        if self.is_welcomed() {
+            self.leaving = Leaving::Due;
+        } else {
+            self.stop(Reason::Left);
+        }
+    }
+
     // What to do next.
 
     /// Asks for anything that concerns the transport or the handshake
     pub(crate) fn poll(&mut self, out: &mut [u8]) -> Option<LinkOutput> {
+        if self.leaving == Leaving::Said && self.state != LinkState::Stopped {
+            self.stop(Reason::Left);
+        }
         if let Some((attempt, reason)) = self.disconnect.take() {
             return Some(LinkOutput::Disconnect { attempt, reason });
         }
         if self.connect {
             self.connect = false;
-            return Some(LinkOutput::Connect { attempt: self.attempt });
+            return Some(LinkOutput::Connect { attempt: self.attempt, endpoint: self.endpoint });
         }
         if !self.greeting.is_empty() {
             let len = self.greeting.len();
@@ -533,7 +570,10 @@ impl<L: Log> Link<L> {
     /// Whether a frame must leave for the link's own sake
     pub(crate) fn has_news(&self, now: Instant) -> bool {
         let (Some(channel), Some(session)) = (&self.channel, &self.session) else { return false };
-        self.begin || self.confirm || channel.has_news(now, session, session.received(), self.tasks)
+        self.begin
+            || self.confirm
+            || self.leaving == Leaving::Due
+            || channel.has_news(now, session, session.received(), self.tasks)
     }
 
     /// Writes the link's own part of a frame, in front of everything else
@@ -547,6 +587,9 @@ impl<L: Log> Link<L> {
         }
         let received = session.received();
         channel.write(now, body, session, received, self.tasks);
+        if self.leaving == Leaving::Due && body.push(Class::Control, &Control::Bye) {
+            self.leaving = Leaving::Said;
+        }
     }
 
     /// Whether a bulk piece of this size may be sent (LANES-2)
@@ -628,9 +671,31 @@ impl<L: Log> Link<L> {
     }
 
     fn lose(&mut self, now: Instant, loss: Loss) {
+        if self.leaving != Leaving::No {
+            // Whoever wants to go does not come back to say so.
+            return self.stop(Reason::Left);
+        }
+        let worked = self.is_welcomed();
         self.end_connection();
         self.step(LinkStep::Lost);
-        self.dial_at = Some(self.backoff.lost(now, loss, &mut self.rng));
+        self.dial_at = Some(self.next_dial(now, loss, worked));
+    }
+
+    /// When to dial again, and where: all endpoints in turn, and only then a pause (BACK-4)
+    fn next_dial(&mut self, now: Instant, loss: Loss, worked: bool) -> Instant {
+        if let Loss::Busy { retry_after } = loss {
+            self.not_before = self.not_before.max(now + retry_after.min(RETRY_AFTER_MAX));
+        }
+        if !worked {
+            self.endpoint = (self.endpoint + 1) % self.config.endpoints.len();
+            self.tried += 1;
+            if self.tried < self.config.endpoints.len() && !self.backoff.is_slow() {
+                return now;
+            }
+        }
+        self.tried = 0;
+        let not_before = core::mem::replace(&mut self.not_before, now);
+        self.backoff.lost(now, loss, &mut self.rng).max(not_before)
     }
 
     fn stop(&mut self, reason: Reason) {

@@ -1,5 +1,7 @@
 //! Where a connection stands, and how it got there
 
+use core::fmt;
+
 use crate::wire::message::Denied;
 
 /// Where the connection of a worker or client stands
@@ -83,6 +85,8 @@ pub enum Reason {
     Crowded,
     /// The coordinator stops
     Stopping,
+    /// The dialling end has left for good, by its own will (TASK-8)
+    Left,
 }
 
 impl Reason {
@@ -91,7 +95,7 @@ impl Reason {
     /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
     pub fn close_code(self) -> u16 {
         match self {
-            Reason::Stopping | Reason::Superseded => 4000,
+            Reason::Stopping | Reason::Superseded | Reason::Left => 4000,
             Reason::Crowded | Reason::RetryAfter => 4001,
             Reason::Silence | Reason::Timeout => 4003,
             Reason::NotAuthenticated | Reason::Rejected | Reason::WrongCoordinator => 4100,
@@ -99,6 +103,34 @@ impl Reason {
             Reason::Protocol | Reason::Denied(Denied::Protocol | Denied::Busy { .. }) => 4102,
             Reason::Denied(_) => 4500,
         }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Silence => "nothing was heard for too long",
+            Reason::Timeout => "no answer in time",
+            Reason::NotAuthenticated => {
+                "the other end could not prove who it is: check that the key is of this cluster"
+            }
+            Reason::BadTag => "a frame was damaged on the way",
+            Reason::Protocol => "a sealed frame broke the rules: check that both ends are of one version",
+            Reason::RetryAfter => "the coordinator is busy",
+            Reason::Rejected => "the coordinator does not know this key: add it to its keys file, or use another",
+            Reason::Denied(Denied::Revoked) => "its key has been revoked: get a new one",
+            Reason::Denied(Denied::Removed) => "it was removed by an operator",
+            Reason::Denied(Denied::TakenOver) => "another holder of the same key has taken its place",
+            Reason::Denied(Denied::Version) => "the coordinator speaks another version",
+            Reason::Denied(Denied::Config) => "its settings contradict the coordinator's",
+            Reason::Denied(Denied::Busy { .. }) => "another holder of the same key is connected and answers",
+            Reason::Denied(Denied::Protocol) => "the coordinator says that a rule was broken",
+            Reason::WrongCoordinator => "the coordinator is older than one seen before, or of another cluster",
+            Reason::Superseded => "a newer connection has taken over",
+            Reason::Crowded => "too many others connect at once",
+            Reason::Stopping => "the coordinator stops",
+            Reason::Left => "it has left",
+        })
     }
 }
 

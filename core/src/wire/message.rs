@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
 use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::wire::view::Question;
 
 const ITEM_HEAD_BYTES: usize = 3;
 const NUMBER_BYTES: usize = 8;
@@ -211,6 +212,8 @@ pub enum Control {
         /// Repeated here so that no lost message can stall the peer (LANES-2)
         credit: Credit,
     },
+    /// The sender leaves and wants nothing any more: its session ends here (TASK-8)
+    Bye,
 }
 
 /// Absolute totals, never lowered (LANES-2)
@@ -402,6 +405,24 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         bytes: &'a [u8],
     },
+    /// What the worker offers, before its inventory; nothing before that (TASK-9)
+    Offers {
+        /// Encoded [`Tags`](crate::about::Tags)
+        #[serde(with = "serde_bytes", borrow)]
+        tags: &'a [u8],
+    },
+    /// The worker takes nothing new, gives back what has not started, and leaves when all is settled (TASK-8)
+    Draining,
+    /// A checkpoint of a running attempt; newest value wins (CKPT-1)
+    Checkpoint {
+        /// Which attempt
+        token: Token,
+        /// Rises with each checkpoint of the task
+        number: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
 }
 
 /// What a worker holds of one attempt (SESS-7)
@@ -444,6 +465,8 @@ pub enum ToWorker<'a> {
         attempt: u32,
         /// 0 is the most urgent
         priority: u8,
+        /// A checkpoint follows, from which it is to start; not before that (CKPT-4)
+        restores: bool,
         /// The task's input
         #[serde(with = "serde_bytes", borrow)]
         payload: &'a [u8],
@@ -485,6 +508,38 @@ pub enum ToWorker<'a> {
         /// All bytes below are kept
         offset: u64,
     },
+    /// Start from this checkpoint; ignored for what has started (CKPT-4)
+    Restore {
+        /// Which attempt
+        token: Token,
+        /// The checkpoint's number; those of this attempt go on above it
+        number: u64,
+        /// Its bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+    /// What became of a checkpoint (CKPT-1)
+    Checkpointed {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Why it was not taken; `None` when it is durable
+        refused: Option<CheckpointRefused>,
+    },
+    /// Somebody wants this worker to drain (TASK-8)
+    Drain,
+}
+
+/// Why a checkpoint was not taken; the attempt goes on (CKPT-2)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckpointRefused {
+    /// The attempt is not the task's newest, or has made a newer one
+    Stale,
+    /// It has more bytes than are taken
+    TooLarge,
+    /// All checkpoints together would have more bytes than the coordinator holds
+    Full,
 }
 
 /// Why a task is stopped
@@ -534,22 +589,29 @@ pub struct TaskSpec {
 }
 
 /// From client to coordinator
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromClient<'a> {
-    /// Accept this task, or confirm that it was accepted (TASK-1); implies watching it
+    /// Accept this task, or confirm that it was accepted (TASK-1)
     Submit {
         /// The key of idempotence
         task: TaskId,
         /// How to treat it
         spec: TaskSpec,
+        /// An encoded [`About`](crate::about::About); may be empty
+        #[serde(with = "serde_bytes", borrow)]
+        about: &'a [u8],
         /// Its input
         #[serde(with = "serde_bytes", borrow)]
         payload: &'a [u8],
+        /// What to tell of it
+        follow: Follow,
     },
     /// Tell me what becomes of it
     Watch {
         /// Which task
         task: TaskId,
+        /// How much of that
+        follow: Follow,
     },
     /// Stop it (TASK-7)
     Cancel {
@@ -567,6 +629,25 @@ pub enum FromClient<'a> {
         /// All bytes below are taken
         offset: u64,
     },
+    /// Answer a question about the coordinator
+    Ask {
+        /// Names the answer; used once in a session
+        ask: u64,
+        /// What is wanted
+        question: Question,
+    },
+}
+
+/// What a client is told about a task
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Follow {
+    /// That it was accepted, and nothing after that
+    #[default]
+    Acceptance,
+    /// Also that it runs, and how it ended
+    Outcome,
+    /// Also what it writes
+    Output,
 }
 
 /// From coordinator to client
@@ -622,6 +703,14 @@ pub enum ToClient<'a> {
         result: &'a [u8],
         /// Its complete output streams
         streams: [StreamEnd; 2],
+    },
+    /// The answer to a question, as things stand when it leaves
+    Answer {
+        /// Which question
+        ask: u64,
+        /// What the question says it is answered by
+        #[serde(with = "serde_bytes", borrow)]
+        answer: &'a [u8],
     },
 }
 

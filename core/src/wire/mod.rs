@@ -6,3 +6,4 @@ pub mod codec;
 pub mod handshake;
 pub mod keys;
 pub mod message;
+pub mod view;

@@ -2,7 +2,7 @@
 
 use crate::ids::TaskId;
 use crate::stream::Outgoing;
-use crate::wire::message::{CancelReason, Held, Outcome};
+use crate::wire::message::{CancelReason, CheckpointRefused, Held, Outcome};
 use crate::worker::arena::Slot;
 
 /// How far an attempt is
@@ -77,6 +77,11 @@ impl AttemptState {
         }
     }
 
+    /// Whether it waits or runs
+    pub(crate) const fn is_active(self) -> bool {
+        matches!(self, AttemptState::Waiting) || self.occupies_slot()
+    }
+
     /// Whether it takes one of the slots in which tasks run
     pub(crate) const fn occupies_slot(self) -> bool {
         matches!(
@@ -110,6 +115,38 @@ pub(crate) struct Attempt {
     pub(crate) result_queued: bool,
     /// The embedder is to be told to stop it
     pub(crate) cancel_due: Option<CancelReason>,
+    /// What it starts from, and what it has made since (CKPT-1, CKPT-4)
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// The newest checkpoint of an attempt, from its restoration on
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    /// Reserved from the start; free once the attempt is over
+    pub(crate) slot: Option<Slot>,
+    /// 0 is none
+    pub(crate) number: u64,
+    /// Announced with the assignment, and still on its way: the attempt must not start
+    pub(crate) awaited: bool,
+    /// The newest number that was answered, or was there from the start
+    pub(crate) answered: u64,
+    /// In the queue of what is to be sent
+    pub(crate) queued: bool,
+    /// Numbered, and not answered yet; one at a time (CKPT-3)
+    pub(crate) in_flight: Option<u64>,
+    /// An answer the embedder is to be told
+    pub(crate) told: Option<(u64, Option<CheckpointRefused>)>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(slot: Slot, awaited: bool) -> Self {
+        Checkpoint { slot: Some(slot), number: 0, awaited, answered: 0, queued: false, in_flight: None, told: None }
+    }
+
+    /// Whether there is one that the coordinator has not answered
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.slot.is_some() && self.number > self.answered
+    }
 }
 
 impl Attempt {
@@ -124,11 +161,26 @@ impl Attempt {
         }
     }
 
-    /// Whether its result may be numbered: over, and all its output went before (LOG-1)
+    /// Whether it may start: it is wanted, and what it is to start from is there (SESS-7, CKPT-4)
+    pub(crate) fn may_start(&self) -> bool {
+        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited
+    }
+
+    /// Whether its result may be numbered: over, and all its output and its last checkpoint went before (LOG-1, CKPT-4)
     pub(crate) fn result_ready(&self) -> bool {
         self.state == AttemptState::Finished
             && !self.unjudged
             && self.streams.iter().all(|stream| stream.unsent().is_none())
+            && (!self.checkpoint.is_unanswered() || self.checkpoint.in_flight == Some(self.checkpoint.number))
+    }
+
+    /// Whether its newest checkpoint may be numbered: one is on its way at a time (CKPT-3)
+    pub(crate) fn checkpoint_ready(&self) -> bool {
+        !self.unjudged
+            && self.checkpoint.is_unanswered()
+            && self.checkpoint.in_flight.is_none()
+            && (self.state.occupies_slot() || self.state == AttemptState::Finished)
+            && self.state != AttemptState::Abandoned
     }
 }
 

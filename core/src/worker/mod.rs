@@ -9,6 +9,7 @@ use core::hash::{Hash, Hasher};
 
 pub use crate::worker::attempt::AttemptState;
 
+use crate::about::Tags;
 use crate::backoff::Loss;
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
@@ -22,10 +23,12 @@ use crate::story::{Note, Story};
 use crate::stream::Outgoing;
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
-use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
+use crate::wire::message::{
+    BodyReader, CancelReason, CheckpointRefused, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict,
+};
 use crate::worker::arena::Arena;
-use crate::worker::attempt::{Attempt, AttemptStep};
-use crate::worker::outbox::{Attempts, Outbox, SentLog};
+use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
+use crate::worker::outbox::{Attempts, Outbox, SentLog, Stores};
 
 /// How a worker behaves
 #[derive(Clone, Debug)]
@@ -40,17 +43,19 @@ pub struct Config {
     pub attempts_max: u16,
     /// Largest result in bytes; larger ones become a failure (FRAME-3)
     pub result_bytes_max: u32,
+    /// Labels and amounts by which tasks find this worker (TASK-9)
+    pub offers: Tags,
 }
 
 impl Config {
     /// One slot, one task waiting, and room for 64 attempts with results of 4 KiB
     pub fn new(link: LinkConfig) -> Self {
-        Config { link, slots: 1, prefetch: 1, attempts_max: 64, result_bytes_max: 4096 }
+        Config { link, slots: 1, prefetch: 1, attempts_max: 64, result_bytes_max: 4096, offers: Tags::default() }
     }
 
-    /// Returns the memory that a worker with these settings allocates for payloads and results, in bytes
+    /// Returns the memory that a worker with these settings allocates for payloads, checkpoints and results, in bytes
     pub fn arena_bytes(&self) -> usize {
-        (usize::from(self.slots) + usize::from(self.prefetch)) * INLINE_BYTES_MAX
+        (usize::from(self.slots) + usize::from(self.prefetch)) * 2 * INLINE_BYTES_MAX
             + usize::from(self.attempts_max) * self.result_bytes_max as usize
     }
 
@@ -140,7 +145,14 @@ pub enum Input<'a> {
         /// The bytes there
         bytes: &'a [u8],
     },
-    /// The task is over; all its output was reported before
+    /// The task has made a checkpoint, of at most [`INLINE_BYTES_MAX`] bytes; a newer one replaces one that waits (CKPT-3)
+    Checkpoint {
+        /// Which attempt
+        token: Token,
+        /// The bytes
+        bytes: &'a [u8],
+    },
+    /// The task is over; all its output and checkpoints were reported before
     Finished {
         /// Which attempt
         token: Token,
@@ -149,6 +161,12 @@ pub enum Input<'a> {
         /// What it returned, or a sentence on what went wrong
         result: &'a [u8],
     },
+    /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
+    ///
+    /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
+    Drain,
+    /// Leave now: what is still held is lost, and given to others at once (TASK-8)
+    Leave,
     /// Time has passed
     Timeout,
 }
@@ -160,6 +178,8 @@ pub enum Output<'b> {
     Connect {
         /// Names the connection in all its events
         attempt: u64,
+        /// Which of [`LinkConfig::endpoints`] to dial (BACK-4)
+        endpoint: usize,
     },
     /// Close the transport
     Disconnect {
@@ -173,7 +193,8 @@ pub enum Output<'b> {
         /// The whole message
         bytes: &'b [u8],
     },
-    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`]
+    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`], and [`Worker::checkpoint`] what it goes on
+    /// from
     Run {
         /// Which task
         task: TaskId,
@@ -199,6 +220,15 @@ pub enum Output<'b> {
         offset: u64,
         /// How many bytes at most
         max: u32,
+    },
+    /// The coordinator has answered to a checkpoint, or to a newer one of the same attempt
+    Checkpointed {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Why it was not taken; `None` when it is durable
+        refused: Option<CheckpointRefused>,
     },
     /// Everything kept for this attempt may go
     Forget {
@@ -231,6 +261,7 @@ struct Desk {
     prefetch: u16,
     attempts: Box<Attempts>,
     payloads: Arena,
+    checkpoints: Arena,
     results: Arena,
     outbox: Outbox,
     /// Assignments taken in this session
@@ -240,10 +271,14 @@ struct Desk {
     unjudged: u16,
     /// Attempts whose stop the embedder has to be told
     cancels: u16,
+    /// Attempts of whose checkpoint the embedder has to be told
+    answers: u16,
     /// Attempts the embedder may forget
     gone: u16,
     /// An attempt may be waiting for its turn
     may_start: bool,
+    /// Takes nothing new, and leaves when nothing is left (TASK-8)
+    draining: bool,
     story: Story,
 }
 
@@ -251,6 +286,8 @@ impl Worker {
     /// Makes a worker that wants to dial at once
     pub fn new(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
         config.validate()?;
+        let offers = config.offers.encode();
+        let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
         let link = Link::new(config.link, seed, now, Box::new(SentLog::new()))?;
         let desk = Desk {
             link,
@@ -258,14 +295,17 @@ impl Worker {
             prefetch: config.prefetch,
             attempts: Box::new(Attempts::new()),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
+            checkpoints: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
-            outbox: Outbox::new(),
+            outbox: Outbox::new(offers.into()),
             assigned: 0,
             arrivals: 0,
             unjudged: 0,
             cancels: 0,
+            answers: 0,
             gone: 0,
             may_start: false,
+            draining: false,
             story: Story::default(),
         };
         let mut worker = Worker { now, scratch: Scratch::new(), desk: Box::new(desk) };
@@ -310,10 +350,20 @@ impl Worker {
                 desk.outbox.take_read(token, stream, offset, bytes);
                 Ok(())
             }
+            Input::Checkpoint { token, bytes } => desk.checkpoint_made(token, bytes),
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::Drain => {
+                desk.drain(now);
+                Ok(())
+            }
+            Input::Leave => {
+                desk.link.leave();
+                Ok(())
+            }
             Input::Timeout => Ok(()),
         };
         desk.link.expire(now);
+        desk.leave_if_drained();
         desk.grant();
         result
     }
@@ -325,7 +375,7 @@ impl Worker {
         assert!(frame.len() >= FRAME_BYTES_MAX, "the buffer is too small for a frame");
         let desk = &mut *self.desk;
         match desk.link.poll(frame) {
-            Some(LinkOutput::Connect { attempt }) => return Output::Connect { attempt },
+            Some(LinkOutput::Connect { attempt, endpoint }) => return Output::Connect { attempt, endpoint },
             Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
@@ -340,6 +390,9 @@ impl Worker {
         }
         if let Some((token, stream, offset, max)) = desk.next_read() {
             return Output::ReadOutput { token, stream, offset, max };
+        }
+        if let Some((token, number, refused)) = desk.next_answer() {
+            return Output::Checkpointed { token, number, refused };
         }
         if let Some((task, token, attempt)) = desk.next_start(self.now) {
             return Output::Run { task, token, attempt };
@@ -376,6 +429,18 @@ impl Worker {
     pub fn payload(&self, token: Token) -> Option<&[u8]> {
         let slot = self.desk.attempts.get(&token)?.payload.as_ref()?;
         Some(self.desk.payloads.bytes(slot))
+    }
+
+    /// Returns the checkpoint from which an attempt that is to start goes on, and its number (CKPT-4)
+    pub fn checkpoint(&self, token: Token) -> Option<(u64, &[u8])> {
+        let attempt = self.desk.attempts.get(&token).filter(|attempt| attempt.payload.is_some())?;
+        let slot = attempt.checkpoint.slot.as_ref().filter(|_| attempt.checkpoint.number > 0)?;
+        Some((attempt.checkpoint.number, self.desk.checkpoints.bytes(slot)))
+    }
+
+    /// Whether it takes nothing new any more, by its own will or an operator's (TASK-8)
+    pub fn is_draining(&self) -> bool {
+        self.desk.draining
     }
 
     /// How far an attempt is
@@ -453,8 +518,8 @@ impl Desk {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
         match message {
-            ToWorker::Assign { task, token, attempt, priority, payload } => {
-                self.assign(now, task, token, attempt, priority, payload)?;
+            ToWorker::Assign { task, token, attempt, priority, restores, payload } => {
+                self.assign(now, task, token, attempt, priority, restores, payload)?;
             }
             ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
             ToWorker::Recall { token } => self.recall(now, token),
@@ -469,10 +534,14 @@ impl Desk {
                     self.outbox.offer_result(token, attempt);
                 }
             }
+            ToWorker::Restore { token, number, bytes } => self.restore(token, number, bytes)?,
+            ToWorker::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
+            ToWorker::Drain => self.drain(now),
         }
         Ok(())
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn assign(
         &mut self,
         now: Instant,
@@ -480,6 +549,7 @@ impl Desk {
         token: Token,
         attempt: u32,
         priority: u8,
+        restores: bool,
         payload: &[u8],
     ) -> Result<(), Violation> {
         if self.room() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
@@ -488,6 +558,7 @@ impl Desk {
         }
         let mut slot = self.payloads.reserve().ok_or(Violation)?;
         let result = self.results.reserve().ok_or(Violation)?;
+        let checkpoint = self.checkpoints.reserve().ok_or(Violation)?;
         let fits = self.payloads.fill(&mut slot, payload);
         debug_assert!(fits, "a slot has room for the largest input");
         self.assigned += 1;
@@ -507,12 +578,58 @@ impl Desk {
             report_queued: false,
             result_queued: false,
             cancel_due: None,
+            checkpoint: Checkpoint::new(checkpoint, restores),
         };
         let fits = self.attempts.insert(token, attempt).is_ok();
         debug_assert!(fits, "the table is at least as large as the arenas");
         self.story.note(now, task, Some(token), "assigned");
         self.may_start = true;
+        if self.draining {
+            // It was on its way when the drain began.
+            self.give_back(now, token);
+        }
         Ok(())
+    }
+
+    /// What the next start goes on from; of no use to what runs already (CKPT-4)
+    fn restore(&mut self, token: Token, number: u64, bytes: &[u8]) -> Result<(), Violation> {
+        if bytes.len() > INLINE_BYTES_MAX {
+            return Err(Violation);
+        }
+        let Some(attempt) = self.attempts.get_mut(&token).filter(|a| a.state == AttemptState::Waiting) else {
+            return Ok(());
+        };
+        let checkpoint = &mut attempt.checkpoint;
+        let Some(slot) = &mut checkpoint.slot else { return Ok(()) };
+        let fits = self.checkpoints.fill(slot, bytes);
+        debug_assert!(fits, "a slot has room for the largest checkpoint");
+        (checkpoint.number, checkpoint.answered, checkpoint.awaited) = (number, number, false);
+        self.may_start = true;
+        Ok(())
+    }
+
+    fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let checkpoint = &mut attempt.checkpoint;
+        checkpoint.in_flight = None;
+        if number <= checkpoint.answered || number > checkpoint.number {
+            return;
+        }
+        checkpoint.answered = number;
+        self.answers += u16::from(checkpoint.told.replace((number, refused)).is_none());
+        self.outbox.offer_checkpoint(token, attempt);
+        self.outbox.offer_result(token, attempt);
+        self.free_checkpoint(token);
+    }
+
+    /// An attempt that is over needs room for a checkpoint only as long as one has to be sent
+    fn free_checkpoint(&mut self, token: Token) {
+        let Some(attempt) = self.attempts.get_mut(&token).filter(|a| !a.state.is_active()) else { return };
+        let wanted =
+            attempt.checkpoint.is_unanswered() && matches!(attempt.outcome, Outcome::Failed(_) | Outcome::Cancelled);
+        if !wanted && let Some(slot) = attempt.checkpoint.slot.take() {
+            self.checkpoints.free(slot);
+        }
     }
 
     fn cancel(&mut self, now: Instant, token: Token, reason: CancelReason) {
@@ -532,8 +649,36 @@ impl Desk {
             // The verdict on it is still to come.
             return;
         }
+        self.give_back(now, token);
+    }
+
+    fn give_back(&mut self, now: Instant, token: Token) {
         if self.step(now, token, AttemptStep::Recall).is_some() {
             self.outbox.give_back(token);
+        }
+    }
+
+    /// From now on nothing is taken, and what has not started goes back (TASK-8)
+    fn drain(&mut self, now: Instant) {
+        if core::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        self.outbox.say_draining();
+        let unstarted = |(_, a): &(&Token, &Attempt)| a.state == AttemptState::Waiting && !a.unjudged;
+        while let Some(token) = self.attempts.iter().find(unstarted).map(|(token, _)| *token) {
+            self.give_back(now, token);
+        }
+    }
+
+    /// Leaves once the coordinator has everything, and knows that nothing is held here (TASK-8)
+    fn leave_if_drained(&mut self) {
+        if !self.draining || !self.attempts.is_empty() {
+            return;
+        }
+        let said = self.outbox.is_empty() && self.link.session().is_none_or(|session| session.is_acknowledged());
+        // Without a connection nobody is left to be told, and nothing is lost by that.
+        if said || !self.link.is_welcomed() {
+            self.link.leave();
         }
     }
 
@@ -550,6 +695,9 @@ impl Desk {
                 }
                 self.outbox.resume(token, attempt);
                 self.may_start = true;
+                if self.draining {
+                    self.give_back(now, token);
+                }
             }
             Verdict::Discard => self.settle(now, token),
         }
@@ -599,6 +747,20 @@ impl Desk {
         Ok(())
     }
 
+    fn checkpoint_made(&mut self, token: Token, bytes: &[u8]) -> Result<(), Rejected> {
+        let attempt = self.attempts.get_mut(&token).ok_or(Rejected::Unknown)?;
+        if bytes.len() > INLINE_BYTES_MAX {
+            return Err(Rejected::TooLarge);
+        }
+        let runs = matches!(attempt.state, AttemptState::Running | AttemptState::Stopping);
+        let Some(slot) = attempt.checkpoint.slot.as_mut().filter(|_| runs) else { return Err(Rejected::NotExpected) };
+        let fits = self.checkpoints.fill(slot, bytes);
+        debug_assert!(fits, "a slot has room for the largest checkpoint");
+        attempt.checkpoint.number += 1;
+        self.outbox.offer_checkpoint(token, attempt);
+        Ok(())
+    }
+
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
@@ -611,7 +773,12 @@ impl Desk {
         if attempt.cancel_due.take().is_some() {
             self.cancels -= 1;
         }
+        if attempt.outcome == Outcome::Succeeded {
+            // Nobody will start from it.
+            attempt.checkpoint.answered = attempt.checkpoint.number;
+        }
         self.outbox.offer_result(token, attempt);
+        self.free_checkpoint(token);
         Ok(())
     }
 
@@ -628,7 +795,8 @@ impl Desk {
         }
         let mut body = body_of(frame);
         self.link.write(now, &mut body);
-        self.outbox.write(&mut self.link, &mut self.attempts, &self.results, &mut body);
+        let stores = Stores { checkpoints: &self.checkpoints, results: &self.results };
+        self.outbox.write(&mut self.link, &mut self.attempts, stores, &mut body);
         self.grant();
         body.len()
     }
@@ -640,6 +808,15 @@ impl Desk {
         let (token, attempt) = self.attempts.iter_mut().find(|(_, a)| a.cancel_due.is_some())?;
         self.cancels -= 1;
         attempt.cancel_due.take().map(|reason| (*token, reason))
+    }
+
+    fn next_answer(&mut self) -> Option<(Token, u64, Option<CheckpointRefused>)> {
+        if self.answers == 0 {
+            return None;
+        }
+        let (token, attempt) = self.attempts.iter_mut().find(|(_, a)| a.checkpoint.told.is_some())?;
+        self.answers -= 1;
+        attempt.checkpoint.told.take().map(|(number, refused)| (*token, number, refused))
     }
 
     fn next_read(&mut self) -> Option<(Token, Stream, u64, u32)> {
@@ -654,7 +831,7 @@ impl Desk {
             return None;
         }
         let busy = self.attempts.values().filter(|a| a.state.occupies_slot()).count();
-        let waiting = self.attempts.iter().filter(|(_, a)| a.state == AttemptState::Waiting && !a.unjudged);
+        let waiting = self.attempts.iter().filter(|(_, a)| a.may_start());
         let next = waiting.min_by_key(|(_, a)| (a.priority, a.arrival)).map(|(token, _)| *token);
         let Some(token) = next.filter(|_| busy < usize::from(self.slots)) else {
             self.may_start = false;
@@ -672,6 +849,7 @@ impl Desk {
         self.gone -= 1;
         let attempt = self.attempts.swap_remove(&token)?;
         self.results.free(attempt.result);
+        debug_assert!(attempt.checkpoint.slot.is_none(), "its room was freed when it was settled");
         self.grant();
         Some(token)
     }
@@ -689,6 +867,12 @@ impl Desk {
             self.gone += 1;
             if attempt.cancel_due.take().is_some() {
                 self.cancels -= 1;
+            }
+            if attempt.checkpoint.told.take().is_some() {
+                self.answers -= 1;
+            }
+            if let Some(slot) = attempt.checkpoint.slot.take() {
+                self.checkpoints.free(slot);
             }
         }
         if matches!(next, AttemptState::Gone | AttemptState::Finished)
@@ -726,9 +910,10 @@ impl Desk {
             attempt.unjudged = !matches!(attempt.state, AttemptState::Abandoned | AttemptState::Gone);
             attempt.report_queued = false;
             attempt.result_queued = false;
+            (attempt.checkpoint.queued, attempt.checkpoint.in_flight) = (false, None);
             self.unjudged += u16::from(attempt.unjudged);
         }
-        self.outbox.start_over(session, self.unjudged);
+        self.outbox.start_over(session, self.unjudged, self.draining);
         self.judged();
     }
 
@@ -738,18 +923,20 @@ impl Desk {
         }
     }
 
-    /// Assignments that may still come: each has a slot or a place to wait, and room for its result (LANES-2)
+    /// Assignments that may still come: each has a slot or a place to wait, and room for all it may bring (LANES-2)
     ///
     /// What is given back keeps its place until the coordinator is being told, so that this news has a bound, too.
     fn room(&self) -> u64 {
-        let active = self.attempts.values().filter(|a| a.state == AttemptState::Waiting || a.state.occupies_slot());
+        let active = self.attempts.values().filter(|a| a.state.is_active());
         let taken = (active.count() + self.outbox.to_give_back()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
-        places.saturating_sub(taken).min(self.payloads.room()).min(self.results.room())
+        let room = self.payloads.room().min(self.checkpoints.room()).min(self.results.room());
+        places.saturating_sub(taken).min(room)
     }
 
     fn grant(&mut self) {
-        self.link.tasks = self.assigned + self.room();
+        // What was granted once stays so, but a drain grants nothing more.
+        self.link.tasks = self.assigned + if self.draining { 0 } else { self.room() };
     }
 
     fn check(&self) {
@@ -766,6 +953,9 @@ impl Desk {
         let inputs = count(&|a| a.payload.is_some()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
         assert_eq!(inputs + self.payloads.room(), places, "room for an input is held by nobody");
+        let checkpoints = count(&|a| a.checkpoint.slot.is_some()) as u64;
+        assert_eq!(checkpoints + self.checkpoints.room(), places, "room for a checkpoint is held by nobody");
+        assert_eq!(count(&|a| a.checkpoint.told.is_some()), usize::from(self.answers));
         assert_eq!(
             self.attempts.len() as u64 + self.results.room(),
             self.results.slots(),

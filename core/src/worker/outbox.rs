@@ -19,6 +19,9 @@ pub(crate) enum Sent {
     Result(Token),
     Running(Token),
     GivenBack(Token),
+    Offers,
+    Draining,
+    Checkpoint(Token),
 }
 
 pub(crate) type SentLog = heapless::Deque<(Sent, u32), WORKER_UNACKED_MAX>;
@@ -37,15 +40,27 @@ pub(crate) struct Outbox {
     pub(crate) may_read: bool,
     inventory_parts: u16,
     inventory_next: u16,
+    /// What is offered, and whether it has to be said yet
+    offers: Box<[u8]>,
+    offers_due: bool,
+    draining_due: bool,
     results: Lane,
     reports: Lane,
     given_back: Lane,
+    checkpoints: Lane,
     /// The stream whose turn it is
     turn: usize,
     reading: Option<Reading>,
     piece: Option<Reading>,
     piece_bytes: Box<[u8]>,
     items: Box<[u8]>,
+}
+
+/// Where bytes are that messages carry
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stores<'a> {
+    pub(crate) checkpoints: &'a Arena,
+    pub(crate) results: &'a Arena,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +72,19 @@ struct Reading {
 }
 
 impl Outbox {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(offers: Box<[u8]>) -> Self {
         Outbox {
             session: None,
             may_read: false,
             inventory_parts: 0,
             inventory_next: 0,
+            offers,
+            offers_due: false,
+            draining_due: false,
             results: Lane::new(),
             reports: Lane::new(),
             given_back: Lane::new(),
+            checkpoints: Lane::new(),
             turn: 0,
             reading: None,
             piece: None,
@@ -75,13 +94,16 @@ impl Outbox {
     }
 
     /// A new session: nothing was said in it yet, and the inventory comes first
-    pub(crate) fn start_over(&mut self, session: SessionId, items: u16) {
+    pub(crate) fn start_over(&mut self, session: SessionId, items: u16, draining: bool) {
         self.session = Some(session);
         self.inventory_parts = items.div_ceil(INVENTORY_PART_ITEMS as u16).max(1);
         self.inventory_next = 0;
         self.results.clear();
         self.reports.clear();
         self.given_back.clear();
+        self.checkpoints.clear();
+        self.offers_due = !self.offers.is_empty();
+        self.draining_due = draining;
     }
 
     /// A new connection: output goes on behind what the coordinator keeps
@@ -96,7 +118,26 @@ impl Outbox {
     /// The coordinator wants to go on with an attempt of the inventory
     pub(crate) fn resume(&mut self, token: Token, attempt: &mut Attempt) {
         self.may_read = true;
+        self.offer_checkpoint(token, attempt);
         self.offer_result(token, attempt);
+    }
+
+    /// Says in this session, and in each that follows, that nothing is taken any more (TASK-8)
+    pub(crate) fn say_draining(&mut self) {
+        self.draining_due = self.session.is_some();
+    }
+
+    /// Whether nothing waits to be said
+    pub(crate) fn is_empty(&self) -> bool {
+        let lanes = [&self.results, &self.reports, &self.given_back, &self.checkpoints];
+        !self.draining_due && self.inventory_next >= self.inventory_parts && lanes.iter().all(|lane| lane.is_empty())
+    }
+
+    /// Queues the newest checkpoint, unless one is on its way already (CKPT-3)
+    pub(crate) fn offer_checkpoint(&mut self, token: Token, attempt: &mut Attempt) {
+        if attempt.checkpoint_ready() && !attempt.checkpoint.queued {
+            attempt.checkpoint.queued = push(&mut self.checkpoints, token);
+        }
     }
 
     /// Queues a result, as soon as all output went before it
@@ -161,8 +202,7 @@ impl Outbox {
         if self.piece.is_some() {
             return true;
         }
-        let lanes = [&self.results, &self.reports, &self.given_back];
-        let new = self.inventory_next < self.inventory_parts || lanes.iter().any(|lane| !lane.is_empty());
+        let new = !self.is_empty();
         link.session().is_some_and(|session| !session.replayed() || (new && session.may_number()))
     }
 
@@ -171,15 +211,15 @@ impl Outbox {
         &mut self,
         link: &mut Link<Box<SentLog>>,
         attempts: &mut Attempts,
-        results: &Arena,
+        stores: Stores<'_>,
         body: &mut BodyWriter<'_>,
     ) {
-        let mut full = !self.replay(link, attempts, results, body);
+        let mut full = !self.replay(link, attempts, stores, body);
         while !full {
             let Some(session) = link.session().filter(|session| session.may_number()) else { break };
             let Some(sent) = self.next(attempts) else { break };
             let (number, before) = (session.next_number(), body.len());
-            if self.write_one(number, sent, session.received(), attempts, results, body) {
+            if self.write_one(number, sent, session.received(), attempts, stores, body) {
                 session.number(sent, body.len() - before);
                 self.advance(sent, attempts);
             } else {
@@ -196,12 +236,12 @@ impl Outbox {
         &mut self,
         link: &mut Link<Box<SentLog>>,
         attempts: &Attempts,
-        results: &Arena,
+        stores: Stores<'_>,
         body: &mut BodyWriter<'_>,
     ) -> bool {
         let Some(session) = link.session() else { return true };
         while let Some((number, sent)) = session.to_replay() {
-            if !self.write_one(number, sent, session.received(), attempts, results, body) {
+            if !self.write_one(number, sent, session.received(), attempts, stores, body) {
                 return false;
             }
             session.replayed_one();
@@ -211,6 +251,12 @@ impl Outbox {
 
     /// The first message in the order of lanes that has no number yet
     fn next(&mut self, attempts: &mut Attempts) -> Option<Sent> {
+        if self.offers_due {
+            return Some(Sent::Offers);
+        }
+        if self.draining_due {
+            return Some(Sent::Draining);
+        }
         if self.inventory_next < self.inventory_parts {
             return Some(Sent::Inventory(self.inventory_next));
         }
@@ -234,6 +280,14 @@ impl Outbox {
             }
             self.reports.pop_front();
         }
+        while let Some(token) = self.checkpoints.front().copied() {
+            match attempts.get_mut(&token) {
+                Some(attempt) if attempt.checkpoint_ready() => return Some(Sent::Checkpoint(token)),
+                Some(attempt) => attempt.checkpoint.queued = false,
+                None => {}
+            }
+            self.checkpoints.pop_front();
+        }
         None
     }
 
@@ -253,6 +307,17 @@ impl Outbox {
                     attempt.report_queued = false;
                 }
             }
+            Sent::Offers => self.offers_due = false,
+            Sent::Draining => self.draining_due = false,
+            Sent::Checkpoint(token) => {
+                self.checkpoints.pop_front();
+                if let Some(attempt) = attempts.get_mut(&token) {
+                    attempt.checkpoint.queued = false;
+                    attempt.checkpoint.in_flight = Some(attempt.checkpoint.number);
+                    // Its result may have waited for this to go in front.
+                    self.offer_result(token, attempt);
+                }
+            }
         }
     }
 
@@ -263,7 +328,7 @@ impl Outbox {
         sent: Sent,
         cut: u64,
         attempts: &Attempts,
-        results: &Arena,
+        stores: Stores<'_>,
         body: &mut BodyWriter<'_>,
     ) -> bool {
         let class = Class::Numbered(number);
@@ -276,7 +341,8 @@ impl Outbox {
             Sent::Result(token) => match attempts.get(&token).filter(|a| a.state == AttemptState::Finished) {
                 Some(attempt) => {
                     let streams = [0, 1].map(|i| attempt.streams[i].end());
-                    let (task, outcome, result) = (attempt.task, attempt.outcome, results.bytes(&attempt.result));
+                    let (task, outcome, result) =
+                        (attempt.task, attempt.outcome, stores.results.bytes(&attempt.result));
                     body.push(class, &FromWorker::Result { task, token, outcome, result, streams })
                 }
                 None => body.push_void(number),
@@ -286,6 +352,18 @@ impl Outbox {
                 None => body.push_void(number),
             },
             Sent::GivenBack(token) => body.push(class, &FromWorker::GivenBack { token }),
+            Sent::Offers => body.push(class, &FromWorker::Offers { tags: &self.offers }),
+            Sent::Draining => body.push(class, &FromWorker::Draining),
+            Sent::Checkpoint(token) => {
+                let attempt = attempts.get(&token).filter(|attempt| attempt.checkpoint.is_unanswered());
+                match attempt.and_then(|attempt| Some((attempt.checkpoint.number, attempt.checkpoint.slot.as_ref()?))) {
+                    Some((number, slot)) => {
+                        let bytes = stores.checkpoints.bytes(slot);
+                        body.push(class, &FromWorker::Checkpoint { token, number, bytes })
+                    }
+                    None => body.push_void(number),
+                }
+            }
         }
     }
 

@@ -146,7 +146,7 @@ fn frame_6_a_worked_conversation_is_what_a_stranger_makes_of_it() {
     witness.talk(behind);
 
     let payload = b"the same again, ".repeat(40);
-    let input = coordinator::Input::Submit { task: TASK, spec: TaskSpec::default(), payload: &payload };
+    let input = coordinator::Input::Submit { task: TASK, spec: TaskSpec::default(), about: &[], payload: &payload };
     witness.pair.coordinator.handle(witness.pair.now, input).expect("the submit is legal");
     witness.talk(Vec::new());
     let task = witness.pair.coordinator.task(TASK).expect("it is there");
@@ -154,7 +154,8 @@ fn frame_6_a_worked_conversation_is_what_a_stranger_makes_of_it() {
     assert!(witness.compressed.iter().all(|frames| *frames > 0), "both sides have sent a compressed frame");
 
     // What the coordinator says now is lost with the connection, and said again on the next one.
-    let input = coordinator::Input::Submit { task: OTHER_TASK, spec: TaskSpec::default(), payload: b"other input" };
+    let input =
+        coordinator::Input::Submit { task: OTHER_TASK, spec: TaskSpec::default(), about: &[], payload: b"other input" };
     witness.pair.coordinator.handle(witness.pair.now, input).expect("the submit is legal");
     assert_eq!(witness.pair.coordinator_says().len(), 1);
     witness.pair.cut();

@@ -1,8 +1,12 @@
-use rejoin_core::ids::{SessionId, TaskId, Token};
+use rejoin_core::about::{About, Tag, Tags};
+use rejoin_core::ids::{ClusterId, PeerName, SessionId, TaskId, Token};
 use rejoin_core::wire::message::{
-    BodyReader, BodyWriter, CancelReason, Class, Control, Credit, Denied, Failure, FromClient, FromWorker, Held,
-    InventoryItem, Outcome, Refused, Settlement, Stream, StreamEnd, TaskSpec, ToClient, ToWorker, Verdict, Welcome,
+    BodyReader, BodyWriter, CancelReason, CheckpointRefused, Class, Control, Credit, Denied, Failure, Follow,
+    FromClient, FromWorker, Held, InventoryItem, Outcome, Refused, Settlement, Stream, StreamEnd, TaskSpec, ToClient,
+    ToWorker, Verdict, Welcome,
 };
+
+use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
 use crate::book::Book;
 use crate::variants::{Variants, every};
@@ -78,6 +82,7 @@ fn control() -> Vec<Control> {
         Control::Credit(Credit::default()),
         Control::Beat { stamp: 1_000_000, credit: CREDIT },
         Control::Echo { stamp: 1_000_000, credit: CREDIT },
+        Control::Bye,
     ];
     all.extend(
         every([
@@ -101,7 +106,7 @@ fn inventory() -> Vec<u8> {
     items.iter().flat_map(|item| postcard::to_allocvec(item).expect("items can be encoded")).collect()
 }
 
-fn from_worker(items: &[u8]) -> Vec<FromWorker<'_>> {
+fn from_worker<'a>(items: &'a [u8], tags: &'a [u8]) -> Vec<FromWorker<'a>> {
     let (task, token) = (TASK, TOKEN);
     let mut all = vec![
         FromWorker::Inventory { part: 0, last: true, cut: 0, items: &[] },
@@ -109,6 +114,9 @@ fn from_worker(items: &[u8]) -> Vec<FromWorker<'_>> {
         FromWorker::Running { token, progress: 0 },
         FromWorker::Running { token: Token(u64::MAX), progress: 128 },
         FromWorker::GivenBack { token },
+        FromWorker::Offers { tags },
+        FromWorker::Draining,
+        FromWorker::Checkpoint { token, number: 300, bytes: b"so far" },
     ];
     all.extend(outcomes().into_iter().map(|outcome| FromWorker::Result {
         task,
@@ -125,11 +133,16 @@ fn from_worker(items: &[u8]) -> Vec<FromWorker<'_>> {
 fn to_worker() -> Vec<ToWorker<'static>> {
     let (task, token) = (TASK, TOKEN);
     let mut all = vec![
-        ToWorker::Assign { task, token, attempt: 1, priority: 0, payload: b"input" },
-        ToWorker::Assign { task, token: Token(1 << 20), attempt: 300, priority: 4, payload: b"" },
+        ToWorker::Assign { task, token, attempt: 1, priority: 0, restores: false, payload: b"input" },
+        ToWorker::Assign { task, token: Token(1 << 20), attempt: 300, priority: 4, restores: true, payload: b"" },
         ToWorker::Recall { token },
         ToWorker::Settled { token, settlement: Settlement::Applied, outcome: Some(Outcome::Succeeded) },
+        ToWorker::Restore { token, number: 300, bytes: b"so far" },
+        ToWorker::Checkpointed { token, number: 301, refused: None },
+        ToWorker::Drain,
     ];
+    let refusals = every([CheckpointRefused::Stale, CheckpointRefused::TooLarge, CheckpointRefused::Full]);
+    all.extend(refusals.map(|refused| ToWorker::Checkpointed { token, number: 1, refused: Some(refused) }));
     all.extend(
         every([CancelReason::Requested, CancelReason::Replaced]).map(|reason| ToWorker::Cancel { token, reason }),
     );
@@ -141,23 +154,35 @@ fn to_worker() -> Vec<ToWorker<'static>> {
     all
 }
 
-fn from_client() -> Vec<FromClient<'static>> {
+fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
     let (task, token) = (TASK, TOKEN);
     let mut all = vec![
-        FromClient::Submit { task, spec: TaskSpec::default(), payload: b"input" },
-        FromClient::Submit { task, spec: SPEC, payload: b"" },
-        FromClient::Watch { task },
+        FromClient::Submit { task, spec: TaskSpec::default(), about: &[], payload: b"input", follow: Follow::Output },
+        FromClient::Submit { task, spec: SPEC, about, payload: b"", follow: Follow::Acceptance },
         FromClient::Cancel { task },
     ];
+    let follow = every([Follow::Acceptance, Follow::Outcome, Follow::Output]);
+    all.extend(follow.map(|follow| FromClient::Watch { task, follow }));
+    let name: PeerName = "lab-3".parse().expect("a legal name");
+    let questions = every([
+        Question::Status,
+        Question::Workers { after: None },
+        Question::Tasks { after: 0, open: true },
+        Question::Task(task),
+        Question::Drain(name.clone()),
+    ]);
+    all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
+    all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
     all.extend(every([Stream::Out, Stream::Err]).map(|stream| FromClient::Taken { task, token, stream, offset: 5 }));
     all
 }
 
-fn to_client() -> Vec<ToClient<'static>> {
+fn to_client(answer: &[u8]) -> Vec<ToClient<'_>> {
     let (task, token) = (TASK, TOKEN);
     let mut all = vec![
         ToClient::Accepted { task },
         ToClient::Progress { task, attempt: 1, progress: 50 },
+        ToClient::Answer { ask: 300, answer },
         ToClient::Outcome {
             task,
             attempt: 0,
@@ -182,6 +207,82 @@ fn to_client() -> Vec<ToClient<'static>> {
     all
 }
 
+/// What a worker offers, and a task needs
+fn tags() -> Tags {
+    let mut tags = Tags::default();
+    for (name, tag) in ["os", "gpu"].into_iter().zip(every([Tag::Label("linux".into()), Tag::Amount(300)])) {
+        tags.insert(name, tag).expect("a legal name");
+    }
+    tags
+}
+
+/// What questions are answered by, bare
+fn add_views(book: &mut Book) {
+    let status = StatusView {
+        cluster: ClusterId([5; 16]),
+        epoch: 7,
+        up_us: 1_000_000,
+        waiting: 1,
+        assigned: 2,
+        ended: [300, 4, 5],
+        workers: 6,
+        connected: 5,
+        stale: 1,
+        resumed: 40,
+    };
+    add_view(book, "StatusView.1", &status);
+    let name: PeerName = "lab-3".parse().expect("a legal name");
+    let states = every([
+        WorkerState::Unknown,
+        WorkerState::Connected,
+        WorkerState::Suspect,
+        WorkerState::Draining,
+        WorkerState::Disconnected,
+        WorkerState::Lost,
+    ]);
+    for (n, state) in states.into_iter().enumerate() {
+        let (rtt_us, away_us) = (Some(300), Some(5).filter(|_| n > 3));
+        let offers = tags().encode().expect("legal");
+        let view = WorkerView { name: name.clone(), state, held: [2, 1], rtt_us, away_us, offers };
+        add_view(book, &format!("WorkerView.{}", n + 1), &view);
+    }
+    let whys = every([
+        Why::NotDurable,
+        Why::NoWorker,
+        Why::NothingFits,
+        Why::WorkersBusy,
+        Why::Pausing,
+        Why::WaitsToRunAlone,
+        Why::AtWorker,
+        Why::Runs,
+        Why::WorkerAway,
+        Why::Ended,
+    ]);
+    for (n, why) in whys.into_iter().enumerate() {
+        let runs = why == Why::Runs;
+        let view = TaskView {
+            position: 300,
+            task: TASK,
+            title: "gzip a.log".into(),
+            spec: SPEC,
+            attempts: 1,
+            why,
+            worker: runs.then(|| name.clone()),
+            progress: 50,
+            checkpoint: runs.then_some(3),
+            token: runs.then_some(TOKEN),
+            kept: [5, 0],
+            outcome: (why == Why::Ended).then_some(Outcome::Succeeded),
+        };
+        add_view(book, &format!("TaskView.{}", n + 1), &view);
+    }
+    add_view(book, "Page.1", &Page { last: true, items: b"items" });
+}
+
+fn add_view<T: serde::Serialize + std::fmt::Debug>(book: &mut Book, name: &str, view: &T) {
+    book.add(name, view, &postcard::to_allocvec(view).expect("a view can be encoded"));
+}
+
 #[test]
 fn frame_6_every_message_is_encoded_as_ever() {
     let mut book = Book::open(
@@ -191,13 +292,15 @@ fn frame_6_every_message_is_encoded_as_ever() {
          and the payload in postcard's format; numbers are little endian",
     );
     let numbered = Class::Numbered(1);
+    let about = About { title: "gzip a.log".into(), needs: tags() }.encode().expect("legal");
+    let answer = postcard::to_allocvec(&true).expect("an answer can be encoded");
     add!(book, Control, |_| Class::Control, control());
-    let items = inventory();
+    let (items, tags) = (inventory(), tags().encode().expect("legal tags"));
     add!(
         book,
         FromWorker<'_>,
         |message| if matches!(message, FromWorker::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
-        from_worker(&items)
+        from_worker(&items, &tags)
     );
     add!(
         book,
@@ -209,14 +312,16 @@ fn frame_6_every_message_is_encoded_as_ever() {
         book,
         FromClient<'_>,
         |message| if matches!(message, FromClient::Taken { .. }) { Class::Loose } else { Class::Numbered(1) },
-        from_client()
+        from_client(&about)
     );
     add!(
         book,
         ToClient<'_>,
         |message| if matches!(message, ToClient::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
-        to_client()
+        to_client(&answer)
     );
+    book.chapter("Answers");
+    add_views(&mut book);
     book.chapter("Batches");
     let mut room = [0; 256];
     let mut body = BodyWriter::new(&mut room);
@@ -224,7 +329,10 @@ fn frame_6_every_message_is_encoded_as_ever() {
     assert!(body.push(Class::Control, &Control::Ack { received: 1 }));
     assert!(body.push_void(1));
     assert!(body.push(Class::Numbered(2), &ToWorker::Recall { token }));
-    assert!(body.push(Class::Numbered(3), &ToWorker::Assign { task, token, attempt: 1, priority: 0, payload: b"x" }));
+    assert!(body.push(
+        Class::Numbered(3),
+        &ToWorker::Assign { task, token, attempt: 1, priority: 0, restores: false, payload: b"x" }
+    ));
     assert!(body.push(Class::Loose, &ToWorker::Kept { token, stream, offset: 5 }));
     let len = body.len();
     let meaning = format_args!("an acknowledgement, a VOID under number 1, two numbered messages, a loose one");

@@ -26,12 +26,13 @@ fn journ_1_every_record_is_encoded_as_ever() {
     let mut all = every([
         Record::Epoch { epoch: 7, cluster: ClusterId([5; 16]) },
         Record::Tokens { below: (1 << 20) + 1 },
-        Record::Submit { task, spec: SPEC, payload: b"input" },
+        Record::Submit { task, spec: SPEC, about: b"about", payload: b"input" },
         Record::Assign { task, token: Token(300), attempt: 2, worker },
         ended_unrun,
         Record::Cancel { task },
         Record::Forget { task },
         Record::Output { task, token, stream: Stream::Err, offset: 300, bytes: b"hello" },
+        Record::Checkpoint { task, token, number: 3, bytes: b"so far" },
     ])
     .to_vec();
     all.extend(outcomes().into_iter().map(|outcome| Record::Result {

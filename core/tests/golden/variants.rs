@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use rejoin_core::about::Tag;
 use rejoin_core::journal::Record;
 use rejoin_core::wire::handshake::{Refusal, RejectCode};
 use rejoin_core::wire::message::{
-    CancelReason, Control, Denied, Failure, FromClient, FromWorker, Held, Outcome, Refused, Settlement, Stream,
-    ToClient, ToWorker, Verdict,
+    CancelReason, CheckpointRefused, Control, Denied, Failure, Follow, FromClient, FromWorker, Held, Outcome, Refused,
+    Settlement, Stream, ToClient, ToWorker, Verdict,
 };
+use rejoin_core::wire::view::{Question, Why, WorkerState};
 
 /// An enum whose variants are counted
 pub(crate) trait Variants {
@@ -33,12 +35,18 @@ macro_rules! variants {
 }
 
 variants! {
-    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo;
-    FromWorker<'_>: Inventory Running Result GivenBack Output;
-    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept;
-    FromClient<'_>: Submit Watch Cancel Taken;
-    ToClient<'_>: Accepted Refused Progress Output Outcome;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output;
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye;
+    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint;
+    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain;
+    FromClient<'_>: Submit Watch Cancel Taken Ask;
+    ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint;
+    CheckpointRefused: Stale TooLarge Full;
+    Follow: Acceptance Outcome Output;
+    Question: Status Workers Tasks Task Drain;
+    Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended;
+    WorkerState: Unknown Connected Suspect Draining Disconnected Lost;
+    Tag: Label Amount;
     Denied: Revoked Removed TakenOver Version Config Busy Protocol;
     Outcome: Succeeded Failed Cancelled;
     Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rejoin_core::client::Event;
 use rejoin_core::ids::TaskId;
 use rejoin_core::journal::Record;
-use rejoin_core::wire::message::TaskSpec;
+use rejoin_core::wire::message::{Follow, TaskSpec};
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::dial::dial;
 use rejoin_smol::url::Endpoint;
@@ -19,7 +19,9 @@ async fn told(client: &mut Connection, promises: &mut [BTreeSet<TaskId>; 2]) {
         match told {
             Told::Event(Event::Accepted { task }) => promises[0].insert(task),
             Told::Event(Event::Ended { task }) => promises[1].insert(task),
-            Told::Piece { .. } | Told::Event(Event::Refused { .. } | Event::Progress { .. }) => false,
+            Told::Piece { .. } | Told::Answer { .. } | Told::Event(Event::Refused { .. } | Event::Progress { .. }) => {
+                false
+            }
         };
     }
 }
@@ -33,7 +35,8 @@ async fn with_failure(failing: FailingJournal) {
     let mut client = rig.client(rig.address);
     for n in 0..20 {
         let task = TaskId::from_text(&n.to_string());
-        client.submit(task, TaskSpec { priority: 2, retries: 0 }, &shell("true").encode()).expect("room");
+        let spec = TaskSpec { priority: 2, retries: 0 };
+        client.submit(task, spec, &[], &shell("true").encode(), Follow::Outcome).expect("room");
     }
     let mut promises = [BTreeSet::new(), BTreeSet::new()];
     let telling = async {

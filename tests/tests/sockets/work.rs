@@ -7,7 +7,7 @@ use rejoin_core::Rejected;
 use rejoin_core::client::Event;
 use rejoin_core::ids::{Role, TaskId};
 use rejoin_core::limits::INLINE_BYTES_MAX;
-use rejoin_core::wire::message::{Failure, Outcome, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::command::Command;
 use rejoin_smol::disrupt::{Profile, Settings};
@@ -31,7 +31,8 @@ async fn follow(client: &mut Connection, tasks: &[TaskId]) -> BTreeMap<TaskId, V
                 open -= 1;
             }
             Told::Event(Event::Refused { reason, .. }) => panic!("refused: {reason:?}"),
-            Told::Piece { .. } | Told::Event(Event::Accepted { .. } | Event::Progress { .. }) => {}
+            Told::Piece { .. } | Told::Answer { .. } | Told::Event(Event::Accepted { .. } | Event::Progress { .. }) => {
+            }
         }
     }
     outputs
@@ -44,13 +45,15 @@ fn a_client_gets_output_and_outcome_of_what_it_submits() {
         let _worker = rig.worker("w0", rig.address);
         let mut client = rig.client(rig.address);
         let task = TaskId::from_text("hello");
-        client.submit(task, SPEC, &shell("printf hello; echo aside >&2; exit 3").encode()).unwrap();
+        client
+            .submit(task, SPEC, &[], &shell("printf hello; echo aside >&2; exit 3").encode(), Follow::Output)
+            .unwrap();
         let mut pieces = Vec::new();
         loop {
             match client.next().await.unwrap() {
                 Told::Piece { stream, bytes, .. } => pieces.push((stream, bytes)),
                 Told::Event(Event::Ended { .. }) => break,
-                Told::Event(_) => {}
+                Told::Event(_) | Told::Answer { .. } => {}
             }
         }
         pieces.sort();
@@ -71,7 +74,7 @@ fn sess_4_everything_arrives_once_while_all_links_are_cut() {
         let tasks: Vec<TaskId> = (0..60).map(|n| TaskId::from_text(&n.to_string())).collect();
         for (n, task) in tasks.iter().enumerate() {
             let script = shell(&format!("sleep 0.03; echo {n} in attempt $REJOIN_ATTEMPT"));
-            client.submit(*task, SPEC, &script.encode()).unwrap();
+            client.submit(*task, SPEC, &[], &script.encode(), Follow::Output).unwrap();
         }
         let outputs = follow(&mut client, &tasks).await;
         for (n, task) in tasks.iter().enumerate() {
@@ -93,7 +96,7 @@ fn log_1_large_binary_output_survives_cuts_byte_for_byte() {
         let (path, bytes) = (rig.path().join("noise"), noise(20 << 20));
         std::fs::write(&path, &bytes).unwrap();
         let task = TaskId::from_text("large");
-        client.submit(task, SPEC, &shell(&format!("cat '{}'", path.display())).encode()).unwrap();
+        client.submit(task, SPEC, &[], &shell(&format!("cat '{}'", path.display())).encode(), Follow::Output).unwrap();
         let outputs = follow(&mut client, &[task]).await;
         assert!(outputs[&task] == bytes, "{} bytes arrived", outputs[&task].len());
         assert!(worker.glance().stats.reconnections > 0 && client.stats().reconnections > 0);
@@ -135,9 +138,10 @@ fn frame_3_input_over_the_limit_is_refused_before_it_is_sent() {
     run(async {
         let rig = Rig::start().await;
         let long = vec![0; INLINE_BYTES_MAX + 1];
-        let refused = rig.handle.submit(TaskId::from_text("long"), SPEC, long.clone()).await;
+        let refused = rig.handle.submit(TaskId::from_text("long"), SPEC, vec![], long.clone()).await;
         assert_eq!(refused, Err(Rejected::TooLarge));
-        assert_eq!(rig.client(rig.address).submit(TaskId::from_text("long"), SPEC, &long), Err(Rejected::TooLarge));
+        let submitted = rig.client(rig.address).submit(TaskId::from_text("long"), SPEC, &[], &long, Follow::Output);
+        assert_eq!(submitted, Err(Rejected::TooLarge));
     });
 }
 
@@ -149,7 +153,7 @@ fn task_2_a_task_knows_its_name_attempt_and_token() {
         let task = TaskId::from_text("who");
         let spec = TaskSpec { retries: 1, ..SPEC };
         let script = shell(r#"echo "$REJOIN_TASK $REJOIN_ATTEMPT $REJOIN_TOKEN"; [ "$REJOIN_ATTEMPT" = 2 ]"#);
-        rig.handle.submit(task, spec, script.encode()).await.unwrap();
+        rig.handle.submit(task, spec, vec![], script.encode()).await.unwrap();
         let ended = rig.ended(task).await;
         let expected = format!("{task} 2 {}\n", ended.token.unwrap().0);
         assert_eq!(String::from_utf8(rig.output(&ended, Stream::Out)).unwrap(), expected);
@@ -181,7 +185,7 @@ fn lanes_2_kept_output_flows_to_a_late_follower_without_the_help_of_heartbeats()
         // More than a window, so that the coordinator has to wait for the socket and for credit.
         let ended = rig.done("before", &shell("head -c 4000000 /dev/zero")).await;
         let mut client = rig.client(rig.address);
-        client.watch(ended.task).unwrap();
+        client.watch(ended.task, Follow::Output).unwrap();
         let mut outputs = BTreeMap::new();
         let time = timed(async { outputs = follow(&mut client, &[ended.task]).await }).await;
         assert_eq!(outputs[&ended.task].len(), 4_000_000);

@@ -11,10 +11,15 @@ struct Run {
     events: Receiver<ExecEvent>,
 }
 
+/// Nothing but a place for output
+fn around(spool_dir: &Path) -> Surroundings {
+    Surroundings { spool_dir: spool_dir.into(), guardian: None, checkpoints: None }
+}
+
 impl Run {
     fn start(spec: CommandSpec) -> Self {
         let (sender, events) = channel::unbounded();
-        let execution = Execution::start(7, spec, env::temp_dir(), sender);
+        let execution = Execution::start(7, spec, around(&env::temp_dir()), sender);
         Self { execution, events }
     }
 
@@ -75,7 +80,7 @@ fn keeps_long_output_and_tells_each_growth_once() {
     let exit = loop {
         match block_on(run.events.recv()).unwrap() {
             ExecEvent::Finished { exit, .. } => break exit,
-            ExecEvent::Grew { stream: Stream::Stderr, .. } => {}
+            ExecEvent::Grew { stream: Stream::Stderr, .. } | ExecEvent::Checkpoint { .. } => {}
             ExecEvent::Grew { total, .. } => {
                 assert!(total > told && read == told, "{told} {read} {total}");
                 told = total;
@@ -252,7 +257,7 @@ fn dropping_the_handle_kills_the_group() {
 #[test]
 fn a_lost_output_is_told() {
     let (sender, events) = channel::unbounded();
-    let execution = Execution::start(7, sh("yes"), Path::new("/no/dir"), sender);
+    let execution = Execution::start(7, sh("yes"), around(Path::new("/no/dir")), sender);
     let run = Run { execution, events };
     let exit = run.finish();
     let Exit::Lost(text) = exit else { panic!("{exit:?}") };
@@ -278,7 +283,7 @@ fn many_executions_leave_nothing_behind() {
     let mut live = BTreeMap::new();
     for id in 0..500 {
         let spec = if id % 9 == 0 { CommandSpec::new("/no") } else { sh("echo x") };
-        live.insert(id, Execution::start(id, spec, env::temp_dir(), sender.clone()));
+        live.insert(id, Execution::start(id, spec, around(&env::temp_dir()), sender.clone()));
         while live.len() > 20 || (id == 499 && !live.is_empty()) {
             if let ExecEvent::Finished { id, .. } = block_on(events.recv()).unwrap() {
                 live.remove(&id);
@@ -288,4 +293,42 @@ fn many_executions_leave_nothing_behind() {
     assert_eq!(descriptors(), before);
     let none = process::waitpid(None, process::WaitOptions::NOHANG);
     assert_eq!(none.err(), Some(Errno::CHILD), "a zombie is left");
+}
+
+fn checkpointing(script: &str, restored: Option<&[u8]>) -> (tempfile::TempDir, Run) {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Some(Checkpoints::new(dir.path(), restored, 64).unwrap());
+    let (sender, events) = channel::unbounded();
+    let around = Surroundings { checkpoints, ..around(dir.path()) };
+    (dir, Run { execution: Execution::start(7, sh(script), around, sender), events })
+}
+
+#[test]
+fn ckpt_4_checkpoints_are_noticed_while_the_program_runs_and_the_last_one_before_its_end() {
+    let script = r#"
+        put() { printf "$1" > "$REJOIN_CHECKPOINT_OUT.own"; mv "$REJOIN_CHECKPOINT_OUT.own" "$REJOIN_CHECKPOINT_OUT"; }
+        put one; while [ -e "$REJOIN_CHECKPOINT_OUT" ]; do sleep 0.01; done; put two; kill -9 $$"#;
+    let (_dir, run) = checkpointing(script, None);
+    let mut made = Vec::new();
+    let start = std::time::Instant::now();
+    loop {
+        match block_on(run.events.recv()).unwrap() {
+            ExecEvent::Checkpoint { made: bytes, .. } => made.push(bytes.unwrap()),
+            ExecEvent::Finished { exit, .. } => {
+                assert_eq!(exit, Exit::Signal(9));
+                break;
+            }
+            ExecEvent::Grew { .. } => {}
+        }
+    }
+    assert_eq!(made, [b"one".to_vec(), b"two".to_vec()], "in {:?}", start.elapsed());
+}
+
+#[test]
+fn ckpt_4_a_program_finds_what_it_starts_from_and_nothing_where_there_is_nothing() {
+    let script = r#"cat "$REJOIN_CHECKPOINT_IN""#;
+    let (_dir, run) = checkpointing(script, Some(b"so far"));
+    assert_eq!((run.finish(), run.read(Stream::Stdout)), (Exit::Code(0), b"so far".to_vec()));
+    let (_dir, run) = checkpointing(r#"echo "${REJOIN_CHECKPOINT_IN-unset}""#, None);
+    assert_eq!((run.finish(), run.read(Stream::Stdout)), (Exit::Code(0), b"unset\n".to_vec()));
 }

@@ -1,26 +1,16 @@
-//! Where the coordinator's records go
+//! A journal that lives as long as the process
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::ids::Token;
 use rejoin_core::journal::Record;
 use rejoin_core::wire::message::Stream;
 
+use super::{Attempts, Journal, Outputs, lock};
 use crate::spool::{MEMORY_BYTES_MAX, Spool};
-
-/// Keeps records in order
-///
-/// A failure of either call is final: the coordinator stops.
-pub trait Journal: Send {
-    /// Takes a record in; it need not be durable yet
-    fn append(&mut self, record: &[u8]) -> io::Result<()>;
-
-    /// Makes all records taken in durable
-    fn sync(&mut self) -> io::Result<()>;
-}
 
 /// A journal that lives as long as the process; task output goes to an [`OutputStore`]
 #[derive(Clone, Debug)]
@@ -28,56 +18,53 @@ pub struct MemoryJournal {
     records: Arc<Mutex<Vec<Box<[u8]>>>>,
     outputs: OutputStore,
     /// Attempts whose output may be in the store
-    attempts: BTreeMap<TaskId, Vec<Token>>,
+    attempts: Attempts,
 }
 
 impl MemoryJournal {
     /// Makes an empty journal
     pub fn new(outputs: OutputStore) -> Self {
-        MemoryJournal { records: Arc::default(), outputs, attempts: BTreeMap::new() }
+        MemoryJournal { records: Arc::default(), outputs, attempts: Attempts::default() }
     }
 
     /// Returns all records but those of output, for whoever wants to check what happened
     pub fn records(&self) -> Vec<Box<[u8]>> {
         lock(&self.records).clone()
     }
-
-    /// Drops the output of attempts of a task, of all but one if that is named
-    fn drop_outputs(&mut self, task: TaskId, except: Option<Token>) {
-        let attempts = self.attempts.remove(&task).unwrap_or_default();
-        let (kept, dropped): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|token| Some(*token) == except);
-        for token in dropped {
-            self.outputs.take(token);
-        }
-        if !kept.is_empty() {
-            self.attempts.insert(task, kept);
-        }
-    }
 }
 
 impl Journal for MemoryJournal {
+    type Outputs = OutputStore;
+
+    fn outputs(&self) -> OutputStore {
+        self.outputs.clone()
+    }
+
+    fn replay(&mut self, _: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        Ok(())
+    }
+
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        match Record::decode(record) {
-            Some(Record::Output { token, stream, bytes, .. }) => return self.outputs.append(token, stream, bytes),
-            Some(Record::Assign { task, token, .. }) => self.attempts.entry(task).or_default().push(token),
-            // What the other attempts wrote is of no use any more.
-            Some(Record::Result { task, token, last: true, .. }) => self.drop_outputs(task, token),
-            Some(Record::Forget { task }) => self.drop_outputs(task, None),
-            Some(
-                Record::Epoch { .. }
-                | Record::Tokens { .. }
-                | Record::Submit { .. }
-                | Record::Cancel { .. }
-                | Record::Result { .. },
-            )
-            | None => {}
+        let decoded = Record::decode(record).ok_or(io::ErrorKind::InvalidData)?;
+        if let Record::Output { token, stream, bytes, .. } = decoded {
+            return self.outputs.append(token, stream, bytes);
         }
-        lock(&self.records).push(record.into());
+        for token in self.attempts.note(&decoded).outputs {
+            self.outputs.take(token);
+        }
+        if !matches!(decoded, Record::Checkpoint { .. }) {
+            // Of a coordinator that is not recovered nobody asks for checkpoints.
+            lock(&self.records).push(record.into());
+        }
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn waits(&self) -> bool {
+        false
     }
 }
 
@@ -101,14 +88,6 @@ impl OutputStore {
         pair[stream.index()].append(bytes)
     }
 
-    /// Reads from a stream; nothing where there is nothing
-    pub fn read_at(&self, token: Token, stream: Stream, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        match lock(&self.spools).get(&token) {
-            Some(pair) => pair[stream.index()].read_at(offset, out),
-            None => Ok(0),
-        }
-    }
-
     /// Takes an attempt's output out of the store; empty where there is none
     pub fn take(&self, token: Token) -> [Spool; 2] {
         lock(&self.spools).remove(&token).unwrap_or_else(|| self.empty())
@@ -119,14 +98,19 @@ impl OutputStore {
     }
 }
 
-/// A panic of another thread does not make the data wrong: each change is complete in itself
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Outputs for OutputStore {
+    fn read_at(&self, token: Token, stream: Stream, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        match lock(&self.spools).get(&token) {
+            Some(pair) => pair[stream.index()].read_at(offset, out),
+            None => Ok(0),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rejoin_core::ids::TaskId;
     use rejoin_core::wire::message::Outcome;
 
     #[test]

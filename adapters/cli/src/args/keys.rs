@@ -1,0 +1,155 @@
+//! The options of `rejoin key`
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use rejoin_core::ids::{PeerName, Role};
+
+/// What can be done about keys
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key for a new worker or client
+    ///
+    /// The key goes to two files: --out is for its holder and has nothing else in
+    /// it, --keys is for the coordinator and has all keys. Both are made if they are
+    /// missing, so that nobody but their owner may read or write them. A coordinator
+    /// that is running takes the new key within seconds.
+    ///
+    /// A name has one key at a time and one role for ever.
+    #[command(verbatim_doc_comment, after_long_help = NEW_HELP)]
+    New(KeyNew),
+    /// Let a key's holder in no longer
+    ///
+    /// The key stays in the file, marked as revoked. A coordinator that is running
+    /// cuts its holder off within seconds.
+    #[command(verbatim_doc_comment, after_long_help = REVOKE_HELP)]
+    Revoke(KeyRevoke),
+}
+
+/// What `rejoin key new` is called with
+#[derive(Debug, Args)]
+pub struct KeyNew {
+    /// Whose key it is: 1 to 64 letters, digits, dots, dashes or underscores
+    #[arg(value_name = "NAME")]
+    pub name: PeerName,
+
+    /// What its holder does: run tasks, or submit and follow them
+    #[arg(long, value_name = "ROLE", default_value = "worker",
+          value_parser = PossibleValuesParser::new(["worker", "client"]).map(|role| role_of(&role)))]
+    pub role: Role,
+
+    /// The file to make for the key's holder; must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// The coordinator's file
+    #[arg(long, value_name = "FILE")]
+    pub keys: PathBuf,
+}
+
+/// What `rejoin key revoke` is called with
+#[derive(Debug, Args)]
+pub struct KeyRevoke {
+    /// Whose key it is
+    #[arg(value_name = "NAME")]
+    pub name: PeerName,
+
+    /// The coordinator's file
+    #[arg(long, value_name = "FILE")]
+    pub keys: PathBuf,
+}
+
+/// The role that one of the possible values means
+fn role_of(text: &str) -> Role {
+    if text == "client" { Role::Client } else { Role::Worker }
+}
+
+pub(super) const HELP: &str = "\
+Examples:
+  A key for a worker, then one for yourself:
+    rejoin key new lab-3 --out lab-3.key --keys coordinator.keys
+    rejoin key new alice --role client --out alice.key --keys coordinator.keys
+  The worker is gone, or its key may have been seen by others:
+    rejoin key revoke lab-3 --keys coordinator.keys
+
+Exit status:
+  0      done
+  254    a file cannot be read or written
+  255    wrong usage, or what is asked for cannot be: a message says why";
+
+const NEW_HELP: &str = "\
+Examples:
+  A key for a worker, then one for yourself:
+    rejoin key new lab-3 --out lab-3.key --keys coordinator.keys
+    rejoin key new alice --role client --out alice.key --keys coordinator.keys
+
+Exit status:
+  0      the key is in both files
+  254    a file cannot be read or written; there is no new key file
+  255    wrong usage, --out exists, or the name has a key or another role";
+
+const REVOKE_HELP: &str = "\
+Example:
+    rejoin key revoke lab-3 --keys coordinator.keys
+
+Exit status:
+  0      the key is revoked, now or since before
+  254    the file cannot be read or written
+  255    wrong usage, or the name has no key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn parse(line: &str) -> Result<KeyCommand, String> {
+        let words = "rejoin key".split(' ').chain(line.split(' '));
+        let Command::Key { command } = Cli::try_parse_from(words).map_err(|error| error.to_string())?.command else {
+            panic!("another command")
+        };
+        Ok(command)
+    }
+
+    #[test]
+    fn every_option() {
+        let KeyCommand::New(new) = parse("new lab-3 --out o --keys k").unwrap() else { panic!("another command") };
+        assert_eq!((new.name.as_str(), new.role), ("lab-3", Role::Worker));
+        assert_eq!((new.out, new.keys), ("o".into(), "k".into()));
+        for (word, role) in [("worker", Role::Worker), ("client", Role::Client)] {
+            let new = parse(&format!("new a --role {word} --out o --keys k")).unwrap();
+            assert!(matches!(new, KeyCommand::New(KeyNew { role: is, .. }) if is == role));
+        }
+        let KeyCommand::Revoke(revoke) = parse("revoke a --keys k").unwrap() else { panic!("another command") };
+        assert_eq!((revoke.name.as_str(), revoke.keys), ("a", "k".into()));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told() {
+        for (line, part) in [
+            ("new --out o --keys k", "<NAME>"),
+            ("new a --keys k", "--out <FILE>"),
+            ("new a --out o", "--keys <FILE>"),
+            ("new a/b --out o --keys k", "a name is 1 to 64 letters"),
+            ("new a --role boss --out o --keys k", "[possible values: worker, client]"),
+            ("revoke a", "--keys <FILE>"),
+            ("revoke --keys k", "<NAME>"),
+            ("list", "unrecognized subcommand 'list'"),
+        ] {
+            let message = parse(line).unwrap_err();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_has_examples_and_exit_statuses() {
+        for line in ["new --help", "revoke --help"] {
+            let help = parse(line).unwrap_err();
+            for part in ["Example", "    rejoin key ", "Exit status:", "  0 ", "  254 ", "  255 "] {
+                assert!(help.contains(part), "{part} is not in\n{help}");
+            }
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Commands that ask a running coordinator, or tell it something
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use rejoin_core::client::Event;
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream};
+use rejoin_smol::client::Told;
+use serde_json::{Value, json};
+
+use crate::args::{Cancel, Drain, List, Logs, Reach, ResultOf, Tasks, Wait};
+use crate::caller::{Caller, Failed};
+use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, exit_status};
+use crate::say::{complain, print};
+use crate::views;
+
+/// Exit status of `rejoin result` while there is none
+const EXIT_OPEN: u8 = 2;
+
+/// Runs one command against the coordinator, and says goodbye
+fn with<F>(reach: &Reach, follows: bool, work: F) -> u8
+where
+    F: AsyncFnOnce(&mut Caller) -> Result<u8, Failed>,
+{
+    smol::block_on(async {
+        let worked = async {
+            let mut caller = Caller::new(reach, follows)?;
+            let status = work(&mut caller).await?;
+            caller.leave().await;
+            Ok::<u8, Failed>(status)
+        };
+        worked.await.unwrap_or_else(|failed| {
+            complain(&failed.to_string());
+            failed.status()
+        })
+    })
+}
+
+/// The status for something that was printed
+fn printed(text: &str) -> u8 {
+    if print(text) { 0 } else { EXIT_INTERRUPTED }
+}
+
+fn lines(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// `rejoin status`
+pub fn status(args: &List) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let status = caller.status().await?;
+        let text = if args.json { lines(&views::status_json(&status)) } else { views::status_text(&status) };
+        Ok(printed(&text))
+    })
+}
+
+/// `rejoin workers`
+pub fn workers(args: &List) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let workers = caller.workers().await?;
+        Ok(printed(&if args.json {
+            lines(&workers.iter().map(views::worker_json).collect())
+        } else {
+            views::workers_text(&workers)
+        }))
+    })
+}
+
+/// `rejoin tasks`
+pub fn tasks(args: &Tasks) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let tasks = caller.tasks(args.open).await?;
+        Ok(printed(&if args.json {
+            lines(&tasks.iter().map(views::task_json).collect())
+        } else {
+            views::tasks_text(&tasks)
+        }))
+    })
+}
+
+/// `rejoin drain`
+pub fn drain(args: &Drain) -> u8 {
+    with(&args.reach, false, async |caller| {
+        if caller.drain(&args.worker).await? {
+            return Ok(printed(&format!(
+                "{} drains: it takes nothing new, and ends when it has nothing left\n",
+                args.worker
+            )));
+        }
+        complain(&format!("there is no worker {}: `rejoin workers` lists them", args.worker));
+        Ok(EXIT_INTERNAL)
+    })
+}
+
+/// `rejoin cancel`
+pub fn cancel(args: &Cancel) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let mut open: BTreeSet<TaskId> = args.tasks.iter().copied().collect();
+        for task in &open {
+            let connection = caller.connection();
+            let asked = connection.watch(*task, Follow::Outcome).and_then(|()| connection.cancel(*task));
+            asked.map_err(|error| Failed::Internal(error.to_string()))?;
+        }
+        let mut unknown = 0;
+        while !open.is_empty() {
+            match caller.next().await? {
+                Told::Event(Event::Ended { task }) => {
+                    if open.remove(&task)
+                        && let Some((outcome, ..)) = caller.connection().end(task)
+                        && !print(&format!("{task} {}\n", views::outcome_word(outcome)))
+                    {
+                        return Ok(EXIT_INTERRUPTED);
+                    }
+                }
+                Told::Event(Event::Refused { task, reason }) => {
+                    open.remove(&task);
+                    unknown += 1;
+                    complain(&refusal(task, reason));
+                }
+                Told::Event(Event::Accepted { .. } | Event::Progress { .. })
+                | Told::Piece { .. }
+                | Told::Answer { .. } => {}
+            }
+        }
+        Ok(if unknown > 0 { EXIT_INTERNAL } else { 0 })
+    })
+}
+
+/// What a refusal means
+pub fn refusal(task: TaskId, reason: Refused) -> String {
+    match reason {
+        Refused::Unknown => format!("{task}: no such task; `rejoin tasks` lists them"),
+        Refused::Conflict => format!("{task}: another task has this id; take another --id"),
+        Refused::Full => format!("{task}: the coordinator holds as many tasks as it may; try again later"),
+        Refused::TooLarge => format!("{task}: the command is too long"),
+        Refused::BadSpec => format!("{task}: what the task needs is out of range"),
+    }
+}
+
+/// `rejoin wait`
+pub fn wait(args: &Wait) -> u8 {
+    with(&args.reach, true, async |caller| wait_for(caller, &args.tasks).await)
+}
+
+/// Waits for tasks, and says how each ended
+async fn wait_for(caller: &mut Caller, tasks: &[TaskId]) -> Result<u8, Failed> {
+    let mut open: BTreeSet<TaskId> = tasks.iter().copied().collect();
+    for task in &open {
+        let watched = caller.connection().watch(*task, Follow::Outcome);
+        watched.map_err(|error| Failed::Internal(error.to_string()))?;
+    }
+    let (mut failed, mut cancelled, mut unknown) = (0, 0, 0);
+    while !open.is_empty() {
+        match caller.next().await? {
+            Told::Event(Event::Ended { task }) if open.remove(&task) => {
+                let Some((outcome, message, _)) = caller.connection().end(task) else { continue };
+                failed += u64::from(matches!(outcome, Outcome::Failed(_)));
+                cancelled += u64::from(outcome == Outcome::Cancelled);
+                let reason = views::reason(outcome, message).map_or_else(String::new, |reason| format!(": {reason}"));
+                if !print(&format!("{task} {}{reason}\n", views::outcome_word(outcome))) {
+                    return Ok(EXIT_INTERRUPTED);
+                }
+            }
+            Told::Event(Event::Refused { task, reason }) => {
+                open.remove(&task);
+                unknown += 1;
+                complain(&refusal(task, reason));
+            }
+            Told::Event(Event::Accepted { .. } | Event::Progress { .. } | Event::Ended { .. })
+            | Told::Piece { .. }
+            | Told::Answer { .. } => {}
+        }
+    }
+    Ok(if unknown > 0 { EXIT_INTERNAL } else { exit_status(failed, cancelled, false) })
+}
+
+/// `rejoin result`
+pub fn result(args: &ResultOf) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let Some(task) = caller.task(args.task).await? else {
+            complain(&refusal(args.task, Refused::Unknown));
+            return Ok(EXIT_INTERNAL);
+        };
+        let id = task.task;
+        if task.outcome.is_none() {
+            let text = if args.json {
+                lines(&views::task_json(&task))
+            } else {
+                format!("{id} {}: {}\n", views::task_state(&task), views::why(task.why))
+            };
+            return Ok(if print(&text) { EXIT_OPEN } else { EXIT_INTERRUPTED });
+        }
+        let watched = caller.connection().watch(id, Follow::Outcome);
+        watched.map_err(|error| Failed::Internal(error.to_string()))?;
+        loop {
+            match caller.next().await? {
+                Told::Event(Event::Ended { task }) if task == id => break,
+                Told::Event(Event::Refused { reason, .. }) => return Err(Failed::Internal(refusal(id, reason))),
+                Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
+            }
+        }
+        let Some((outcome, message, streams)) = caller.connection().end(id) else {
+            return Err(Failed::Internal("the outcome is not there".into()));
+        };
+        let (exit_code, signal, error) = views::failure(outcome, message);
+        let text = if args.json {
+            let mut value = views::task_json(&task);
+            value["exit_code"] = json!(exit_code);
+            value["signal"] = json!(signal);
+            value["error"] = json!(error);
+            for (name, end) in ["stdout_sha256", "stderr_sha256"].iter().zip(streams) {
+                let digest: String = end.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+                value[*name] = if end.len > 0 { json!(digest) } else { Value::Null };
+            }
+            lines(&value)
+        } else {
+            let reason = views::reason(outcome, message).map_or_else(String::new, |reason| format!(": {reason}"));
+            let attempts = if task.attempts > 1 { format!(" (attempt {})", task.attempts) } else { String::new() };
+            format!("{id} {}{reason}{attempts}\n", views::outcome_word(outcome))
+        };
+        let status = exit_status(u64::from(outcome != Outcome::Succeeded), 0, false);
+        Ok(if print(&text) { status } else { EXIT_INTERRUPTED })
+    })
+}
+
+/// `rejoin logs`
+pub fn logs(args: &Logs) -> u8 {
+    with(&args.reach, args.follow, async |caller| {
+        let Some(task) = caller.task(args.task).await? else {
+            complain(&refusal(args.task, Refused::Unknown));
+            return Ok(EXIT_INTERNAL);
+        };
+        let wanted = if args.stderr { Show::Err } else { Show::Out };
+        let upto = (!args.follow).then_some((task.token, task.kept));
+        if upto.is_some_and(|(_, kept)| kept == [0, 0]) {
+            return Ok(0);
+        }
+        let watched = caller.connection().watch(args.task, Follow::Output);
+        watched.map_err(|error| Failed::Internal(error.to_string()))?;
+        follow(caller, args.task, upto, wanted).await
+    })
+}
+
+/// Which output goes where
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Standard output, and nothing else
+    Out,
+    /// Standard error on standard output, and nothing else
+    Err,
+    /// Each where it belongs
+    Both,
+}
+
+/// Prints a task's output as it comes: up to a point, or up to the task's end
+pub async fn follow(
+    caller: &mut Caller,
+    id: TaskId,
+    upto: Option<(Option<Token>, [u64; 2])>,
+    show: Show,
+) -> Result<u8, Failed> {
+    let mut printing: Option<Token> = None;
+    let mut have = [0, 0];
+    loop {
+        match caller.next().await? {
+            Told::Piece { task, token, stream, offset, bytes } if task == id => {
+                if printing.replace(token).is_some_and(|before| before != token) {
+                    complain("another attempt begins; its output follows");
+                    have = [0, 0];
+                }
+                let known = usize::try_from(have[stream.index()] - offset.min(have[stream.index()])).unwrap_or(0);
+                let news = bytes.get(known..).unwrap_or_default();
+                if !print_bytes(show, stream, news) {
+                    return Ok(EXIT_INTERRUPTED);
+                }
+                have[stream.index()] += news.len() as u64;
+                let enough = |(wanted, kept): (Option<Token>, [u64; 2])| {
+                    wanted != Some(token) || (have[0] >= kept[0] && have[1] >= kept[1])
+                };
+                if upto.is_some_and(enough) {
+                    return Ok(0);
+                }
+            }
+            Told::Event(Event::Ended { task }) if task == id => return Ok(0),
+            Told::Event(Event::Refused { task, reason }) if task == id => {
+                complain(&refusal(id, reason));
+                return Ok(EXIT_INTERNAL);
+            }
+            Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
+        }
+    }
+}
+
+fn print_bytes(show: Show, stream: Stream, bytes: &[u8]) -> bool {
+    match (show, stream) {
+        (Show::Out | Show::Both, Stream::Out) | (Show::Err, Stream::Err) => write_all(&mut io::stdout().lock(), bytes),
+        (Show::Both, Stream::Err) => write_all(&mut io::stderr().lock(), bytes),
+        (Show::Out, Stream::Err) | (Show::Err, Stream::Out) => true,
+    }
+}
+
+fn write_all(to: &mut dyn Write, bytes: &[u8]) -> bool {
+    to.write_all(bytes).and_then(|()| to.flush()).is_ok()
+}

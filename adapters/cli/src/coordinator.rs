@@ -1,0 +1,140 @@
+//! `rejoin coordinator`: a coordinator on its own, with a journal that outlives it
+
+use std::io;
+
+use async_signal::{Signal, Signals};
+use rejoin_core::coordinator::{Config, Event};
+use rejoin_core::ids::{ClusterId, KeyId};
+use rejoin_smol::clock::entropy;
+use rejoin_smol::coordinator::{Handle, Notice, Server};
+use rejoin_smol::journal::DurableJournal;
+use smol::channel::bounded;
+use smol::future::FutureExt;
+use smol::stream::StreamExt;
+
+use crate::args::Coordinator;
+use crate::caller::Failed;
+use crate::descriptors;
+use crate::keys::{self, Changes, KeysError, KeysWatch};
+use crate::say::{complain, print};
+
+/// Serves until told to stop, or until the journal fails; returns the exit status
+pub fn coordinator(args: &Coordinator) -> u8 {
+    match smol::block_on(serve(args)) {
+        Ok(()) => 0,
+        Err(failed) => {
+            complain(&failed.to_string());
+            failed.status()
+        }
+    }
+}
+
+async fn serve(args: &Coordinator) -> Result<(), Failed> {
+    let known = keys::load_keys(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
+    let mut config = Config::new(ClusterId(entropy()?), 1, known.iter().map(|(key, _)| key.clone()).collect());
+    config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
+    config.heartbeat = args.heartbeat;
+    config.lost_after = args.lost_after;
+    config.recovery_window = args.recovery_window;
+    config.session_lifetime = args.session_lifetime;
+    descriptors::raise()?;
+    let journal = DurableJournal::open(&args.data).map_err(|error| Failed::Internal(error.to_string()))?;
+    let mut server =
+        Server::start(args.listen, config, journal).await.map_err(|error| Failed::Internal(error.to_string()))?;
+    let handle = server.handle();
+    let recovered = server.recovered();
+    tracing::info!(
+        records = recovered.records,
+        open = recovered.open,
+        ended = recovered.ended,
+        took = ?recovered.took,
+        "recovered"
+    );
+    let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
+    if !print(&format!("listening on {}\n", server.address())) {
+        return Err(Failed::Internal("standard output is closed".into()));
+    }
+    let notices = server.notices();
+    let (stranger, strangers) = bounded(1);
+    let told = async {
+        while let Ok(notice) = notices.recv().await {
+            log(&notice);
+            if matches!(notice, Notice::Event(Event::UnknownKey { .. })) {
+                // One that waits already is enough.
+                let _ = stranger.try_send(());
+            }
+        }
+    };
+    let mut watch = KeysWatch::new(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
+    let reloading = async {
+        loop {
+            // A key that was just made is looked for when its holder comes, who may be faster than any pause.
+            let unknown = async { if strangers.recv().await.is_ok() { None } else { smol::future::pending().await } };
+            let changed = async { Some(watch.changed().await) }.or(unknown).await;
+            if let Some(changes) = changed.or_else(|| watch.poll()) {
+                reload(changes, &handle).await;
+            }
+        }
+    };
+    let stopped = async {
+        signals.next().await;
+        tracing::info!("stopping: workers keep what they have, and come back");
+        let _ = handle.stop().await;
+        smol::future::pending::<()>().await;
+    };
+    let side = async {
+        reloading.or(told).or(stopped).await;
+        smol::future::pending::<io::Result<()>>().await
+    };
+    server.ended().or(side).await.map_err(|error| Failed::Internal(error.to_string()))
+}
+
+/// Takes over what has changed in the keys file (AUTH-6)
+async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
+    let changes = match changes {
+        Ok(changes) => changes,
+        Err(error) => {
+            return tracing::warn!(%error, "the keys file cannot be used; the keys known before stay in force");
+        }
+    };
+    for key in changes.revoked.into_iter().chain(changes.vanished) {
+        revoke(handle, key).await;
+    }
+    for key in changes.added {
+        let name = key.name.clone();
+        match handle.add_key(key).await {
+            Ok(()) => tracing::info!(%name, "key added"),
+            Err(error) => tracing::warn!(%name, %error, "key not added"),
+        }
+    }
+}
+
+async fn revoke(handle: &Handle, key: KeyId) {
+    match handle.revoke_key(key).await {
+        Ok(()) => tracing::info!(%key, "key revoked"),
+        Err(error) => tracing::warn!(%key, %error, "key not revoked"),
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Ended(ended) => {
+            let (task, attempt) = (ended.task, ended.attempt);
+            tracing::info!(%task, attempt, outcome = ?ended.outcome, "task ended");
+        }
+        Notice::Event(event) => match event {
+            Event::Connected { peer, resumed } => tracing::info!(%peer, resumed, "connected"),
+            Event::Disconnected { peer, reason } => match reason {
+                Some(reason) => tracing::info!(%peer, %reason, "disconnected"),
+                None => tracing::info!(%peer, "disconnected"),
+            },
+            Event::Lost { peer } => tracing::warn!(%peer, "lost: its tasks go to others"),
+            Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
+            Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
+            Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),
+            Event::Again { task } => tracing::info!(%task, "attempt failed or lost; another follows"),
+            Event::Ended { .. } => {}
+            Event::Stopped => tracing::error!("the journal failed: nothing more is accepted"),
+        },
+    }
+}

@@ -1,0 +1,399 @@
+//! Making keys and revoking them
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rejoin_core::ids::{KeyId, PeerName, Role};
+use rejoin_smol::clock::entropy;
+use zeroize::Zeroizing;
+
+use super::{Entry, KeysError, REVOKED, Why, parse, read, role_word, shown};
+use crate::args::{KeyCommand, KeyNew, KeyRevoke};
+use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
+
+/// Does what `rejoin key` was asked for and returns the exit status
+pub fn run(command: &KeyCommand) -> u8 {
+    let done = match command {
+        KeyCommand::New(KeyNew { name, role, out, keys }) => {
+            new_key(name, *role, out, keys).map(|()| made(name, *role, out))
+        }
+        KeyCommand::Revoke(KeyRevoke { name, keys }) => revoke(name, keys).map(|revoked| gone(name, keys, revoked)),
+    };
+    match done {
+        Ok(line) => {
+            // Whoever closed standard output does not want to know: the files are written.
+            let _ = writeln!(io::stdout(), "{line}");
+            0
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "rejoin: {error}");
+            if error.is_usage() { EXIT_USAGE } else { EXIT_INTERNAL }
+        }
+    }
+}
+
+fn made(name: &PeerName, role: Role, out: &Path) -> String {
+    let next = match role {
+        Role::Worker => "worker",
+        Role::Client => "status",
+    };
+    let (role, out) = (role_word(role), shown(out));
+    format!("made {out}, the key of {role} {name}; next: rejoin {next} --coordinator URL --key {out}")
+}
+
+fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
+    let keys = shown(keys);
+    let what = match revoked {
+        Revoked::Now => format!("revoked the key of {name}, as a coordinator that runs sees within seconds"),
+        Revoked::Before => format!("the key of {name} was revoked already"),
+    };
+    format!("{what}; for another one: rejoin key new {name} --out FILE --keys {keys}")
+}
+
+/// Makes a key: in a file of its own for its holder, and in the coordinator's file
+///
+/// # Errors
+///
+/// If `out` exists, the name has a key or another role, or a file cannot be read or written. Then nobody has a new key;
+/// after a crash the coordinator's file may have one, which can be revoked.
+pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(), KeysError> {
+    let _lock = lock(keys)?;
+    let old = read_or_begin(keys)?;
+    check_free(name, role, keys, &parse(keys, &old)?)?;
+    let id = KeyId(entropy().map_err(KeysError::io(out, "make a key for"))?);
+    let line = key_line(name, role, id).map_err(KeysError::io(out, "make a key for"))?;
+    // The holder's file is only claimed at first, and empty. The key goes to the coordinator's file before it goes
+    // there: whatever ends this in between, no key file is left that looks good and that no coordinator knows.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(|error| {
+        let exists = error.kind() == ErrorKind::AlreadyExists;
+        KeysError::new(out, if exists { Why::Exists } else { Why::Io("create", error) })
+    })?;
+    let written = check_two_files(out, keys).and_then(|()| {
+        replace(keys, &with_line(&old, &line))?;
+        let holders = concat(&["# The key of ", role_word(role), " ", name.as_str(), HOLDERS, &line, "\n"]);
+        let filled = file.write_all(holders.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(out));
+        filled.map_err(KeysError::io(out, "write")).inspect_err(|_| {
+            // Nobody has this key, so that nobody should be let in with it. If that fails too, it can be revoked.
+            let _ = replace(keys, &old);
+        })
+    });
+    written.inspect_err(|_| {
+        // It is empty or useless, and would be in the way of the next attempt.
+        let _ = fs::remove_file(out);
+    })
+}
+
+/// When a key was revoked
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// Just now
+    Now,
+    /// Before, and nothing was left to do
+    Before,
+}
+
+/// Marks a name's key as revoked; its line stays
+///
+/// # Errors
+///
+/// If the name has no key, or the file cannot be read or written.
+pub fn revoke(name: &PeerName, keys: &Path) -> Result<Revoked, KeysError> {
+    let _lock = lock(keys)?;
+    let old = read(keys)?.1;
+    let entries = parse(keys, &old)?;
+    let mut of_name = entries.iter().filter(|entry| entry.key.name == *name).peekable();
+    if of_name.peek().is_none() {
+        return Err(KeysError::new(keys, Why::Unknown(name.clone())));
+    }
+    let Some(entry) = of_name.find(|entry| !entry.revoked) else { return Ok(Revoked::Before) };
+    let mut pieces = Vec::new();
+    for (index, line) in old.lines().enumerate() {
+        pieces.push(line);
+        if index + 1 == entry.line {
+            pieces.extend([" ", REVOKED]);
+        }
+        pieces.push("\n");
+    }
+    replace(keys, &concat(&pieces))?;
+    Ok(Revoked::Now)
+}
+
+/// What a keys file starts with
+const COORDINATORS: &str = "\
+# The keys that a rejoin coordinator takes. Keep this file secret: whoever has it can be any worker or client.
+# It is changed by `rejoin key new` and `rejoin key revoke`; a running coordinator follows.
+";
+
+/// What a key file says behind whose key it is
+const HOLDERS: &str = " of rejoin. Keep this file secret: whoever has it can pass for its holder.\n";
+
+fn key_line(name: &PeerName, role: Role, id: KeyId) -> io::Result<Zeroizing<String>> {
+    let secret = Zeroizing::new(entropy::<32>()?);
+    let mut digits = Zeroizing::new(String::with_capacity(64));
+    for nibble in secret.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+        digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+    }
+    Ok(concat(&[role_word(role), " ", name.as_str(), " ", &id.to_string(), " ", &digits]))
+}
+
+fn with_line(old: &str, line: &str) -> Zeroizing<String> {
+    let end = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
+    concat(&[if old.is_empty() { COORDINATORS } else { old }, end, line, "\n"])
+}
+
+/// All of it in one buffer that never grows, because a buffer that moves leaves secrets behind
+fn concat(pieces: &[&str]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
+    pieces.iter().for_each(|piece| text.push_str(piece));
+    text
+}
+
+fn check_free(name: &PeerName, role: Role, keys: &Path, entries: &[Entry]) -> Result<(), KeysError> {
+    for entry in entries.iter().filter(|entry| entry.key.name == *name) {
+        if entry.key.role != role {
+            return Err(KeysError::new(keys, Why::OtherRole(name.clone(), entry.key.role)));
+        }
+        if !entry.revoked {
+            return Err(KeysError::new(keys, Why::HasKey(name.clone())));
+        }
+    }
+    Ok(())
+}
+
+/// Two ways to write one file, found out now that the first of them exists
+fn check_two_files(out: &Path, keys: &Path) -> Result<(), KeysError> {
+    let out_is = fs::canonicalize(out).map_err(KeysError::io(out, "find"))?;
+    match fs::canonicalize(keys) {
+        Ok(keys_is) if keys_is == out_is => Err(KeysError::new(out, Why::SameFile)),
+        _ => Ok(()),
+    }
+}
+
+/// The text of a keys file, nothing if there is none yet
+fn read_or_begin(keys: &Path) -> Result<Zeroizing<String>, KeysError> {
+    match read(keys) {
+        Ok((_, text)) => Ok(text),
+        Err(KeysError { why: Why::Io(_, error), .. }) if error.kind() == ErrorKind::NotFound => {
+            Ok(Zeroizing::new(String::new()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps others from changing a keys file, as long as the file returned is open
+///
+/// It is another file that is locked, since the keys file is replaced by each change.
+fn lock(keys: &Path) -> Result<File, KeysError> {
+    let mut path = real(keys).into_os_string();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(KeysError::io(&path, "create"))?;
+    file.lock().map_err(KeysError::io(&path, "lock"))?;
+    Ok(file)
+}
+
+/// Where a file is whose path may lead over a link: it is the file that is replaced, not the link
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.into())
+}
+
+/// Puts a text in a file's place, all of it or nothing
+fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
+    let cannot = KeysError::io(keys, "write");
+    let path = real(keys);
+    let whole = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".rejoin-keys-").tempfile_in(folder(&path))?;
+        if let Ok(old) = fs::metadata(&path) {
+            let new = file.as_file().metadata()?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                // Root changes the file of a coordinator that runs as somebody else, who must be able to read it.
+                fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+            }
+        }
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        sync_folder(&path)
+    };
+    whole().map_err(cannot)
+}
+
+/// Makes sure that a file is found under its name after a crash
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SECRET, file, line};
+    use super::super::{load_key, load_keys};
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn name(text: &str) -> PeerName {
+        text.parse().unwrap()
+    }
+
+    fn make(dir: &Path, text: &str, role: Role) -> Result<(), String> {
+        new_key(&name(text), role, &dir.join(text), &dir.join("keys")).map_err(|error| {
+            assert!(error.is_usage(), "{error}");
+            error.to_string()
+        })
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn both_sides_get_the_same_key_and_nobody_else_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), "w", Role::Worker).unwrap();
+        make(dir.path(), "c", Role::Client).unwrap();
+        let keys = load_keys(&dir.path().join("keys")).unwrap();
+        for ((key, revoked), of) in keys.iter().zip(["w", "c"]) {
+            assert_eq!((key, *revoked), (&load_key(&dir.path().join(of)).unwrap(), false));
+            assert_eq!(mode(&dir.path().join(of)), 0o600);
+        }
+        assert_eq!((keys.len(), keys[0].0.role, keys[1].0.role), (2, Role::Worker, Role::Client));
+        assert_ne!(keys[0].0.secret, keys[1].0.secret);
+        assert_eq!(mode(&dir.path().join("keys")), 0o600);
+        let text = fs::read_to_string(dir.path().join("w")).unwrap();
+        assert!(text.starts_with("# The key of worker w of rejoin. Keep this file secret"), "{text}");
+        let others: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(others.len(), 4, "no temporary file is left: {others:?}");
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("w"), "precious").unwrap();
+        assert!(make(dir.path(), "w", Role::Worker).unwrap_err().contains("exists already"));
+        assert_eq!(fs::read(dir.path().join("w")).unwrap(), b"precious");
+        assert!(!dir.path().join("keys").exists());
+    }
+
+    #[test]
+    fn a_name_has_one_key_and_one_role() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        make(dir.path(), "w", Role::Worker).unwrap();
+        fs::rename(dir.path().join("w"), dir.path().join("first")).unwrap();
+        let refused = make(dir.path(), "w", Role::Worker).unwrap_err();
+        assert!(refused.contains("take another name") && refused.contains("rejoin key revoke w --keys"), "{refused}");
+        assert!(make(dir.path(), "w", Role::Client).unwrap_err().contains("w is a worker in"));
+        assert!(!dir.path().join("w").exists(), "what was refused leaves nothing");
+        assert_eq!(revoke(&name("w"), &keys).unwrap(), Revoked::Now);
+        assert!(make(dir.path(), "w", Role::Client).unwrap_err().contains("a name has one role"));
+        make(dir.path(), "w", Role::Worker).unwrap();
+        let all = load_keys(&keys).unwrap();
+        assert_eq!(all.iter().map(|(_, revoked)| *revoked).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(all[0].0, load_key(&dir.path().join("first")).unwrap());
+        assert_ne!(all[0].0.id, all[1].0.id);
+    }
+
+    #[test]
+    fn revoking_keeps_everything_else_as_it_is() {
+        let text = format!(
+            "# mine\n\n{}\n{} revoked\n{}",
+            line("worker", "a", 1),
+            line("client", "b", 2),
+            line("client", "b", 3)
+        );
+        let (_dir, path) = file(&text);
+        let unknown = revoke(&name("c"), &path).unwrap_err();
+        assert!(unknown.is_usage() && unknown.to_string().contains("c has no key in"), "{unknown}");
+        assert_eq!(revoke(&name("b"), &path).unwrap(), Revoked::Now);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text} revoked\n"));
+        assert_eq!(revoke(&name("b"), &path).unwrap(), Revoked::Before);
+        assert!(!revoke(&name("b"), Path::new("/no/such/file")).unwrap_err().is_usage());
+    }
+
+    #[test]
+    fn a_file_without_its_last_newline_is_continued_on_a_line_of_its_own() {
+        let (dir, path) = file(&line("worker", "a", 1));
+        new_key(&name("b"), Role::Worker, &dir.path().join("b"), &path).unwrap();
+        assert_eq!(load_keys(&path).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_or_open_keys_file_is_left_alone() {
+        let (dir, path) = file(&format!("worker a {SECRET}"));
+        let out = dir.path().join("b");
+        assert!(new_key(&name("b"), Role::Worker, &out, &path).unwrap_err().to_string().contains("line 1"));
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(new_key(&name("b"), Role::Worker, &out, &path).unwrap_err().to_string().contains("chmod 600"));
+        assert!(!out.exists() && fs::read(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_key_anywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, nowhere) = (dir.path().join("keys"), dir.path().join("no/such/folder"));
+        assert!(new_key(&name("w"), Role::Worker, &nowhere, &keys).is_err());
+        assert!(!keys.exists());
+        assert!(new_key(&name("w"), Role::Worker, &dir.path().join("w"), &nowhere).is_err());
+        assert!(!dir.path().join("w").exists());
+        // The same file in two ways, there already or not.
+        for _ in 0..2 {
+            let twice = new_key(&name("w"), Role::Worker, &dir.path().join("./keys"), &keys).unwrap_err();
+            assert!(twice.is_usage(), "{twice}");
+            make(dir.path(), "w", Role::Worker).unwrap_or_default();
+        }
+        assert_eq!(load_keys(&keys).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_file_behind_a_link_is_changed_and_the_link_stays() {
+        let (dir, path) = file("");
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        new_key(&name("a"), Role::Worker, &dir.path().join("a"), &link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(load_keys(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn keys_made_at_the_same_time_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..24 {
+                let dir = dir.path();
+                scope.spawn(move || make(dir, &format!("w{number}"), Role::Worker).unwrap());
+            }
+        });
+        assert_eq!(load_keys(&dir.path().join("keys")).unwrap().len(), 24);
+    }
+
+    #[test]
+    fn one_of_many_with_the_same_name_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let made = std::thread::scope(|scope| {
+            let makers = [0, 1, 2, 3, 4, 5, 6, 7].map(|number| {
+                let (out, keys) = (dir.path().join(number.to_string()), &keys);
+                scope.spawn(move || new_key(&name("w"), Role::Worker, &out, keys).is_ok())
+            });
+            makers.into_iter().map(|maker| maker.join().unwrap()).filter(|made| *made).count()
+        });
+        assert_eq!((made, load_keys(&keys).unwrap().len()), (1, 1));
+    }
+
+    #[test]
+    fn the_line_about_it_has_no_secret_and_says_what_comes_next() {
+        let line = made(&name("w"), Role::Worker, Path::new("w.key"));
+        assert_eq!(line, "made w.key, the key of worker w; next: rejoin worker --coordinator URL --key w.key");
+        assert!(
+            made(&name("c"), Role::Client, Path::new("a b")).ends_with("rejoin status --coordinator URL --key \"a b\"")
+        );
+        assert!(gone(&name("w"), Path::new("k"), Revoked::Now).ends_with("rejoin key new w --out FILE --keys k"));
+    }
+}

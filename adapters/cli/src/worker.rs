@@ -1,0 +1,101 @@
+//! `rejoin worker`: a worker on its own
+
+use std::path::PathBuf;
+
+use async_signal::{Signal, Signals};
+use rejoin_core::about::Tags;
+use rejoin_core::ids::{BootId, Role};
+use rejoin_core::link::LinkConfig;
+use rejoin_core::worker::Config;
+use rejoin_smol::clock::entropy;
+use rejoin_smol::worker::{Ended, Options, Order, Watch, run};
+use smol::channel::{Sender, bounded};
+use smol::future::FutureExt;
+use smol::stream::StreamExt;
+
+use crate::args::Worker;
+use crate::caller::Failed;
+use crate::fleet::guardian;
+use crate::report::EXIT_INTERNAL;
+use crate::say::complain;
+use crate::{descriptors, keys};
+
+/// Works until told to leave, or refused for good; returns the exit status
+pub fn worker(args: &Worker, offers: Tags) -> u8 {
+    match smol::block_on(work(args, offers)) {
+        Ok(Ended::Left) => 0,
+        Ok(ended @ (Ended::Refused(_) | Ended::Failed(_))) => {
+            complain(&ended.to_string());
+            EXIT_INTERNAL
+        }
+        Err(failed) => {
+            complain(&failed.to_string());
+            failed.status()
+        }
+    }
+}
+
+async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
+    let key = keys::load_key(&args.access.key).map_err(|error| Failed::Usage(error.to_string()))?;
+    if key.role != Role::Worker {
+        let message = format!("{}: this is a client's key; make one with --role worker", args.access.key.display());
+        return Err(Failed::Usage(message));
+    }
+    descriptors::provide(1, args.slots)?;
+    let mut link = LinkConfig::new(key.clone(), BootId(entropy()?), "");
+    link.endpoints = args.access.coordinators.iter().map(ToString::to_string).collect();
+    link.heartbeat = args.heartbeat;
+    let mut config = Config::new(link);
+    config.slots = args.slots;
+    config.prefetch = args.slots;
+    config.attempts_max = args.slots.saturating_mul(4).clamp(64, 512);
+    config.offers = offers;
+    let (spool_dir, _temporary) = spool_dir(args)?;
+    let options = Options {
+        endpoints: args.access.coordinators.clone(),
+        config,
+        spool_dir,
+        start_log: None,
+        drain_within: args.drain_timeout,
+        guardian: guardian()?,
+    };
+    tracing::info!(name = %key.name, slots = args.slots, "worker started");
+    let (order, orders) = bounded(2);
+    let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
+    let told = async {
+        obey(&mut signals, &order).await;
+        smol::future::pending().await
+    };
+    Ok(run(options, Watch::default(), orders).or(told).await)
+}
+
+/// The first signal is a request to drain, the second one an order to leave (TASK-8)
+async fn obey(signals: &mut Signals, orders: &Sender<Order>) {
+    for order in [Order::Drain, Order::Leave] {
+        if signals.next().await.is_none() {
+            return;
+        }
+        match order {
+            Order::Drain => complain("draining: nothing new is taken; another signal stops everything at once"),
+            Order::Leave => complain("leaving at once"),
+        }
+        if orders.send(order).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Where output and checkpoints wait; a temporary directory goes with the worker
+fn spool_dir(args: &Worker) -> Result<(PathBuf, Option<tempfile::TempDir>), Failed> {
+    match &args.data {
+        Some(path) => {
+            let named = |error: std::io::Error| Failed::Usage(format!("{}: {error}", path.display()));
+            std::fs::create_dir_all(path).map_err(named)?;
+            Ok((path.clone(), None))
+        }
+        None => {
+            let dir = tempfile::Builder::new().prefix("rejoin-worker-").tempdir()?;
+            Ok((dir.path().to_path_buf(), Some(dir)))
+        }
+    }
+}

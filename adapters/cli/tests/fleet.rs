@@ -1,0 +1,388 @@
+//! A fleet of separate processes: its coordinator and its workers may be killed at any time
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{Fleet, lives, until};
+
+/// Puts a checkpoint in place
+const PUT: &str =
+    r#"put() { echo "$1" > "$REJOIN_CHECKPOINT_OUT.own"; mv "$REJOIN_CHECKPOINT_OUT.own" "$REJOIN_CHECKPOINT_OUT"; };"#;
+
+#[test]
+fn a_coordinator_killed_again_and_again_costs_no_task_anything() {
+    let mut fleet = Fleet::start(&[]);
+    const TASKS: usize = 300;
+    let workers: Vec<_> = (0..3).map(|n| fleet.worker(&format!("w{n}"), &["--slots", "4"])).collect();
+    fs::create_dir(fleet.path("starts")).expect("a directory");
+    let script = format!("echo x >> {}/$1; sleep 0.3; echo done $1", fleet.path("starts").display());
+    let items: Vec<String> = (0..TASKS).map(|n| n.to_string()).collect();
+    let args = ["--keep-order", "--", "sh", "-c", &script, "_", "{}", ":::"];
+    let run = fleet.client("run", args.into_iter().chain(items.iter().map(String::as_str)));
+    for kill in 1..=10 {
+        let begun = || fs::read_dir(fleet.path("starts")).expect("a directory").count();
+        let enough = (begun() + 20).min(TASKS);
+        until("more work", || begun() >= enough);
+        // Anywhere between two starts of tasks.
+        std::thread::sleep(Duration::from_millis(kill * 7919 % 97));
+        fleet.kill_coordinator();
+        fleet.start_coordinator();
+        if kill % 5 == 0 {
+            // While it recovers, or right behind that.
+            fleet.kill_coordinator();
+            fleet.start_coordinator_unwatched();
+            std::thread::sleep(Duration::from_millis(kill));
+            fleet.kill_coordinator();
+            fleet.start_coordinator();
+        }
+    }
+    let run = run.end();
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let expected: String = items.iter().map(|n| format!("done {n}\n")).collect();
+    assert_eq!(run.out, expected, "{}", run.err);
+    for n in &items {
+        let starts = fs::read_to_string(fleet.path("starts").join(n)).expect("it was started");
+        assert_eq!(starts, "x\n", "task {n} was executed again");
+    }
+    assert!(workers.iter().all(|worker| lives(worker.pid())), "no worker had to be started again");
+    let tasks = fleet.json("tasks", &[]);
+    let all = tasks.as_array().expect("an array");
+    // One that was not executed again may still have been given out again, if its assignment never left.
+    assert!(all.len() == TASKS && all.iter().all(|task| task["status"] == "succeeded"));
+    assert!(fleet.json("status", &[])["epoch"].as_u64() >= Some(11));
+}
+
+#[test]
+fn ckpt_4_another_worker_goes_on_from_the_checkpoint_of_one_that_was_killed() {
+    let mut fleet = Fleet::start(&["--lost-after", "500ms"]);
+    let first = fleet.worker("w1", &[]);
+    let steps = fleet.path("steps");
+    let pid = fleet.path("pid");
+    let script = format!(
+        r#"{PUT} from=0; [ -z "$REJOIN_CHECKPOINT_IN" ] || from=$(cat "$REJOIN_CHECKPOINT_IN");
+           echo "attempt $REJOIN_ATTEMPT from $from"; echo $$ > {pid};
+           for n in $(seq $((from + 1)) 6); do echo "$REJOIN_ATTEMPT $n" >> {steps}; put $n;
+           while [ -e "$REJOIN_CHECKPOINT_OUT" ]; do sleep 0.01; done;
+           [ $n != 3 ] || [ $REJOIN_ATTEMPT != 1 ] || {{ sleep 300 & wait; }}; done"#,
+        pid = pid.display(),
+        steps = steps.display()
+    );
+    let task = fleet.submit(&["--id", "steps"], &["sh", "-c", &script]);
+    until("the third checkpoint", || fleet.json("result", &["id:steps"])["checkpoint"] == 3);
+    let task_pid: i32 = fs::read_to_string(&pid).expect("a process id").trim().parse().expect("a number");
+    let killed = Instant::now();
+    first.kill();
+    until("the end of the dead worker's task", || !lives(task_pid));
+    println!("its processes were gone after {:?}", killed.elapsed());
+    let _second = fleet.worker("w2", &[]);
+    let waited = fleet.client("wait", [task.as_str()]).end();
+    assert_eq!(waited.code, Some(0), "{}", waited.err);
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "attempt 2 from 3\n");
+    let executed = fs::read_to_string(&steps).expect("steps");
+    assert_eq!(executed, "1 1\n1 2\n1 3\n2 4\n2 5\n2 6\n", "nothing was done twice");
+}
+
+#[test]
+fn task_3_a_worker_that_was_frozen_too_long_delivers_in_vain() {
+    let mut fleet = Fleet::start(&["--lost-after", "500ms", "--heartbeat", "200ms"]);
+    let frozen = fleet.worker("w1", &["--heartbeat", "200ms"]);
+    let (go, done) = (fleet.path("go"), fleet.path("done"));
+    let script = format!(
+        "echo $REJOIN_ATTEMPT; [ $REJOIN_ATTEMPT = 2 ] || while [ ! -e {} ]; do sleep 0.01; done; echo x >> {}",
+        go.display(),
+        done.display()
+    );
+    let task = fleet.submit(&[], &["sh", "-c", &script]);
+    until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+    frozen.signal("STOP");
+    let _other = fleet.worker("w2", &[]);
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    // The first attempt, whose worker sleeps, ends after the second one has.
+    fs::write(&go, b"").expect("a file");
+    until("both were done", || fs::read_to_string(&done).is_ok_and(|text| text.lines().count() == 2));
+    assert_eq!(fleet.json("workers", &[])[0]["state"], "lost");
+    frozen.signal("CONT");
+    until("it is back", || fleet.json("workers", &[])[0]["state"] == "connected");
+    until("its result was refused", || fleet.json("status", &[])["results_stale"] == 1);
+    until("it holds nothing", || fleet.json("workers", &[])[0]["tasks"] == 0);
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "2\n");
+    assert_eq!(fleet.json("status", &[])["tasks"]["succeeded"], 1);
+}
+
+#[test]
+fn auth_2_a_wrong_key_is_never_let_in_and_does_not_spin() {
+    let fleet = Fleet::start(&[]);
+    let stranger = Fleet::start(&[]);
+    let key = stranger.key("w1", "worker");
+    let worker = fleet.worker_with_key(&key, &[]);
+    until("it has given up for now", || worker.err().contains("no handshake succeeds"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(worker.err().lines().count() < 10, "{}", worker.err());
+    assert!(worker.cpu_time() < Duration::from_millis(300), "{:?}", worker.cpu_time());
+    let key = fleet.path("wrong.key");
+    fs::copy(stranger.path("client.key"), &key).expect("a key");
+    let asked = fleet.client_with_key(&key, "status", &[]).end();
+    assert_eq!(asked.code, Some(254));
+    assert!(asked.err.contains("does not know this key"), "{}", asked.err);
+}
+
+#[test]
+fn auth_6_a_revoked_worker_stops_and_says_why_and_a_new_key_is_taken_up_while_running() {
+    let mut fleet = Fleet::start(&[]);
+    let worker = fleet.worker("w1", &[]);
+    until("it is connected", || fleet.json("workers", &[])[0]["state"] == "connected");
+    fleet.rejoin(&["key", "revoke", "w1", "--keys", "keys"]);
+    let ended = worker.end();
+    assert_eq!(ended.code, Some(254));
+    assert!(ended.err.contains("has been revoked"), "{}", ended.err);
+    let again = fleet.worker_with_key(&fleet.path("w1.key"), &[]).end();
+    assert!(again.code == Some(254) && again.err.contains("has been revoked"), "{}", again.err);
+    let _other = fleet.worker("w2", &[]);
+    until("a key made meanwhile works", || {
+        fleet.json("workers", &[]).as_array().is_some_and(|all| all.iter().any(|w| w["state"] == "connected"))
+    });
+}
+
+#[test]
+fn auth_4_a_clone_waits_and_does_not_disturb_the_first() {
+    let mut fleet = Fleet::start(&["--heartbeat", "300ms"]);
+    let first = fleet.worker("w1", &[]);
+    until("it is connected", || fleet.json("workers", &[])[0]["state"] == "connected");
+    let clone = fleet.worker_with_key(&fleet.path("w1.key"), &[]);
+    until("the clone was told to wait", || clone.err().contains("another holder of the same key"));
+    let task = fleet.submit(&[], &["echo", "fine"]);
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    assert_eq!(first.err().matches("connection lost").count(), 0, "{}", first.err());
+    assert!(clone.err().lines().count() < 10, "{}", clone.err());
+    first.kill();
+    drop(clone);
+}
+
+#[test]
+fn task_8_a_drain_under_load_loses_nothing_and_ends_within_its_bound() {
+    let mut fleet = Fleet::start(&[]);
+    let first = fleet.worker("w1", &["--slots", "4"]);
+    let run = fleet.client(
+        "run",
+        ["--", "sh", "-c", "sleep 0.2; echo $REJOIN_ATTEMPT", "_", "{}", ":::"].into_iter().chain(["x"; 60]),
+    );
+    until("it runs", || fleet.json("workers", &[])[0]["running"] == 4);
+    let _second = fleet.worker("w2", &["--slots", "4"]);
+    let asked = Instant::now();
+    first.signal("TERM");
+    let ended = first.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    let run = run.end();
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    assert_eq!(run.out, "1\n".repeat(60), "what had begun was finished, and nothing was lost");
+    // And by an operator.
+    let third = fleet.worker("w3", &[]);
+    until("it is there", || fleet.json("workers", &[])[2]["state"] == "connected");
+    assert_eq!(fleet.client("drain", ["w3"]).end().code, Some(0));
+    assert_eq!(third.end().code, Some(0));
+    assert_eq!(fleet.client("drain", ["nobody"]).end().code, Some(254));
+}
+
+#[test]
+fn task_8_what_does_not_end_in_time_is_handed_over_with_its_checkpoint() {
+    let mut fleet = Fleet::start(&[]);
+    let first = fleet.worker("w1", &["--drain-timeout", "300ms"]);
+    let script = format!(
+        r#"{PUT} [ -z "$REJOIN_CHECKPOINT_IN" ] || {{ cat "$REJOIN_CHECKPOINT_IN"; exit; }};
+           trap 'put saved; exit 1' TERM; while :; do sleep 0.05; done"#
+    );
+    let task = fleet.submit(&[], &["sh", "-c", &script]);
+    until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+    first.signal("TERM");
+    assert_eq!(first.end().code, Some(0));
+    let _second = fleet.worker("w2", &[]);
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "saved\n");
+}
+
+#[test]
+fn task_8_a_second_signal_ends_a_worker_at_once_and_its_tasks_go_to_others_at_once() {
+    let mut fleet = Fleet::start(&[]);
+    let first = fleet.worker("w1", &[]);
+    let task = fleet.submit(&[], &["sh", "-c", "trap '' TERM; [ $REJOIN_ATTEMPT = 2 ] || sleep 300; echo second"]);
+    until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+    let _second = fleet.worker("w2", &[]);
+    first.signal("TERM");
+    until("it drains", || fleet.json("workers", &[])[0]["state"] == "draining");
+    let asked = Instant::now();
+    first.signal("TERM");
+    assert_eq!(first.end().code, Some(0));
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0), "although nobody is lost for a minute");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_coordinator_that_is_told_to_stop_does_so_and_the_next_one_goes_on() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &["--slots", "2"]);
+    let run =
+        fleet.client("run", ["--", "sh", "-c", "sleep 0.1; echo x", "_", "{}", ":::"].into_iter().chain(["y"; 30]));
+    until("some are done", || fleet.json("status", &[])["tasks"]["succeeded"].as_u64() > Some(5));
+    let stopped = fleet.stop_coordinator();
+    assert_eq!(stopped.code, Some(0), "{}", stopped.err);
+    fleet.start_coordinator();
+    let run = run.end();
+    assert_eq!((run.code, run.out), (Some(0), "x\n".repeat(30)), "{}", run.err);
+    assert!(fleet.json("tasks", &[]).as_array().expect("an array").iter().all(|task| task["attempt"] == 1));
+}
+
+#[test]
+fn task_9_tasks_find_workers_by_labels_and_amounts() {
+    let mut fleet = Fleet::start(&[]);
+    let _plain = fleet.worker("plain", &["--slots", "4"]);
+    let _gpu = fleet.worker("gpu", &["--slots", "4", "--label", "os=linux", "--resource", "gpu=1"]);
+    until("both are there", || fleet.json("status", &[])["workers"]["connected"] == 2);
+    let nowhere = fleet.submit(&["--need", "os=plan9"], &["true"]);
+    let why = |task: &str| fleet.json("result", &[task])["why"].as_str().unwrap_or_default().to_owned();
+    until("it is known why it waits", || why(&nowhere).contains("no connected worker offers"));
+    let count = fleet.path("count");
+    let script = format!("echo + >> {0}; sleep 0.1; echo - >> {0}", count.display());
+    let tasks: Vec<String> =
+        (0..4).map(|_| fleet.submit(&["--need", "os=linux", "--take", "gpu=1"], &["sh", "-c", &script])).collect();
+    assert_eq!(fleet.client("wait", tasks.iter().map(String::as_str)).end().code, Some(0));
+    assert_eq!(fs::read_to_string(count).expect("a file"), "+\n-\n".repeat(4), "one at a time");
+    let cancelled = fleet.client("cancel", [nowhere.as_str()]).end();
+    assert_eq!((cancelled.code, cancelled.out), (Some(0), format!("{nowhere} cancelled\n")));
+}
+
+#[test]
+fn task_1_the_same_submit_again_is_the_same_task_and_another_one_a_conflict() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let once = fleet.submit(&["--id", "backup"], &["echo", "once"]);
+    assert_eq!(fleet.submit(&["--id", "backup"], &["echo", "once"]), once);
+    assert_eq!(fleet.client("wait", ["id:backup"]).end().code, Some(0));
+    let other = fleet.client("submit", ["--id", "backup", "--", "echo", "twice"]).end();
+    assert!(other.code == Some(254) && other.err.contains("another task has this id"), "{}", other.err);
+    let waited = fleet.client("submit", ["--id", "backup", "--wait", "--", "echo", "once"]).end();
+    assert_eq!((waited.code, waited.out.as_str()), (Some(0), "once\n"));
+    let unknown = fleet.client("wait", ["id:nothing"]).end();
+    assert!(unknown.code == Some(254) && unknown.err.contains("no such task"), "{}", unknown.err);
+    assert_eq!(fleet.json("tasks", &[]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn output_of_a_running_task_can_be_read_and_followed() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let go = fleet.path("go");
+    let script = format!("echo one; echo err >&2; while [ ! -e {} ]; do sleep 0.01; done; echo two", go.display());
+    let task = fleet.submit(&[], &["sh", "-c", &script]);
+    until("its first line is kept", || fleet.json("result", &[&task])["stdout_bytes"] == 4);
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "one\n");
+    until("the other stream as well", || fleet.json("result", &[&task])["stderr_bytes"] == 4);
+    assert_eq!(fleet.client("logs", ["--stderr", &task]).end().out, "err\n");
+    assert_eq!(fleet.client("result", [task.as_str()]).end().code, Some(2), "not over yet");
+    let following = fleet.client("logs", ["--follow", &task]);
+    fs::write(&go, b"").expect("a file");
+    assert_eq!(following.end().out, "one\ntwo\n");
+}
+
+#[test]
+fn journ_4_a_folder_is_one_coordinators_and_a_damaged_journal_is_named() {
+    let mut fleet = Fleet::start(&[]);
+    let second =
+        fleet.rejoin_unchecked(&["coordinator", "--listen", "127.0.0.1:0", "--data", "data", "--keys", "keys"]);
+    assert_eq!(second.code, Some(254));
+    assert!(second.err.contains("another coordinator is using this folder"), "{}", second.err);
+    let worker = fleet.worker("w1", &[]);
+    let task = fleet.submit(&[], &["true"]);
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    drop(worker);
+    fleet.kill_coordinator();
+    let file = fleet.path("data/journal.redb");
+    let mut bytes = fs::read(&file).expect("a journal");
+    // Wherever one stands or stood: the file is written anew in place of being overwritten.
+    let groups: Vec<usize> = (0..bytes.len() - 3).filter(|at| bytes[*at..].starts_with(b"rjg1")).collect();
+    assert!(!groups.is_empty(), "a group of records");
+    groups.into_iter().for_each(|at| bytes[at + 30] ^= 1);
+    fs::write(&file, bytes).expect("a journal");
+    let damaged =
+        fleet.rejoin_unchecked(&["coordinator", "--listen", "127.0.0.1:0", "--data", "data", "--keys", "keys"]);
+    assert_eq!((damaged.code, damaged.out.as_str()), (Some(254), ""), "{}", damaged.err);
+    assert!(damaged.err.contains("journal.redb") && damaged.err.contains("backup"), "{}", damaged.err);
+}
+
+#[test]
+fn journ_3_a_full_disk_ends_the_coordinator_and_loses_nothing() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let before = fleet.submit(&[], &["echo", "before"]);
+    assert_eq!(fleet.client("wait", [before.as_str()]).end().code, Some(0));
+    fleet.kill_coordinator();
+    let size = fs::metadata(fleet.path("data/journal.redb")).expect("a journal").len();
+    // No file may grow beyond what the journal has: as good as a full disk.
+    fleet.start_coordinator_with_file_limit(size + (256 << 10));
+    let mut accepted = vec![before];
+    let refused = (0..200).find_map(|n| {
+        let (id, long) = (format!("big {n}"), "x".repeat(30_000));
+        let submitted = fleet.client("submit", ["--patience", "2s", "--id", &id, "--", "true", &long]).end();
+        match submitted.code {
+            Some(0) => {
+                accepted.push(submitted.out.trim().to_owned());
+                None
+            }
+            _ => Some(submitted),
+        }
+    });
+    assert!(refused.is_some(), "the disk is never full");
+    let ended = fleet.coordinator_end();
+    assert_eq!(ended.code, Some(254));
+    assert!(ended.err.contains("the journal failed"), "{}", ended.err);
+    fleet.start_coordinator();
+    let all = fleet.json("tasks", &[]);
+    let known: Vec<&str> = all.as_array().expect("an array").iter().filter_map(|task| task["id"].as_str()).collect();
+    assert!(accepted.iter().all(|id| known.contains(&id.as_str())), "what was accepted is there");
+}
+
+#[test]
+fn a_run_on_a_fleet_that_was_interrupted_goes_on_where_it_was() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &["--slots", "2"]);
+    fs::create_dir(fleet.path("ran")).expect("a directory");
+    let script = format!("sleep 0.15; echo x >> {}/$1; echo $1", fleet.path("ran").display());
+    let args = |more: &'static [&'static str]| {
+        let items = (0..30).map(|n| n.to_string());
+        let words = more.iter().copied().chain(["--data", "run", "--", "sh", "-c", &script, "_", "{}", ":::"]);
+        words.map(str::to_owned).chain(items).collect::<Vec<String>>()
+    };
+    let first = fleet.client("run", args(&[]).iter().map(String::as_str));
+    until("some are done", || fs::read_dir(fleet.path("ran")).expect("a directory").count() > 6);
+    first.signal("INT");
+    let first = first.end();
+    assert_eq!(first.code, Some(130), "{}", first.err);
+    assert!(first.err.contains("--resume"), "{}", first.err);
+    let second = fleet.client("run", args(&["--resume"]).iter().map(String::as_str)).end();
+    assert_eq!(second.code, Some(0), "{}", second.err);
+    assert!(second.err.contains("30 succeeded, 0 failed"), "{}", second.err);
+    for n in 0..30 {
+        let ran = fs::read_to_string(fleet.path(&format!("ran/{n}"))).expect("it ran");
+        assert_eq!(ran, "x\n", "task {n} ran twice");
+    }
+    let mut printed: Vec<u32> =
+        format!("{}{}", first.out, second.out).lines().map(|n| n.parse().expect("a number")).collect();
+    printed.sort_unstable();
+    assert_eq!(printed, (0..30).collect::<Vec<u32>>(), "each was printed once");
+}
+
+#[test]
+fn json_has_one_value_and_the_states_of_workers() {
+    let mut fleet = Fleet::start(&["--lost-after", "300ms"]);
+    let worker = fleet.worker("w1", &["--label", "zone=a"]);
+    let state = || fleet.json("workers", &[])[0]["state"].clone();
+    until("connected", || state() == "connected");
+    let view = fleet.json("workers", &[]);
+    assert_eq!(view[0]["labels"]["zone"], "a");
+    assert_eq!(view[0]["name"], "w1");
+    worker.kill();
+    until("disconnected", || ["disconnected", "lost"].contains(&state().as_str().unwrap_or_default()));
+    until("lost", || state() == "lost");
+}

@@ -1,0 +1,175 @@
+//! A worker that is killed leaves nothing behind
+//!
+//! This binary plays all parts: a test starts it again as a worker, which starts it again as its guardian.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rejoin_smol::exec::{CommandSpec, ExecEvent, Execution, Surroundings};
+use rejoin_smol::guardian::{Guardian, guard};
+use smol::channel::unbounded;
+
+/// Which part is played, and the script of the worker's task
+const PART: &str = "GUARDIAN_TEST_PART";
+const SCRIPT: &str = "GUARDIAN_TEST_SCRIPT";
+
+/// Longest that anything may take, however slow the machine
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn play(part: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "part", "--nocapture"]).env(PART, part);
+    command
+}
+
+/// The part that this binary was started for; nothing when it runs as a test
+#[test]
+fn part() {
+    match std::env::var(PART).as_deref() {
+        Ok("guardian") => guard(std::io::stdin()),
+        Ok("worker") => work(),
+        _ => {}
+    }
+}
+
+/// Runs the script as a task; tells the guardian's process id, and when the task is over
+fn work() {
+    let guardian = Guardian::start(play("guardian")).expect("a guardian");
+    let mut spec = CommandSpec::new("sh");
+    spec.args = vec!["-c".into(), std::env::var_os(SCRIPT).expect("a script")];
+    let (events, happened) = unbounded();
+    let spool_dir = std::env::temp_dir().as_path().into();
+    let around = Surroundings { spool_dir, guardian: Some(guardian), checkpoints: None };
+    let _execution = Execution::start(1, spec, around, events);
+    while let Ok(event) = smol::block_on(happened.recv()) {
+        if matches!(event, ExecEvent::Finished { .. }) {
+            println!("over");
+            // Stays until its standard input is closed.
+            let _ = std::io::stdin().read_line(&mut String::new());
+            return;
+        }
+    }
+}
+
+fn worker(script: &str) -> Child {
+    let mut command = play("worker");
+    command.env(SCRIPT, script).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("a worker")
+}
+
+/// A directory in which a script leaves the ids of its processes
+struct Pids(tempfile::TempDir);
+
+impl Pids {
+    fn new() -> Self {
+        Pids(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Waits until a process has left its id
+    fn get(&self, name: &str) -> i32 {
+        let mut pid = None;
+        until(name, || {
+            let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+            pid = text.strip_suffix('\n').and_then(|text| text.parse().ok());
+            pid.is_some()
+        });
+        pid.expect("a process id")
+    }
+}
+
+fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state stands behind the name, which may hold anything.
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with(|state| !"ZX".contains(state) && state != '\0'))
+        && !stat.is_empty()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what} never comes");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn gone_after_the_kill(script: &str, names: &[&str]) {
+    let pids = Pids::new();
+    let dir = pids.0.path().to_str().expect("UTF-8");
+    let mut worker = worker(&script.replace("DIR", dir));
+    let all: Vec<i32> = names.iter().map(|name| pids.get(name)).collect();
+    assert!(all.iter().all(|pid| lives(*pid)), "they run");
+    worker.kill().expect("a worker to kill");
+    worker.wait().expect("its end");
+    let killed = Instant::now();
+    until("the end of all", || !all.iter().any(|pid| lives(*pid)));
+    println!("{names:?} gone after {:?}", killed.elapsed());
+}
+
+#[test]
+fn the_group_of_a_killed_workers_task_ends_even_if_it_ignores_sigterm() {
+    let script = "trap '' TERM HUP INT; sleep 300 & echo $! > DIR/child.x; mv DIR/child.x DIR/child; \
+                  echo $$ > DIR/task.x; mv DIR/task.x DIR/task; while :; do sleep 300; done";
+    gone_after_the_kill(script, &["task", "child"]);
+}
+
+#[test]
+fn what_has_left_the_group_is_found_by_its_mark() {
+    let script = "setsid sh -c 'echo $$ > DIR/far.x; mv DIR/far.x DIR/far; exec sleep 300' & \
+                  echo $$ > DIR/task.x; mv DIR/task.x DIR/task; wait; sleep 300";
+    gone_after_the_kill(script, &["task", "far"]);
+}
+
+#[test]
+fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
+    let pids = Pids::new();
+    let dir = pids.0.path().to_str().expect("UTF-8");
+    let script = "echo $$ > DIR/task.x; mv DIR/task.x DIR/task; sleep 300".replace("DIR", dir);
+    let guardian = Guardian::start(play("guardian")).expect("a guardian");
+    let start = |id, script: &str| {
+        let mut spec = CommandSpec::new("sh");
+        spec.args = vec!["-c".into(), script.into()];
+        let (events, happened) = unbounded();
+        let spool_dir = pids.0.path().into();
+        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), checkpoints: None };
+        (Execution::start(id, spec, around, events), happened)
+    };
+    let (execution, _events) = start(1, &script);
+    let task = pids.get("task");
+    let first = guardian.process().expect("it runs");
+    let killed = Command::new("kill").args(["-9", &first.to_string()]).status().expect("kill");
+    assert!(killed.success());
+    // The next thing to be said finds out.
+    until("another guardian", || {
+        let (execution, happened) = start(2, "true");
+        while !matches!(smol::block_on(happened.recv()), Ok(ExecEvent::Finished { .. })) {}
+        drop(execution);
+        guardian.process().is_some_and(|pid| pid != first)
+    });
+    assert!(lives(task), "nobody was harmed by that");
+    drop(execution);
+    until("the end of the task", || !lives(task));
+}
+
+#[test]
+fn a_worker_that_ends_in_order_harms_nobody() {
+    let pids = Pids::new();
+    let mut bystander = Command::new("sleep").arg("300").spawn().expect("a process");
+    let mut worker = worker("true");
+    let mut lines = BufReader::new(worker.stdout.take().expect("a pipe")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("over"))));
+    let mut stdin = worker.stdin.take().expect("a pipe");
+    stdin.write_all(b"\n").expect("a worker that listens");
+    assert!(worker.wait().expect("its end").success());
+    assert!(bystander.try_wait().expect("a state").is_none(), "it still runs");
+    bystander.kill().expect("its end");
+    bystander.wait().expect("its end");
+    drop(pids);
+}

@@ -1,0 +1,164 @@
+//! What clients are told when they ask about the coordinator (section 12 of PROTOCOL.md)
+//!
+//! An answer says nothing that is not durable (JOURN-3): it is made once everything written before the question is, and
+//! an outcome that is younger than that is left out.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use crate::ids::{Role, SessionId, TaskId};
+use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX};
+use crate::time::micros;
+use crate::wire::message::{Outcome, Stream};
+use crate::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
+
+use super::gate::Effect;
+use super::peers::{PeerIx, Sent};
+use super::tasks::TaskState;
+use super::{Desk, PeerState};
+
+impl Desk {
+    /// A client asks; most questions change nothing
+    pub(super) fn asked(&mut self, ix: PeerIx, ask: u64, question: Question) {
+        if let Question::Drain(name) = &question
+            && let Some(worker) = self.roster.worker(name)
+        {
+            self.drain_worker(worker);
+        }
+        if let Some(session) = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id) {
+            self.gate.then(Effect::Answer(ix, session, ask, question));
+        }
+    }
+
+    /// Everything written before the question is durable: answer it as things stand now
+    pub(super) fn answer(&mut self, ix: PeerIx, session: SessionId, ask: u64, question: &Question) {
+        let answer = match question {
+            Question::Status => encoded(&self.status_view()),
+            Question::Workers { after } => {
+                let behind = self.roster.workers_behind(after.as_ref());
+                page(behind.map(|ix| self.worker_view(ix)))
+            }
+            Question::Tasks { after, open } => {
+                let behind = self.tasks.by_order.range(after.saturating_add(1)..).map(|(_, id)| *id);
+                let views = behind.filter_map(|id| self.task_view(id));
+                page(views.filter(|view| !open || view.outcome.is_none()))
+            }
+            Question::Task(id) => encoded(&self.task_view(*id)),
+            Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+        };
+        let peer = self.roster.get_mut(ix);
+        // Who asks anew has the answers to what it asked before that many questions.
+        while peer.answers.len() >= ASKS_MAX {
+            peer.answers.pop_first();
+        }
+        peer.answers.insert(ask, answer.into());
+        if let Some(session) = peer.session_mut(session) {
+            session.say(Sent::Answer(ask));
+            self.touch(ix);
+        }
+    }
+
+    /// Somebody wants a worker to drain: it gets nothing more, and is told now or when it is back (TASK-8)
+    pub(super) fn drain_worker(&mut self, worker: PeerIx) {
+        let peer = self.roster.get_mut(worker);
+        if !core::mem::replace(&mut peer.to_drain, true) && peer.session.is_some() {
+            self.say(worker, Sent::Drain);
+        }
+        self.place(worker);
+    }
+
+    fn status_view(&self) -> StatusView {
+        let counts = self.tasks.counts;
+        StatusView {
+            cluster: self.config.cluster,
+            epoch: self.config.epoch,
+            up_us: micros(self.now.since(self.began)),
+            waiting: counts.accepting + counts.ready + counts.backoff,
+            // As long as its outcome is not durable a task is where it was.
+            assigned: counts.assigned + counts.ended - self.told.iter().sum::<u64>(),
+            ended: self.told,
+            workers: self.roster.workers(),
+            connected: self.schedule.connected(),
+            stale: self.stats.stale_results,
+            resumed: self.stats.resumed,
+        }
+    }
+
+    fn worker_view(&self, ix: PeerIx) -> WorkerView {
+        let peer = self.roster.get(ix);
+        debug_assert_eq!(peer.role, Role::Worker);
+        let state = match self.peer_state(ix) {
+            PeerState::Unknown => WorkerState::Unknown,
+            PeerState::Reconciling | PeerState::Connected => WorkerState::Connected,
+            PeerState::Suspect => WorkerState::Suspect,
+            PeerState::Draining => WorkerState::Draining,
+            PeerState::Disconnected => WorkerState::Disconnected,
+            PeerState::Lost => WorkerState::Lost,
+        };
+        let runs = peer.held.iter().filter(|token| self.tasks.attempts.get(token).is_some_and(|a| a.running));
+        let away = peer.disconnected_at.filter(|_| peer.conn.is_none());
+        WorkerView {
+            name: peer.name.clone(),
+            state,
+            held: [peer.held.len() as u32, runs.count() as u32],
+            rtt_us: peer.conn.and_then(|conn| self.rtt(conn)),
+            away_us: away.map(|at| micros(self.now.since(at))),
+            offers: peer.session.as_ref().and_then(|session| session.offers.encode().ok()).unwrap_or_default(),
+        }
+    }
+
+    fn task_view(&self, id: TaskId) -> Option<TaskView> {
+        // Nobody hears of a task before it is durable.
+        let task = self.tasks.all.get(&id).filter(|task| task.state != TaskState::Accepting)?;
+        let end = task.ended.as_ref().filter(|_| task.told);
+        let current = self.tasks.current(id);
+        let attempt = current.and_then(|token| self.tasks.attempts.get(&token));
+        let kept = |stream: Stream| attempt.map_or(0, |a| a.streams[stream.index()].kept());
+        Some(TaskView {
+            position: task.order,
+            task: id,
+            title: (*task.title).into(),
+            spec: task.spec,
+            attempts: task.attempts,
+            why: match (&task.ended, end) {
+                (Some(_), None) => Why::Runs,
+                _ => self.why(id)?,
+            },
+            worker: attempt.map(|attempt| self.roster.get(attempt.peer).name.clone()),
+            progress: attempt.map_or(0, |attempt| attempt.progress),
+            checkpoint: task.checkpoint.as_ref().map(|checkpoint| checkpoint.number),
+            token: end.map_or(current, |end| end.token),
+            kept: end.map_or(Stream::ALL.map(kept), |end| end.streams.map(|stream| stream.len)),
+            outcome: end.map(|end| end.outcome),
+        })
+    }
+
+    /// The counter of tasks that people see ended like this
+    pub(super) fn told_as(&mut self, outcome: Outcome) -> &mut u64 {
+        let [succeeded, failed, cancelled] = &mut self.told;
+        match outcome {
+            Outcome::Succeeded => succeeded,
+            Outcome::Failed(_) => failed,
+            Outcome::Cancelled => cancelled,
+        }
+    }
+}
+
+fn encoded<T: Serialize>(view: &T) -> Vec<u8> {
+    match postcard::to_allocvec(view) {
+        Ok(bytes) => bytes,
+        Err(_) => unreachable!("memory grows, and every field can be encoded"),
+    }
+}
+
+/// As many items as fit
+fn page<T: Serialize>(items: impl Iterator<Item = T>) -> Vec<u8> {
+    let mut items = items.map(|item| encoded(&item)).peekable();
+    let mut page: VecDeque<u8> = VecDeque::new();
+    while let Some(item) = items.next_if(|item| page.len() + item.len() <= ANSWER_BYTES_MAX) {
+        page.extend(item);
+    }
+    encoded(&Page { last: items.peek().is_none(), items: page.make_contiguous() })
+}

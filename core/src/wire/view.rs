@@ -1,0 +1,155 @@
+//! What clients may ask about a coordinator, and what they are told
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, PeerName, TaskId, Token};
+use crate::wire::message::{Outcome, TaskSpec};
+
+/// What a client may ask
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The coordinator as a whole; answered by [`StatusView`]
+    Status,
+    /// Workers in the order of their names, in pages; answered by a [`Page`] of [`WorkerView`]s
+    Workers {
+        /// Those behind this name
+        after: Option<PeerName>,
+    },
+    /// Tasks in the order in which they were submitted, in pages; answered by a [`Page`] of [`TaskView`]s
+    Tasks {
+        /// Those behind this position, 0 for all
+        after: u64,
+        /// Only those that have no outcome yet
+        open: bool,
+    },
+    /// One task; answered by `Option<TaskView>`
+    Task(TaskId),
+    /// Drain a worker; answered by whether there is one of this name (TASK-8)
+    Drain(PeerName),
+}
+
+/// The coordinator as a whole
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Which cluster
+    pub cluster: ClusterId,
+    /// Which life of the coordinator
+    pub epoch: u64,
+    /// Microseconds since this life began
+    pub up_us: u64,
+    /// Tasks that wait for a worker, those that pause after a failure included
+    pub waiting: u64,
+    /// Tasks that are at a worker
+    pub assigned: u64,
+    /// Tasks that succeeded, failed and were cancelled, as far as they are not forgotten
+    pub ended: [u64; 3],
+    /// Workers that have a key
+    pub workers: u64,
+    /// Those of them that are connected
+    pub connected: u64,
+    /// Results that were refused because their attempt no longer counted
+    pub stale: u64,
+    /// Sessions that went on where they were
+    pub resumed: u64,
+}
+
+/// Part of an answer: as many items as fit, one behind the other
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<'a> {
+    /// Whether nothing follows
+    pub last: bool,
+    /// The items
+    #[serde(with = "serde_bytes", borrow)]
+    pub items: &'a [u8],
+}
+
+/// A worker, as clients are told of it
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its name
+    pub name: PeerName,
+    /// Where it stands
+    pub state: WorkerState,
+    /// Attempts it holds, and those of them that run
+    pub held: [u32; 2],
+    /// Last round trip of a heartbeat, in microseconds
+    pub rtt_us: Option<u64>,
+    /// Microseconds since its connection ended
+    pub away_us: Option<u64>,
+    /// What it offers: encoded [`Tags`](crate::about::Tags)
+    pub offers: Vec<u8>,
+}
+
+/// Where a worker stands, seen from the coordinator
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WorkerState {
+    /// Has a key and was not seen in this epoch
+    Unknown,
+    /// Connected
+    Connected,
+    /// Connected, and silent for longer than 1.5 heartbeats
+    Suspect,
+    /// Takes nothing new, and leaves when all it holds is settled
+    Draining,
+    /// Not connected; its tasks are still its own
+    Disconnected,
+    /// Not connected for so long that its tasks went to others
+    Lost,
+}
+
+/// A task, as clients are told of it
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its position in the order of submission
+    pub position: u64,
+    /// Its id
+    pub task: TaskId,
+    /// What people call it
+    pub title: String,
+    /// How to treat it
+    pub spec: TaskSpec,
+    /// Attempts so far
+    pub attempts: u32,
+    /// Why it does not run, or that it does
+    pub why: Why,
+    /// Which worker has its newest attempt
+    pub worker: Option<PeerName>,
+    /// What it last reported
+    pub progress: u64,
+    /// Its newest durable checkpoint
+    pub checkpoint: Option<u64>,
+    /// The attempt whose output there is
+    pub token: Option<Token>,
+    /// How much of its output is kept
+    pub kept: [u64; 2],
+    /// How it ended
+    pub outcome: Option<Outcome>,
+}
+
+/// Why a task does not run (TASK-9)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Why {
+    /// Its submit is not durable yet
+    NotDurable,
+    /// No worker is connected
+    NoWorker,
+    /// No connected worker offers what it needs
+    NothingFits,
+    /// All connected workers that could take it have as much as they take
+    WorkersBusy,
+    /// Its last attempt failed; the next one waits for its time
+    Pausing,
+    /// Its worker crashed while others ran beside it: it waits for a worker of its own (TASK-6)
+    WaitsToRunAlone,
+    /// It is at a worker and has not started
+    AtWorker,
+    /// It runs
+    Runs,
+    /// Its worker is not connected; it may run
+    WorkerAway,
+    /// It is over
+    Ended,
+}
