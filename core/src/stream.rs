@@ -24,6 +24,11 @@ impl Outgoing {
         self.available = self.available.max(available);
     }
 
+    /// Whether the peer keeps all there is
+    pub(crate) fn is_taken(&self) -> bool {
+        self.acknowledged >= self.available
+    }
+
     /// Where to go on, and how many bytes there are
     pub(crate) fn unsent(&self) -> Option<(u64, u64)> {
         (self.sent < self.available).then(|| (self.sent, self.available - self.sent))

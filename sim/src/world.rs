@@ -428,6 +428,13 @@ impl World {
         self.drain();
     }
 
+    /// Puts a backup of the journal back that ends behind the first record of some kind
+    pub fn forget_records_behind(&mut self, last: impl Fn(&Vec<u8>) -> bool) {
+        let kept = self.journal.records.iter().position(last).expect("there is such a record") + 1;
+        self.journal.records.truncate(kept);
+        self.journal.durable = kept;
+    }
+
     // Time.
 
     /// Now

@@ -592,7 +592,7 @@ fn auth_6_revoking_reaches_whoever_waits_for_the_one_before() {
     world.run_for(PROBE_TIME + ms(1));
     let heard = clone.hear(&mut world);
     assert_eq!((denied(&heard), welcomed(&heard)), (Some(Denied::Revoked), None));
-    assert_eq!(world.seen(0), PeerState::Disconnected);
+    assert_eq!(world.seen(0), PeerState::Lost);
 }
 
 // AUTH-8

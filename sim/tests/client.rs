@@ -212,3 +212,23 @@ fn a_follower_learns_that_a_silent_task_runs_also_when_it_comes_later() {
     assert!(world.client_events[1].contains(&Event::Progress { task }), "{:?}", world.client_events[1]);
     assert_eq!(world.client(1).task(task).map(|task| task.attempt), Some(1));
 }
+
+#[test]
+fn log_1_a_follower_gets_the_last_words_of_an_attempt_that_failed_also_over_a_cut() {
+    for cut in [false, true] {
+        let mut world = two_clients();
+        let job = Job { prints: noise(60_000), ..Job::fails(1) };
+        let spec = TaskSpec { retries: 1, ..TaskSpec::default() };
+        let task = TaskId::from_text("fails once");
+        world.submit_with("fails once", spec, job);
+        world.tell_client(0, Input::Watch { task, follow: Follow::Output }).expect("room");
+        if cut {
+            world.drive_until("its output is under way", |world| !world.client_output[0].is_empty());
+            let peer = world.client_peer(0);
+            world.reset(peer);
+        }
+        world.drive_until("it ends", |world| world.client_events[0].contains(&Event::Ended { task }));
+        let lengths: Vec<usize> = world.client_output[0].values().map(Vec::len).collect();
+        assert_eq!(lengths, [60_000, 60_000], "both attempts, to their ends (cut: {cut})");
+    }
+}

@@ -161,3 +161,19 @@ fn journ_4_who_does_not_come_back_within_the_window_loses_its_tasks_to_others() 
     world.run_for(secs(4));
     assert_eq!(world.executions(task), 2);
 }
+
+#[test]
+fn task_2_an_attempt_that_was_adopted_is_in_the_journal_whatever_becomes_of_it() {
+    let mut world = connected(Setup::default());
+    let spec = TaskSpec { retries: 3, ..TaskSpec::default() };
+    let task = world.submit_with("task", spec, Job { takes: secs(5), ..Job::fails(1) });
+    world.run_for(secs(1));
+    // A backup is put back that knows of the submit and not of the assignment.
+    let is_submit = |bytes: &Vec<u8>| matches!(Record::decode(bytes), Some(Record::Submit { .. }));
+    world.forget_records_behind(is_submit);
+    world.restart_coordinator();
+    world.drive_until("it has failed once", |world| world.coordinator.task(task).is_some_and(|t| t.attempts == 2));
+    world.restart_coordinator();
+    world.drive_until("it ends", |world| world.succeeded(task));
+    assert_eq!(world.executions(task), 2, "what ran went on");
+}

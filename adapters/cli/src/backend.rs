@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rejoin_core::client;
 use rejoin_core::coordinator::Event;
@@ -159,6 +160,14 @@ impl Backend {
                 let stats = remote.caller.connection().stats();
                 Links { reconnections: stats.reconnections, resumed: stats.resumed, disruptions: 0, away }
             }
+        }
+    }
+
+    /// Whether there has been no coordinator for so long
+    pub fn is_away_for(&self, span: Duration) -> bool {
+        match self {
+            Backend::Local(_) => false,
+            Backend::Fleet(remote) => remote.caller.away_for() >= span,
         }
     }
 

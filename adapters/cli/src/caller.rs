@@ -117,6 +117,11 @@ impl Caller {
         self.connection.state() == LinkState::Connected
     }
 
+    /// How long there has been no coordinator
+    pub fn away_for(&self) -> Duration {
+        self.away_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Waits for the next thing to be told; may be dropped and called again
     pub async fn next(&mut self) -> Result<Told, Failed> {
         if !self.waiting.is_empty() {

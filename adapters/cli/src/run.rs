@@ -33,6 +33,8 @@ use crate::submit::title;
 use crate::template::Template;
 use crate::views;
 
+/// How long a run that was interrupted waits for a coordinator that is away
+const AWAY_MAX: Duration = Duration::from_secs(5);
 /// Tasks submitted and not yet printed; beyond, items wait
 const OPEN_MAX: usize = 4096;
 
@@ -307,6 +309,10 @@ impl Job {
                 Wake::Signal => self.interrupt().await?,
                 Wake::Tick => {}
             }
+            if self.interrupted && self.backend.is_away_for(AWAY_MAX) {
+                let _ = self.printer.note("there is no coordinator to stop the tasks: they may go on there");
+                return Err(Stop::Now);
+            }
             self.show_progress()?;
         }
     }
@@ -372,8 +378,9 @@ impl Job {
     async fn ended(&mut self, ended: Ended) -> Result<(), Stop> {
         let Some(open) = self.open.remove(&ended.task) else { return Ok(()) };
         self.progress.running -= u64::from(open.running_since.is_some());
-        if ended.outcome == Outcome::Cancelled && self.resumed && !self.interrupted {
-            // It was cancelled with the run that this one continues.
+        let cancelled_before = self.resumed && open.running_since.is_none() && !self.interrupted;
+        if ended.outcome == Outcome::Cancelled && cancelled_before {
+            // With the run that this one continues: here it has not run.
             let argv =
                 self.template.command(&self.items[open.index]).map_err(|error| Stop::Failed(error.to_string()))?;
             return self.submit(argv, Open { round: open.round + 1, running_since: None, ..open }).await;

@@ -1,6 +1,7 @@
 //! `rejoin worker`: a worker on its own
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
@@ -24,7 +25,7 @@ use crate::{descriptors, keys};
 pub fn worker(args: &Worker, offers: Tags) -> u8 {
     match smol::block_on(work(args, offers)) {
         Ok(Ended::Left) => 0,
-        Ok(ended @ (Ended::Refused(_) | Ended::Failed(_))) => {
+        Ok(ended @ (Ended::LeftBehind(_) | Ended::Refused(_) | Ended::Failed(_))) => {
             complain(&ended.to_string());
             EXIT_INTERNAL
         }
@@ -69,12 +70,17 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     Ok(run(options, Watch::default(), orders).or(told).await)
 }
 
+/// Signals that follow each other this closely are one: some programs signal a process, and then its group
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
+
 /// The first signal is a request to drain, the second one an order to leave (TASK-8)
 async fn obey(signals: &mut Signals, orders: &Sender<Order>) {
     for order in [Order::Drain, Order::Leave] {
         if signals.next().await.is_none() {
             return;
         }
+        let burst = async { while signals.next().await.is_some() {} };
+        burst.or(async { _ = smol::Timer::after(ONE_SIGNAL).await }).await;
         match order {
             Order::Drain => complain("draining: nothing new is taken; another signal stops everything at once"),
             Order::Leave => complain("leaving at once"),

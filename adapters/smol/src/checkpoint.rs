@@ -56,6 +56,7 @@ pub struct Checkpoints {
     dir: PathBuf,
     restored: bool,
     bytes_max: u64,
+    taken: AtomicU64,
 }
 
 impl Checkpoints {
@@ -72,7 +73,7 @@ impl Checkpoints {
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
             }
         };
-        let checkpoints = Checkpoints { dir, restored: restored.is_some(), bytes_max };
+        let checkpoints = Checkpoints { dir, restored: restored.is_some(), bytes_max, taken: AtomicU64::new(0) };
         if let Some(bytes) = restored {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(checkpoints.dir.join(IN))?.write_all(bytes)?;
@@ -93,7 +94,8 @@ impl Checkpoints {
     pub fn take(&self) -> Option<Result<Vec<u8>, NotTaken>> {
         let out = self.dir.join(OUT);
         let kind = fs::symlink_metadata(&out).ok()?.file_type();
-        let taken = self.dir.join(TAKEN);
+        // A name of its own, should the last one be a folder that cannot be removed.
+        let taken = self.dir.join(format!("{TAKEN}-{}", self.taken.fetch_add(1, Ordering::Relaxed)));
         // From here on the next one that the task makes is another one.
         fs::rename(&out, &taken).ok()?;
         let read = if kind.is_file() { self.read(&taken) } else { Err(NotTaken::NoFile) };

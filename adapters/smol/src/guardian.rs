@@ -13,13 +13,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
 use crate::clock::entropy;
 use crate::journal::lock;
 
 /// Variable that all processes of a worker's tasks have in their environment
 pub const MARK: &str = "REJOIN_WORKER";
+
+/// What a worker says that ends in order
+const FAREWELL: &str = "bye\n";
 
 /// How long a guardian goes on killing: what is born while it looks is found the next time
 const PERSISTENCE: Duration = Duration::from_millis(900);
@@ -56,8 +59,30 @@ impl Guardian {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).env_remove(MARK).process_group(0);
         let state = State { command, guard: None, groups: BTreeSet::new(), complained: false };
         let guardian = Guardian(Arc::new(Inner { mark, state: Mutex::new(state) }));
-        lock(&guardian.0.state).begin(&guardian.0.mark)?;
+        let process = lock(&guardian.0.state).begin(&guardian.0.mark)?;
+        guardian.look_after(process);
         Ok(guardian)
+    }
+
+    /// Waits for the end of a guardian, in a thread, and has another one take its place
+    fn look_after(&self, mut process: Pid) {
+        let inner = Arc::downgrade(&self.0);
+        thread::spawn(move || {
+            loop {
+                // It is left to be reaped by whoever holds it, so that its number is nobody else's meanwhile. Where
+                // that is an error it has been reaped, and replaced.
+                let _ = waitid(WaitId::Pid(process), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+                let Some(inner) = inner.upgrade() else { return };
+                let mut state = lock(&inner.state);
+                if state.process() == Some(process) {
+                    state.replace(&inner.mark);
+                }
+                match state.process() {
+                    Some(next) if next != process => process = next,
+                    Some(_) | None => return,
+                }
+            }
+        });
     }
 
     /// What the environment of every task must have under [`MARK`]
@@ -88,22 +113,30 @@ impl Guardian {
 }
 
 impl State {
-    fn begin(&mut self, mark: &str) -> io::Result<()> {
+    fn begin(&mut self, mark: &str) -> io::Result<Pid> {
         let mut child = self.command.spawn()?;
         let Some(mut pipe) = child.stdin.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let groups: String = self.groups.iter().map(|group| format!("+{group}\n")).collect();
         pipe.write_all(format!("{mark}\n{groups}").as_bytes())?;
+        let process = Pid::from_child(&child);
         self.guard = Some((child, pipe));
-        Ok(())
+        Ok(process)
     }
 
     /// Passes a line on; a guardian that has died is replaced by one that knows everything
     fn tell(&mut self, mark: &str, line: &str) {
-        if let Some((_, pipe)) = &mut self.guard
-            && pipe.write_all(line.as_bytes()).is_ok()
-        {
-            return;
+        let told = self.guard.as_mut().is_some_and(|(_, pipe)| pipe.write_all(line.as_bytes()).is_ok());
+        if !told {
+            self.replace(mark);
         }
+    }
+
+    fn process(&self) -> Option<Pid> {
+        self.guard.as_ref().map(|(child, _)| Pid::from_child(child))
+    }
+
+    /// Starts another guardian in the place of one that has died
+    fn replace(&mut self, mark: &str) {
         if let Some((mut child, pipe)) = self.guard.take() {
             drop(pipe);
             // It has closed its end, so that it has ended or is about to.
@@ -111,7 +144,7 @@ impl State {
             let _ = child.wait();
         }
         match self.begin(mark) {
-            Ok(()) => tracing::warn!("the guardian had died; there is another one"),
+            Ok(_) => tracing::warn!("the guardian had died; there is another one"),
             Err(error) if !self.complained => {
                 self.complained = true;
                 tracing::warn!(%error, "no guardian can be started: should this worker be killed, its tasks go on");
@@ -123,7 +156,11 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        if let Some((mut child, pipe)) = self.guard.take() {
+        if let Some((mut child, mut pipe)) = self.guard.take() {
+            if self.groups.is_empty() {
+                // Nothing is left behind, and what finished tasks left running on purpose is none of its business.
+                let _ = pipe.write_all(FAREWELL.as_bytes());
+            }
             drop(pipe);
             let _ = child.wait();
         }
@@ -132,12 +169,15 @@ impl Drop for State {
 
 /// The guardian's life: listens until its worker is gone, then ends what that has left behind
 ///
-/// Nothing is left behind by a worker that ends in order, and then this only looks.
+/// A worker that ends in order says so, and nothing is ended.
 pub fn guard(orders: impl Read) {
     let mut orders = BufReader::new(orders);
     let Some(mark) = whole_line(&mut orders) else { return };
     let mut groups = BTreeSet::new();
     while let Some(line) = whole_line(&mut orders) {
+        if line == FAREWELL.trim_end() {
+            return;
+        }
         let Some(group) = line.get(1..).and_then(|n| n.parse().ok()).and_then(Pid::from_raw) else { continue };
         if line.starts_with('+') {
             groups.insert(group.as_raw_nonzero())

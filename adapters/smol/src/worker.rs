@@ -95,6 +95,8 @@ impl Watch {
 pub enum Ended {
     /// It has left in order: everything it held is settled, or handed over (TASK-8)
     Left,
+    /// It has left, and the coordinator could not be told what became of so many tasks: they go to others
+    LeftBehind(usize),
     /// The coordinator does not want it any more (AUTH-2)
     Refused(Reason),
     /// Something on this side failed
@@ -105,6 +107,11 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ended::Left => f.write_str("the worker has left"),
+            Ended::LeftBehind(tasks) => write!(
+                f,
+                "the worker has left without a word to the coordinator: {tasks} of its tasks will be given to others, \
+                 and executed again"
+            ),
             Ended::Refused(reason) => write!(f, "the coordinator refused this worker for good: {reason}"),
             Ended::Failed(error) => write!(f, "the worker cannot go on: {error}"),
         }
@@ -131,6 +138,10 @@ struct Runner {
     orders: Receiver<Order>,
     drain_within: Duration,
     drain: Option<Drain>,
+    /// Whether the coordinator was there, before the worker stopped
+    was_connected: bool,
+    /// Why tasks cannot be started here any more
+    broken: Option<io::Error>,
     guardian: Option<Guardian>,
     frame: Vec<u8>,
     piece: Vec<u8>,
@@ -173,6 +184,8 @@ impl Runner {
             orders,
             drain_within: options.drain_within,
             drain: None,
+            was_connected: false,
+            broken: None,
             guardian: options.guardian,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -185,10 +198,14 @@ impl Runner {
             self.show();
             if let Some(reason) = self.worker.stopped() {
                 self.line.finish().await;
-                return Ok(if reason == Reason::Left { Ended::Left } else { Ended::Refused(reason) });
+                return Ok(match (reason, self.broken.take()) {
+                    (Reason::Left, Some(error)) => Ended::Failed(error),
+                    (Reason::Left, None) => self.left(),
+                    (reason, _) => Ended::Refused(reason),
+                });
             }
             if self.is_late() {
-                return Ok(Ended::Left);
+                return Ok(self.left());
             }
             let event = self.next_event(wake_at).await;
             self.take(event)?;
@@ -234,6 +251,9 @@ impl Runner {
     /// Shows how the worker stands, and says what has changed since
     fn show(&mut self) {
         let (state, slow) = (self.worker.state(), self.worker.is_slow());
+        if state != LinkState::Stopped {
+            self.was_connected = state == LinkState::Connected;
+        }
         let mut glance = lock(&self.watch.0);
         let before = *glance;
         *glance = Glance { state, stats: self.worker.stats(), slow };
@@ -295,6 +315,13 @@ impl Runner {
         }
     }
 
+    fn left(&self) -> Ended {
+        match self.worker.held() {
+            tasks if tasks > 0 && !self.was_connected => Ended::LeftBehind(tasks),
+            _ => Ended::Left,
+        }
+    }
+
     fn start(&mut self, task: TaskId, token: Token, attempt: u32) -> io::Result<()> {
         let command = self.worker.payload(token).and_then(Command::decode);
         let Some(command) = command else {
@@ -320,9 +347,11 @@ impl Runner {
         let checkpoints = match Checkpoints::new(&self.spool_dir, restored, INLINE_BYTES_MAX as u64) {
             Ok(checkpoints) => checkpoints,
             Err(error) => {
-                let message = short(format!("no room for its checkpoints: {error}"));
-                let outcome = Outcome::Failed(Failure::CannotStart);
-                self.tell(Input::Finished { token, outcome, result: message.as_bytes() });
+                // The disk is full, or the folder is gone. Whoever fails at once would get task after task.
+                tracing::error!(%error, "no room for a task's files: nothing new is taken");
+                self.tell(Input::Declined { token });
+                self.broken = Some(error);
+                self.order(Order::Drain);
                 return Ok(());
             }
         };

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use core::ops::Bound;
 use core::time::Duration;
 
+use crate::limits::RETRY_AFTER_MAX;
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -65,6 +66,8 @@ const ADDRESSES_MAX: usize = 4096;
 pub(crate) struct Admission {
     config: AdmissionConfig,
     all: Bucket,
+    /// The last slot that was given: whoever is sent away next comes behind
+    line_end: Instant,
     by_address: BTreeMap<Address, Bucket>,
     /// The address forgotten last
     forgotten: Address,
@@ -86,6 +89,7 @@ impl Admission {
         Admission {
             all: Bucket::full(config.burst, now),
             config,
+            line_end: now,
             by_address: BTreeMap::new(),
             forgotten: Address::LOOPBACK,
         }
@@ -106,7 +110,7 @@ impl Admission {
         }
         self.all.refill(now, rate, burst);
         if !self.all.take(-i64::from(burst)) {
-            Admitted::No(self.all.slot(rate, rng))
+            Admitted::No(self.slot(now, rng))
         } else if self.all.level < 0 {
             Admitted::IfOpen
         } else {
@@ -114,9 +118,21 @@ impl Admission {
         }
     }
 
-    /// When a connection that was let in only if open may come back
-    pub(crate) fn slot(&self, rng: &mut Rng) -> Duration {
-        self.all.slot(self.config.rate, rng)
+    /// A connection that was let in only if open turned out not to be: it costs nothing, and comes back then
+    ///
+    /// Were it charged, those who are sent away would use up what they are sent away for, and a large enough herd
+    /// would never get in.
+    pub(crate) fn send_away(&mut self, now: Instant, rng: &mut Rng) -> Duration {
+        self.all.level = self.all.level.saturating_add(1).min(i64::from(self.config.burst));
+        self.slot(now, rng)
+    }
+
+    /// A slot behind all that were given: one after the other at the rate, give or take a tenth
+    fn slot(&mut self, now: Instant, rng: &mut Rng) -> Duration {
+        let pause = Duration::from_micros(1_000_000 / u64::from(self.config.rate.max(1)));
+        self.line_end = (self.line_end.max(now) + pause).min(now + RETRY_AFTER_MAX);
+        let slot = self.line_end.since(now);
+        rng.between(slot * 9 / 10, slot * 11 / 10)
     }
 
     /// Forgets an address, each in its turn: a full table is never a reason to refuse, nor to search it
@@ -190,14 +206,37 @@ mod tests {
         }
         let Admitted::No(slot) = charge(0) else { panic!("the door is open") };
         assert!(
-            slot >= Duration::from_millis(540) && slot <= Duration::from_millis(660),
-            "six in line at ten a second"
+            slot >= Duration::from_millis(90) && slot <= Duration::from_millis(110),
+            "first in line at ten a second"
         );
+        let Admitted::No(slot) = charge(0) else { panic!("the door is open") };
+        assert!(slot >= Duration::from_millis(180) && slot <= Duration::from_millis(220), "second in line");
         let mut let_in = 0;
         for at in (0..10_000_000u64).step_by(1000) {
             let_in += u32::from(charge(at) != Admitted::No(Duration::ZERO) && matches!(charge(at), Admitted::IfOpen));
         }
         assert!(let_in <= 101, "{let_in}");
+    }
+
+    #[test]
+    fn back_2_a_herd_of_any_size_is_let_in_at_the_rate_if_it_obeys() {
+        let mut rng = Rng::new(Seed([1; 32]));
+        let config = AdmissionConfig { rate: 100, burst: 20, ..AdmissionConfig::default() };
+        let mut admission = Admission::new(config, Instant::ZERO);
+        let mut line: BTreeMap<(Instant, u32), ()> = (0..2000).map(|n| ((Instant::ZERO, n), ())).collect();
+        let (mut last, mut knocks) = (Instant::ZERO, 0);
+        while let Some(((at, n), ())) = line.pop_first() {
+            (last, knocks) = (at, knocks + 1);
+            let slot = match admission.charge(at, Address::LOOPBACK, &mut rng) {
+                Admitted::Yes => continue,
+                Admitted::IfOpen => admission.send_away(at, &mut rng),
+                Admitted::No(slot) => slot,
+            };
+            line.insert((at + slot, n), ());
+        }
+        let took = last.since(Instant::ZERO);
+        assert!(took >= Duration::from_secs(19) && took <= Duration::from_secs(30), "2,000 at 100 a second: {took:?}");
+        assert!(knocks < 8000, "nobody knocks again and again: {knocks}");
     }
 
     #[test]

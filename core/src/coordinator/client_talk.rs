@@ -34,8 +34,14 @@ impl Desk {
             }
             FromClient::Taken { task, token, stream, offset } => {
                 let watch = self.roster.get_mut(ix).watches.get_mut(&task).filter(|watch| watch.token == Some(token));
-                if watch.is_some_and(|watch| !watch.streams[stream.index()].acknowledge(offset)) {
-                    return Err(Violation);
+                if let Some(watch) = watch {
+                    if !watch.streams[stream.index()].acknowledge(offset) {
+                        return Err(Violation);
+                    }
+                    if !watch.is_behind() {
+                        // Another attempt may be waiting for its turn.
+                        self.grow_watches(task);
+                    }
                 }
             }
             FromClient::Ask { ask, question } => self.asked(ix, ask, question),
@@ -121,11 +127,31 @@ impl Desk {
         self.for_watchers(id, |desk, ix| {
             let peer = desk.roster.get_mut(ix);
             let Some(watch) = peer.watches.get_mut(&id) else { return };
+            if watch.token != token && watch.is_behind() {
+                // The last words of the attempt before tell why there is another one.
+                return;
+            }
             if watch.token != token {
-                // A new attempt: its output starts again at the beginning.
-                *watch = Watch { token, in_line: watch.in_line, ..Watch::new(watch.follow) };
+                watch.turn_to(token);
             }
             watch.streams.iter_mut().zip(kept).for_each(|(stream, kept)| stream.grow(kept));
+            if !core::mem::replace(&mut watch.in_line, true) {
+                peer.streaming.push_back(id);
+            }
+            desk.readers.insert(ix);
+        });
+    }
+
+    /// An attempt is durably over and another one follows: whoever follows it gets its output to the end
+    pub(super) fn tell_attempt_over(&mut self, id: TaskId, token: Token, lengths: [u64; 2]) {
+        self.for_watchers(id, |desk, ix| {
+            let peer = desk.roster.get_mut(ix);
+            let Some(watch) = peer.watches.get_mut(&id).filter(|watch| watch.follow == Follow::Output) else { return };
+            if watch.token != Some(token) {
+                // Of two attempts that are over, the newer one's output is the one that is still kept.
+                watch.turn_to(Some(token));
+            }
+            watch.streams.iter_mut().zip(lengths).for_each(|(stream, length)| stream.grow(length));
             if !core::mem::replace(&mut watch.in_line, true) {
                 peer.streaming.push_back(id);
             }
@@ -181,10 +207,10 @@ impl Desk {
 
     /// All output there is has been sent: the outcome may follow
     fn offer_outcome(&mut self, ix: PeerIx, id: TaskId) {
-        if !self.tasks.all.get(&id).is_some_and(|task| task.told) {
-            return;
-        }
-        let watch = self.roster.get_mut(ix).watches.get_mut(&id);
+        let told = self.tasks.all.get(&id).filter(|task| task.told);
+        let Some(end) = told.and_then(|task| task.ended.as_ref()) else { return };
+        let by = end.token;
+        let watch = self.roster.get_mut(ix).watches.get_mut(&id).filter(|watch| watch.token == by);
         if watch.is_some_and(|watch| !core::mem::replace(&mut watch.outcome_queued, true)) {
             self.say(ix, Sent::Outcome(id));
             self.let_effects_happen();
@@ -203,6 +229,10 @@ impl Desk {
         let len = bytes.len().min(from.max as usize);
         if len > 0 {
             peer.piece = Some(Piece { from, bytes: bytes[..len].into() });
+        } else if let Some(watch) = peer.watches.get_mut(&from.task).filter(|watch| watch.token == Some(token)) {
+            // Of an attempt before the last that failed nothing is kept.
+            watch.turn_to(None);
+            self.grow_watches(from.task);
         }
         self.readers.insert(ix);
         self.touch(ix);

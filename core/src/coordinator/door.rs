@@ -2,20 +2,18 @@
 //!
 //! Nothing here changes anything but counters and this table. It is bounded, and so is the time of each entry.
 
-use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec::Vec;
-use core::time::Duration;
-
 use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
 use crate::limits::{
     BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
 };
 use crate::link::Reason;
-use crate::time::{Instant, micros};
+use crate::time::Instant;
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
 use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::peers::Roster;
 
@@ -32,8 +30,8 @@ pub(crate) struct Face {
 struct Waiting {
     deadline: Instant,
     entropy: [u8; 32],
-    /// Let in only if it resumes an open session; otherwise told to come back after this
-    only_open: Option<Duration>,
+    /// Let in only if it resumes an open session
+    only_open: bool,
     challenged: Option<Box<Challenged>>,
 }
 
@@ -68,7 +66,9 @@ pub(crate) enum Verdict {
     Answer(Vec<u8>),
     /// Send this, if anything, and close
     Refuse(Option<Vec<u8>>, Reason),
-    /// The same for want of this key
+    /// Too many want to get in, and this one resumes nothing: send it away for a while (BACK-2)
+    Later,
+    /// Refuse for want of this key
     Unknown(Vec<u8>, KeyId),
     /// Let it in
     Enter(Box<Verified>),
@@ -89,13 +89,7 @@ impl Door {
     }
 
     /// Takes a connection in; returns one that has to go instead (AUTH-5)
-    pub(crate) fn accept(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        entropy: [u8; 32],
-        only_open: Option<Duration>,
-    ) -> Option<ConnId> {
+    pub(crate) fn accept(&mut self, now: Instant, conn: ConnId, entropy: [u8; 32], only_open: bool) -> Option<ConnId> {
         let deadline = now + HANDSHAKE_TIME;
         self.waiting.insert(conn, Waiting { deadline, entropy, only_open, challenged: None });
         self.strangers.insert(conn);
@@ -144,7 +138,7 @@ impl Door {
                     self.strangers.remove(&conn);
                 }
             }
-            Verdict::Refuse(..) | Verdict::Unknown(..) | Verdict::Enter(_) => {
+            Verdict::Refuse(..) | Verdict::Later | Verdict::Unknown(..) | Verdict::Enter(_) => {
                 self.leave(conn);
             }
         }
@@ -171,9 +165,9 @@ impl Waiting {
         let holder = roster.holder(hello.key, hello.boot).map(|ix| roster.get(ix));
         let session = hello.session.and_then(|id| holder?.session_named(id));
         let session = session.filter(|session| session.boot == hello.boot);
-        if let (None, Some(slot)) = (session, self.only_open) {
-            // Said before anything is computed (AUTH-5).
-            return Verdict::Refuse(Some(encoded(Refusal::RetryAfter(micros(slot)))), Reason::RetryAfter);
+        if session.is_none() && self.only_open {
+            // Before anything is computed (AUTH-5).
+            return Verdict::Later;
         }
         let capabilities = hello.capabilities & if face.compress { CAPABILITY_LZ4 } else { 0 };
         let challenge = Challenge {
@@ -231,7 +225,7 @@ impl Challenged {
     }
 }
 
-fn encoded(refusal: Refusal) -> Vec<u8> {
+pub(super) fn encoded(refusal: Refusal) -> Vec<u8> {
     let mut answer = alloc::vec![0; 32];
     let len = refusal.encode(&mut answer);
     answer.truncate(len);

@@ -114,6 +114,7 @@ impl Desk {
         let counts = matches!(outcome, Outcome::Failed(_)) && !detached;
         let record = Record::Result { task: id, token: Some(token), attempt, outcome, last: false, result, streams };
         self.gate.write(&record);
+        self.gate.then(Effect::AttemptOver(id, token, streams.map(|stream| stream.len)));
         self.say_settled(peer, token, Settlement::Applied, None);
         if detached {
             return;

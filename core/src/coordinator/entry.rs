@@ -12,14 +12,14 @@ use crate::link::Reason;
 use crate::session::Numbers;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
-use crate::wire::handshake::Resume;
+use crate::wire::handshake::{Refusal, Resume};
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
-use super::admission::Address;
-use super::door::{Verdict, Verified};
+use super::admission::{Address, Admitted};
+use super::door::{Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
 use super::tasks::TaskStep;
-use super::{Contention, Desk, Event, PeerState, Timer, admitted};
+use super::{Contention, Desk, Event, PeerState, Timer};
 
 const CONTENDER_FRAMES_MAX: usize = 8;
 
@@ -67,9 +67,14 @@ impl Desk {
         if self.door.has(conn) || self.conns.contains_key(&conn) {
             return Err(Rejected::Conflict);
         }
-        let charged = self.admission.charge(self.now, address, &mut self.rng);
-        let only_open =
-            admitted(charged, &self.admission, &mut self.rng).inspect_err(|_| self.stats.turned_away += 1)?;
+        let only_open = match self.admission.charge(self.now, address, &mut self.rng) {
+            Admitted::Yes => false,
+            Admitted::IfOpen => true,
+            Admitted::No(slot) => {
+                self.stats.turned_away += 1;
+                return Err(Rejected::RetryAfter(micros(slot)));
+            }
+        };
         self.stats.accepted += 1;
         if let Some(crowded) = self.door.accept(self.now, conn, entropy, only_open) {
             self.timers.set(Timer::Conn(crowded), None);
@@ -119,6 +124,11 @@ impl Desk {
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
             }
             Verdict::Refuse(answer, reason) => self.refuse(conn, answer, reason),
+            Verdict::Later => {
+                let slot = self.admission.send_away(self.now, &mut self.rng);
+                let answer = encoded(Refusal::RetryAfter(micros(slot)));
+                self.refuse(conn, Some(answer), Reason::RetryAfter);
+            }
             Verdict::Unknown(answer, key) => {
                 self.refuse(conn, Some(answer), Reason::Rejected);
                 self.events.push_back(Event::UnknownKey { key });
@@ -378,7 +388,7 @@ impl Desk {
         let event = Event::Disconnected { peer: peer.name.clone(), reason };
         self.events.push_back(event);
         if role == Role::Worker {
-            self.timers.set(Timer::Lost(ix), Some(self.now + self.config.lost_after));
+            self.timers.set(Timer::Lost(ix), Some(self.now + self.time_to_come_back(ix)));
         }
         self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));
         self.place(ix);
@@ -411,6 +421,11 @@ impl Desk {
             self.readers.remove(&ix);
             self.roster.dismiss(ix);
         }
+    }
+
+    /// How long a worker is waited for: not at all if it has no key any more (AUTH-6)
+    pub(super) fn time_to_come_back(&self, ix: PeerIx) -> Duration {
+        if self.roster.may_come_back(ix) { self.config.lost_after } else { Duration::ZERO }
     }
 
     /// The peer has left for good; what it still holds is lost at once (TASK-8)

@@ -22,6 +22,8 @@ pub(crate) enum Effect {
     Ack(PeerIx, SessionId, u64),
     /// Output up to here is kept (LOG-1)
     Keep(Token, Stream, u64),
+    /// An attempt is over, and another one follows: its output has these lengths
+    AttemptOver(TaskId, Token, [u64; 2]),
     /// Bulk bytes of this connection were dealt with
     Bulk(ConnId, u64),
     /// The task's outcome may be told

@@ -47,11 +47,11 @@ pub use self::recovery::{Recovery, RecoveryError};
 pub use self::seam::{EndView, Event, Input, Output, PeerState, PeerView, TaskView};
 pub use self::tasks::{Counts, TaskState};
 
-use self::admission::{Admission, Admitted};
+use self::admission::Admission;
 use self::door::{Door, Face};
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
-use self::peers::{PeerIx, Reading, Roster, Sent};
+use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::schedule::Schedule;
 use self::tasks::{NewTask, Remembered, TaskStep, Tasks, content_digest};
 use crate::about::About;
@@ -64,7 +64,7 @@ use crate::link::Reason;
 use crate::rng::{Rng, Seed};
 use crate::stats::CoordinatorStats;
 use crate::story::{Note, Story};
-use crate::time::{Instant, micros};
+use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{Denied, Outcome, TaskSpec};
@@ -421,6 +421,12 @@ impl Desk {
         // First whoever waits: the end of the old connection would let it in.
         holders.sort_by_key(|conn| matches!(self.conns.get(conn), Some(Conn::Live(_))));
         holders.into_iter().for_each(|conn| self.deny(conn, Denied::Revoked));
+        let away = |(_, peer): &(PeerIx, &Peer)| peer.conn.is_none() && !peer.held.is_empty();
+        for ix in self.roster.iter().filter(away).map(|(ix, _)| ix).collect::<Vec<PeerIx>>() {
+            if !self.roster.may_come_back(ix) {
+                self.timers.set(Timer::Lost(ix), Some(self.now));
+            }
+        }
         Ok(())
     }
 
@@ -507,6 +513,7 @@ impl Desk {
                 }
             }
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
+            Effect::AttemptOver(task, token, lengths) => self.tell_attempt_over(task, token, lengths),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),
             Effect::End(task) => {
                 if let Some(known) = self.tasks.all.get_mut(&task) {
@@ -588,13 +595,5 @@ impl Desk {
             assert!(self.roster.get(attempt.peer).held.contains(token), "{token} is held by nobody");
         }
         self.check_schedule();
-    }
-}
-
-fn admitted(admitted: Admitted, admission: &Admission, rng: &mut Rng) -> Result<Option<Duration>, Rejected> {
-    match admitted {
-        Admitted::Yes => Ok(None),
-        Admitted::IfOpen => Ok(Some(admission.slot(rng))),
-        Admitted::No(slot) => Err(Rejected::RetryAfter(micros(slot))),
     }
 }

@@ -208,6 +208,16 @@ impl Watch {
         }
     }
 
+    /// Whether output of the attempt that is being followed is still to be taken
+    pub(crate) fn is_behind(&self) -> bool {
+        self.follow == Follow::Output && !self.streams.iter().all(Outgoing::is_taken)
+    }
+
+    /// Goes over to another attempt: its output starts at the beginning
+    pub(crate) fn turn_to(&mut self, token: Option<Token>) {
+        *self = Watch { token, in_line: self.in_line, ..Watch::new(self.follow) };
+    }
+
     /// What to send next of the task's output
     pub(crate) fn next_piece(&self, task: TaskId) -> Option<Reading> {
         let token = self.token.filter(|_| self.follow == Follow::Output)?;

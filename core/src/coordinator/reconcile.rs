@@ -8,6 +8,8 @@ use crate::ids::Token;
 use crate::limits::WORKER_ATTEMPTS_MAX;
 use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
+use crate::journal::Record;
+
 use super::Desk;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
@@ -135,7 +137,11 @@ impl Desk {
         self.tasks.step(item.task, TaskStep::Adopt);
         self.timers.set(super::Timer::Retry(item.task), None);
         self.tasks.give(item.token, item.task, ix, item.attempt);
-        self.roster.get_mut(ix).held.insert(item.token);
+        let (task, token, attempt) = (item.task, item.token, item.attempt);
+        let peer = self.roster.get_mut(ix);
+        peer.held.insert(token);
+        // As if it had been given now: what becomes of it must find it in the journal.
+        self.gate.write(&Record::Assign { task, token, attempt, worker: peer.name.clone() });
         self.story.note(self.now, item.task, Some(item.token), "adopted");
         true
     }

@@ -107,6 +107,9 @@ impl Desk {
                 self.tokens_asked = self.token_next;
             }
             Record::Submit { task, spec, about, payload } => {
+                // One that was forgotten for so long that its id was free again; that it was leaves no record.
+                self.tasks.forgotten.remove(&task);
+                self.timers.set(Timer::Retention(task), None);
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }

@@ -37,6 +37,8 @@ pub(crate) enum AttemptStep {
     Finish,
     /// The coordinator wants it back
     Recall,
+    /// The embedder cannot start it
+    Decline,
     /// The coordinator has, or does not want, its result
     Settle,
 }
@@ -59,6 +61,7 @@ impl AttemptState {
             (S::Starting | S::Running | S::Stopping, T::Finish) => Some(S::Finished),
             (S::Abandoned, T::Finish) => Some(S::Gone),
             (S::Waiting, T::Recall) => Some(S::Gone),
+            (S::Starting, T::Decline) => Some(S::Gone),
             (S::Waiting | S::Finished, T::Settle) => Some(S::Gone),
             (S::Starting | S::Running | S::Stopping, T::Settle) => Some(S::Abandoned),
             _ => None,
@@ -192,16 +195,22 @@ mod tests {
     fn every_state_and_step_of_an_attempt_is_legal_or_refused_as_the_table_says() {
         use AttemptState as S;
         use AttemptStep as T;
-        let steps = [T::Run, T::Start, T::Cancel, T::Finish, T::Recall, T::Settle];
+        let steps = [T::Run, T::Start, T::Cancel, T::Finish, T::Recall, T::Decline, T::Settle];
         let none = None;
         let table = [
-            (S::Waiting, [Some(S::Starting), none, Some(S::Finished), none, Some(S::Gone), Some(S::Gone)]),
-            (S::Starting, [none, Some(S::Running), Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
-            (S::Running, [none, none, Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
-            (S::Stopping, [none, Some(S::Stopping), Some(S::Stopping), Some(S::Finished), none, Some(S::Abandoned)]),
-            (S::Abandoned, [none, Some(S::Abandoned), none, Some(S::Gone), none, none]),
-            (S::Finished, [none, none, Some(S::Finished), none, none, Some(S::Gone)]),
-            (S::Gone, [none; 6]),
+            (S::Waiting, [Some(S::Starting), none, Some(S::Finished), none, Some(S::Gone), none, Some(S::Gone)]),
+            (
+                S::Starting,
+                [none, Some(S::Running), Some(S::Stopping), Some(S::Finished), none, Some(S::Gone), Some(S::Abandoned)],
+            ),
+            (S::Running, [none, none, Some(S::Stopping), Some(S::Finished), none, none, Some(S::Abandoned)]),
+            (
+                S::Stopping,
+                [none, Some(S::Stopping), Some(S::Stopping), Some(S::Finished), none, none, Some(S::Abandoned)],
+            ),
+            (S::Abandoned, [none, Some(S::Abandoned), none, Some(S::Gone), none, none, none]),
+            (S::Finished, [none, none, Some(S::Finished), none, none, none, Some(S::Gone)]),
+            (S::Gone, [none; 7]),
         ];
         for (state, row) in table {
             for (step, expected) in steps.into_iter().zip(row) {

@@ -161,6 +161,13 @@ pub enum Input<'a> {
         /// What it returned, or a sentence on what went wrong
         result: &'a [u8],
     },
+    /// The task that was to be started cannot be started here, through no fault of its own: it goes back
+    ///
+    /// It counts as no attempt. Whoever cannot start one had better [`Drain`](Input::Drain): others would follow.
+    Declined {
+        /// Which attempt
+        token: Token,
+    },
     /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
     ///
     /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
@@ -352,6 +359,7 @@ impl Worker {
             }
             Input::Checkpoint { token, bytes } => desk.checkpoint_made(token, bytes),
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::Declined { token } => desk.declined(now, token),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -656,6 +664,12 @@ impl Desk {
         if self.step(now, token, AttemptStep::Recall).is_some() {
             self.outbox.give_back(token);
         }
+    }
+
+    fn declined(&mut self, now: Instant, token: Token) -> Result<(), Rejected> {
+        self.step(now, token, AttemptStep::Decline).ok_or(Rejected::NotExpected)?;
+        self.outbox.give_back(token);
+        Ok(())
     }
 
     /// From now on nothing is taken, and what has not started goes back (TASK-8)

@@ -13,7 +13,10 @@ const PERIOD: Duration = Duration::from_millis(500);
 fn live_2_both_ends_find_an_idle_half_open_link_within_three_periods() {
     run(async {
         let rig = Rig::with(|config| config.heartbeat = Some(PERIOD), |journal| journal).await;
-        let proxy = rig.proxy(Settings::none()).await;
+        // Each end has to find out by itself: that the other one has closed is learned too late.
+        let late = Duration::from_secs(20);
+        let settings = Settings { late_close_share: 1.0, late_close: late..=late, ..Settings::none() };
+        let proxy = rig.proxy(settings).await;
         let worker = rig.worker("w0", proxy.local_addr());
         worker.connected().await;
         rig.until_connected("w0", true).await;

@@ -17,7 +17,7 @@ use crate::args::values::{address, amount, bytes, duration, heartbeat, id_text, 
 /// Where coordinators are, and who wants to get in
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Access {
-    /// Where the coordinator is, as in ws://box:7878 or wss://box/prefix
+    /// Where the coordinator is, as in ws://box:7878 or ws://box/prefix
     ///
     /// May be given several times, or in the environment several separated by commas:
     /// any of them that answers will do.
@@ -352,7 +352,7 @@ Exit status:
 pub(super) const WORKER_HELP: &str = "\
 Examples:
     rejoin worker --coordinator ws://box:7878 --key lab-3.key --slots 4
-    rejoin worker --coordinator wss://box/fleet --key lab-4.key --label os=linux --resource gpu=2
+    rejoin worker --coordinator ws://box/fleet --key lab-4.key --label os=linux --resource gpu=2
 
 Exit status:
   0      asked to end by SIGTERM or Ctrl-C, or drained

@@ -29,7 +29,7 @@ pub struct Cli {
 /// What the program can do
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one command per item on several local workers
+    /// Run one command per item, on local workers or on a fleet
     ///
     /// The links between the workers and the coordinator may be cut at any time:
     /// workers rejoin, work goes on, and every task's result counts exactly once.

@@ -90,9 +90,12 @@ impl Proxy {
 
     /// Makes all links half-open, in both directions
     ///
-    /// As always, those above [`MAX_HALF_OPEN`] are reset.
+    /// When one end closes, the other one is closed at once, or, if the share of late closes is 1, when the longest time
+    /// for that has passed. As always, those above [`MAX_HALF_OPEN`] are reset.
     pub fn half_open_all(&self) {
-        let manner = Manner::HalfOpen { silence: Silence::Both, late_close: None };
+        let settings = &self.shared.settings;
+        let late_close = (settings.late_close_share >= 1.0).then(|| *settings.late_close.end());
+        let manner = Manner::HalfOpen { silence: Silence::Both, late_close };
         self.shared.state().order_all(Order::Cut(manner));
     }
 

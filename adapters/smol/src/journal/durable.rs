@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,12 @@ const CHECKPOINTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 const FILE: &str = "journal.redb";
+/// How far the log has come: number of the record behind the last one that is durable, and a sum
+///
+/// Written behind each sync and never synced itself, so that it costs next to nothing. If it is ahead of the log, the log
+/// has lost its end: the database takes a damaged header for a write that a power cut tore, and goes back to the one
+/// before.
+const MARK: &str = "mark";
 const LOCK: &str = "lock";
 const VERSION: u64 = 1;
 /// Memory for pages; output is read once, and records are read at the start only
@@ -86,6 +92,7 @@ pub struct DurableJournal {
     group: Group,
     beside: Beside,
     attempts: Attempts,
+    mark: Option<File>,
     _lock: Option<File>,
 }
 
@@ -122,7 +129,15 @@ impl DurableJournal {
         let mut journal = Self::with_backend(path, backend)?;
         // The name of a new file must outlive a power cut as well as its content.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))?;
-        journal._lock = Some(lock);
+        let mark = dir.join(MARK);
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&mark);
+        let file = file.map_err(at(&mark))?;
+        let (end, reached) = (journal.group.first(), read_mark(&file));
+        if reached > end {
+            let lost = format!("records {end} to {} are missing at its end", reached - 1);
+            return Err(OpenError::Damaged(journal.path, lost));
+        }
+        (journal.mark, journal._lock) = (Some(file), Some(lock));
         Ok(journal)
     }
 
@@ -142,7 +157,7 @@ impl DurableJournal {
         }
         let group = Group::new(end.map_err(|first| OpenError::Damaged(path.clone(), damaged_group(first)))?);
         let (beside, attempts) = (Beside::default(), Attempts::default());
-        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, _lock: None })
+        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, mark: None, _lock: None })
     }
 
     /// Returns a way to read records while this is being written
@@ -177,6 +192,10 @@ impl DurableJournal {
         }
         txn.commit()?;
         self.group = Group::new(end);
+        if let Some(mark) = &self.mark {
+            // A safeguard: what it guards is durable, whether this succeeds or not.
+            let _ = mark.write_all_at(&seal_piece(MARK.as_bytes(), &end.to_le_bytes()), 0);
+        }
         Ok(())
     }
 }
@@ -308,6 +327,14 @@ impl Outputs for DurableOutputs {
         }
         Ok(filled)
     }
+}
+
+/// How far the log had come; 0 where nothing can be said
+fn read_mark(file: &File) -> u64 {
+    let mut bytes = [0; 16];
+    let read = file.read_exact_at(&mut bytes, 0);
+    let end = read.ok().and_then(|()| open_piece(MARK.as_bytes(), &bytes)).and_then(|end| end.try_into().ok());
+    end.map_or(0, u64::from_le_bytes)
 }
 
 /// Makes the tables; returns the version, and the number of the next record or of the last group if that is damaged

@@ -43,9 +43,17 @@ pub trait Outputs: Clone + Send + 'static {
     fn read_at(&self, token: Token, stream: Stream, offset: u64, out: &mut [u8]) -> io::Result<usize>;
 }
 
-/// Attempts of each task whose output is kept, and whether the task is over
+/// Attempts of each task whose output is kept
 #[derive(Clone, Debug, Default)]
-struct Attempts(BTreeMap<TaskId, (Vec<Token>, bool)>);
+struct Attempts(BTreeMap<TaskId, Kept>);
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    tokens: Vec<Token>,
+    /// The last of them that failed: whoever follows the task may still be reading its last words
+    failed: Option<Token>,
+    over: bool,
+}
 
 /// What a record makes useless
 #[derive(Debug, PartialEq, Eq)]
@@ -61,14 +69,17 @@ impl Attempts {
     fn note(&mut self, record: &Record<'_>) -> Useless {
         let mut useless = Useless { outputs: Vec::new(), checkpoint: None };
         match *record {
-            Record::Assign { task, token, .. } => self.0.entry(task).or_default().0.push(token),
+            Record::Assign { task, token, .. } => self.0.entry(task).or_default().tokens.push(token),
             Record::Result { task, token, last: true, .. } => {
                 useless.outputs = self.retain(task, token);
                 useless.checkpoint = Some(task);
             }
             Record::Result { task, token: Some(token), last: false, .. } => {
-                self.0.entry(task).or_default().0.retain(|kept| *kept != token);
-                useless.outputs.push(token);
+                let kept = self.0.entry(task).or_default();
+                if let Some(before) = kept.failed.replace(token) {
+                    kept.tokens.retain(|kept| *kept != before);
+                    useless.outputs.push(before);
+                }
             }
             Record::Forget { task } => useless.outputs = self.retain(task, None),
             Record::Epoch { .. }
@@ -84,18 +95,21 @@ impl Attempts {
 
     /// The task is over: drops its attempts, all but one if that is named
     fn retain(&mut self, task: TaskId, except: Option<Token>) -> Vec<Token> {
-        let (attempts, _) = self.0.remove(&task).unwrap_or_default();
-        let (kept, dropped): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|token| Some(*token) == except);
-        if !kept.is_empty() {
-            self.0.insert(task, (kept, true));
+        let attempts = self.0.remove(&task).unwrap_or_default().tokens;
+        let (tokens, dropped): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|token| Some(*token) == except);
+        if !tokens.is_empty() {
+            self.0.insert(task, Kept { tokens, failed: None, over: true });
         }
         dropped
     }
 
-    /// Attempts of tasks that are not over
+    /// Attempts that go on, of tasks that are not over
     fn open(&self) -> impl Iterator<Item = (TaskId, Token)> + '_ {
-        let open = self.0.iter().filter(|(_, (_, over))| !over);
-        open.flat_map(|(task, (tokens, _))| tokens.iter().map(|token| (*task, *token)))
+        let open = self.0.iter().filter(|(_, kept)| !kept.over);
+        open.flat_map(|(task, kept)| {
+            let going_on = kept.tokens.iter().filter(|token| Some(**token) != kept.failed);
+            going_on.map(|token| (*task, *token))
+        })
     }
 }
 

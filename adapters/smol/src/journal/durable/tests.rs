@@ -464,3 +464,25 @@ fn folders_that_cannot_be_used_say_what_to_do() {
     let below_a_file = DurableJournal::open(&file.join("data")).unwrap_err();
     assert!(below_a_file.to_string().contains("can be written"), "{below_a_file}");
 }
+
+#[test]
+fn journ_4_a_log_that_lost_its_end_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, backup) = (dir.path().join(FILE), dir.path().join("backup"));
+    let mut journal = DurableJournal::open(dir.path()).unwrap();
+    append(&mut journal, &[submit(1)]);
+    append(&mut journal, &[submit(2)]);
+    drop(journal);
+    fs::copy(&file, &backup).unwrap();
+    let mut journal = DurableJournal::open(dir.path()).unwrap();
+    append(&mut journal, &[submit(3), submit(4)]);
+    drop(journal);
+    assert!(DurableJournal::open(dir.path()).is_ok());
+    // What the database makes of a damaged header: the commit before.
+    fs::copy(&backup, &file).unwrap();
+    let error = DurableJournal::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("records 3 to 4 are missing at its end"), "{error}");
+    // Without the mark nothing can be said, and one that is torn says nothing.
+    fs::write(dir.path().join(MARK), [0x55; 9]).unwrap();
+    assert!(DurableJournal::open(dir.path()).is_ok());
+}
