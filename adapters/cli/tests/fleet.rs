@@ -386,3 +386,35 @@ fn json_has_one_value_and_the_states_of_workers() {
     until("disconnected", || ["disconnected", "lost"].contains(&state().as_str().unwrap_or_default()));
     until("lost", || state() == "lost");
 }
+
+#[test]
+fn a_worker_that_cannot_start_tasks_gives_them_back_and_leaves() {
+    let mut fleet = Fleet::start(&[]);
+    let gone = fleet.path("gone");
+    let broken = fleet.worker("w1", &["--slots", "2", "--data", gone.to_str().expect("UTF-8")]);
+    until("it is there", || fleet.json("status", &[])["workers"]["connected"] == 1);
+    fs::remove_dir_all(&gone).expect("a directory");
+    let tasks: Vec<String> = (0..6).map(|_| fleet.submit(&[], &["true"])).collect();
+    let ended = broken.end();
+    assert!(ended.code == Some(254) && ended.err.contains("no room for a task's files"), "{}", ended.err);
+    let _healthy = fleet.worker("w2", &[]);
+    let waited = fleet.client("wait", tasks.iter().map(String::as_str)).end();
+    assert_eq!(waited.code, Some(0), "no task is to blame for that: {}", waited.out);
+}
+
+#[test]
+fn task_8_a_worker_that_leaves_without_its_coordinator_says_what_that_means() {
+    let mut fleet = Fleet::start(&[]);
+    let worker = fleet.worker("w1", &["--drain-timeout", "1s"]);
+    let done = fleet.path("done");
+    let task = fleet.submit(&[], &["sh", "-c", &format!("sleep 0.5; echo x > {}", done.display())]);
+    until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+    fleet.kill_coordinator();
+    until("it is done", || done.exists());
+    worker.signal("TERM");
+    worker.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    worker.signal("TERM");
+    let ended = worker.end();
+    assert!(ended.code == Some(254) && ended.err.contains("1 of its tasks will be given to others"), "{}", ended.err);
+}

@@ -173,3 +173,16 @@ fn a_worker_that_ends_in_order_harms_nobody() {
     bystander.wait().expect("its end");
     drop(pids);
 }
+
+#[test]
+fn a_guardian_that_dies_is_replaced_though_nothing_happens() {
+    let guardian = Guardian::start(play("guardian")).expect("a guardian");
+    let first = guardian.process().expect("a process");
+    let killed = Command::new("kill").args(["-KILL", &first.to_string()]).status().expect("kill");
+    assert!(killed.success());
+    let start = Instant::now();
+    while guardian.process().is_none_or(|process| process == first) {
+        assert!(start.elapsed() < PATIENCE, "there is no other one");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
