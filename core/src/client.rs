@@ -587,9 +587,10 @@ impl Desk {
     fn take(&mut self, now: Instant, item: &Item<'_>) -> Result<(), Violation> {
         match item.class {
             Class::Control => match self.link.control(now, item)? {
-                LinkEvent::Nothing | LinkEvent::Resumed => {}
-                // There is no inventory to compare: asking again is all.
-                LinkEvent::Anew => self.link.reconciled(),
+                LinkEvent::Nothing => {}
+                // There is no inventory to compare: asking again is all. A session that is resumed may be one whose first
+                // welcome was lost.
+                LinkEvent::Resumed | LinkEvent::Anew => self.link.reconciled(),
             },
             Class::Numbered(number) => {
                 if self.link.arrive(now, number, item.payload.len())? && !item.payload.is_empty() {

@@ -73,6 +73,8 @@ pub mod ids;
 pub mod journal;
 pub mod limits;
 pub mod link;
+#[doc(hidden)]
+pub mod planted;
 mod rng;
 mod session;
 pub mod stats;

@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 
 /// Deadlines by name; equal deadlines fire in the order of names
@@ -45,7 +46,7 @@ impl<K: Ord + Copy> Timers<K> {
     /// Takes the next name whose time has come, disarmed
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let (at, key) = *self.by_time.first()?;
-        if at > now {
+        if at > now || (planted::is(Bug::TimerSpins) && at == now) {
             return None;
         }
         self.set(key, None);

@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::error::Rejected;
 use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
+use crate::planted::{self, Bug};
 use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
 
 use super::gate::Effect;
@@ -111,6 +112,7 @@ impl Desk {
             self.say_settled(peer, token, Settlement::Applied, Some(outcome));
             return;
         }
+        task.concluded.push(token);
         let counts = matches!(outcome, Outcome::Failed(_)) && !detached;
         let record = Record::Result { task: id, token: Some(token), attempt, outcome, last: false, result, streams };
         self.gate.write(&record);
@@ -287,6 +289,9 @@ impl Desk {
         let live = task.live.clone();
         self.gate.write(&Record::Cancel { task: id });
         self.story.note(self.now, id, None, "cancel requested");
+        if !assigned && planted::is(Bug::CancelledDispatched) {
+            return Ok(());
+        }
         if !assigned {
             self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
             return Ok(());
@@ -329,6 +334,12 @@ impl Desk {
     }
 
     fn say_settled(&mut self, ix: PeerIx, token: Token, settlement: Settlement, outcome: Option<Outcome>) {
+        if planted::is(Bug::AckBeforeDurable)
+            && let Some(session) = &mut self.roster.get_mut(ix).session
+        {
+            session.say(Sent::Settled(token, settlement, outcome));
+            return self.touch(ix);
+        }
         self.say(ix, Sent::Settled(token, settlement, outcome));
     }
 }

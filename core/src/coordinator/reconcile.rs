@@ -9,6 +9,7 @@ use crate::limits::WORKER_ATTEMPTS_MAX;
 use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
 use crate::journal::Record;
+use crate::planted::{self, Bug};
 
 use super::Desk;
 use super::gate::Effect;
@@ -127,10 +128,11 @@ impl Desk {
     fn adopt(&mut self, ix: PeerIx, item: &InventoryItem) -> bool {
         // What has not started is left to the queue: nothing is lost with it.
         let given_before = item.token.0 < self.config.tokens_from && item.held != Held::Waiting;
-        let free =
-            self.tasks.all.get(&item.task).is_some_and(|task| {
-                matches!(task.state, TaskState::Ready | TaskState::Backoff) && !task.cancel_requested
-            });
+        let free = self.tasks.all.get(&item.task).is_some_and(|task| {
+            matches!(task.state, TaskState::Ready | TaskState::Backoff)
+                && !task.cancel_requested
+                && (planted::is(Bug::DedupByLife) || !task.concluded.contains(&item.token))
+        });
         if !given_before || !free {
             return false;
         }

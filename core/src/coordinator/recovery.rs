@@ -18,6 +18,7 @@ use super::peers::PeerIx;
 use super::tasks::{Checkpoint, Ended, TaskState, TaskStep, content_digest};
 use super::{Config, Coordinator, Desk, Remembered, Timer};
 use crate::about::About;
+use crate::planted::{self, Bug};
 use crate::rng::Seed;
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
@@ -102,7 +103,9 @@ impl Desk {
                 self.config.cluster = cluster;
             }
             Record::Tokens { below } => {
-                self.token_next = self.token_next.max(below);
+                if !planted::is(Bug::TokensReused) {
+                    self.token_next = self.token_next.max(below);
+                }
                 self.tokens_reserved = self.token_next;
                 self.tokens_asked = self.token_next;
             }
@@ -179,27 +182,40 @@ impl Desk {
         worker: &PeerName,
     ) -> Result<(), NoSuchHistory> {
         let ix = self.roster.worker_named(worker);
-        if token.0 >= self.token_next || self.tasks.attempts.contains_key(&token) {
+        let known = self.tasks.attempts.get(&token).map(|known| (known.task, known.peer));
+        if token.0 >= self.token_next || known.is_some_and(|known| known != (task, ix)) {
             return Err(NoSuchHistory);
         }
-        if let Some(earlier) = self.tasks.current(task) {
+        let current = self.tasks.current(task);
+        if current == Some(token) {
+            return Ok(());
+        }
+        if let Some(earlier) = current {
             // It was lost, given back, or crashed, of which there is no record: it may still deliver, as far as it is
             // there at all.
             self.detach(earlier);
             self.step(task, TaskStep::Requeue)?;
         }
         self.step(task, TaskStep::Assign)?;
-        self.tasks.give(token, task, ix, attempt);
-        self.roster.get_mut(ix).held.insert(token);
+        if planted::is(Bug::InFlightTwice) {
+            self.step(task, TaskStep::Requeue)?;
+        }
+        if known.is_none() {
+            self.tasks.give(token, task, ix, attempt);
+            self.roster.get_mut(ix).held.insert(token);
+        }
         if let Some(new) = self.tasks.attempts.get_mut(&token) {
             // Under a session that is no more: if its worker does not have it, it is lost.
             new.sent_as = Some((SessionId([0; 16]), 0));
+            // Given up in an earlier epoch, it was adopted when its worker came back with it (TASK-2).
+            new.detached = false;
         }
         Ok(())
     }
 
     fn replay_failed_attempt(&mut self, task: TaskId, token: Token, outcome: Outcome) -> Result<(), NoSuchHistory> {
         let ended = self.drop_attempt(token).ok_or(NoSuchHistory)?;
+        self.tasks.all.get_mut(&task).ok_or(NoSuchHistory)?.concluded.push(token);
         if ended.detached {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::about::{Tag, Tags};
 use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
+use crate::planted::{self, Bug};
 use crate::wire::view::Why;
 
 use super::Desk;
@@ -167,7 +168,9 @@ impl Desk {
         let Some(token) = self.next_token() else { return false };
         self.tasks.step(id, TaskStep::Assign);
         let Some(task) = self.tasks.all.get(&id) else { return false };
-        let (attempt, restores) = (task.attempts.saturating_add(1), task.checkpoint.is_some());
+        let reused = planted::is(Bug::AttemptReused) && task.attempts > 0;
+        let attempt = task.attempts.saturating_add(u32::from(!reused));
+        let restores = task.checkpoint.is_some();
         self.tasks.give(token, id, ix, attempt);
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);

@@ -92,6 +92,8 @@ pub(crate) struct Task {
     pub(crate) suspect: bool,
     /// Live tokens, oldest first (TASK-3)
     pub(crate) live: Vec<Token>,
+    /// Attempts that failed, and were counted: whoever says so again says nothing new (TASK-3)
+    pub(crate) concluded: Vec<Token>,
     /// The newest checkpoint (CKPT-4)
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) ended: Option<Ended>,
@@ -227,6 +229,7 @@ impl Tasks {
             crashes: 0,
             suspect: false,
             live: Vec::new(),
+            concluded: Vec::new(),
             checkpoint: None,
             ended: None,
             told: false,

@@ -18,6 +18,7 @@ use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
 use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
 use crate::session::{Arrival, Log, Numbers, Session};
 use crate::stats::LinkStats;
@@ -430,7 +431,9 @@ impl<L: Log> Link<L> {
         let period = self.config.heartbeat.map_or(period, |wish| wish.min(period));
         let channel = self.channel.as_mut().ok_or(Violation)?;
         let session = self.session.as_mut().ok_or(Violation)?;
-        channel.watch(now, period, true, &mut self.rng);
+        if !(planted::is(Bug::NoHeartbeatAfterResume) && welcome.resumed.is_some()) {
+            channel.watch(now, period, true, &mut self.rng);
+        }
         channel.control(now, &Control::Credit(welcome.credit), session)?;
         self.backoff.welcomed(now, Duration::from_micros(welcome.spread_us));
         self.confirm = true;
@@ -510,7 +513,9 @@ impl<L: Log> Link<L> {
         }
         // Last, because a connection that has just been given up may be dialled again at once.
         if self.dial_at.is_some_and(|at| at <= now) {
-            self.dial_at = None;
+            if !planted::is(Bug::DialledTwice) {
+                self.dial_at = None;
+            }
             self.attempt += 1;
             self.give_up_at = Some(now + self.config.handshake_time);
             self.connect = true;
@@ -699,7 +704,8 @@ impl<L: Log> Link<L> {
     }
 
     fn stop(&mut self, reason: Reason) {
-        self.disconnect = Some((self.attempt, reason));
+        // Not in the place of one that the embedder has not heard of: that transport would stay open for ever.
+        self.disconnect.get_or_insert((self.attempt, reason));
         self.end_connection();
         self.dial_at = None;
         self.stopped = Some(reason);

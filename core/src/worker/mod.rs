@@ -17,6 +17,7 @@ use crate::error::{ConfigError, Rejected};
 use crate::ids::{TaskId, Token};
 use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
+use crate::planted::{self, Bug};
 use crate::rng::Seed;
 use crate::stats::LinkStats;
 use crate::story::{Note, Story};
@@ -686,12 +687,14 @@ impl Desk {
 
     /// Leaves once the coordinator has everything, and knows that nothing is held here (TASK-8)
     fn leave_if_drained(&mut self) {
-        if !self.draining || !self.attempts.is_empty() {
+        let settled =
+            |attempt: &Attempt| planted::is(Bug::DrainDropsResults) && attempt.state == AttemptState::Finished;
+        if !self.draining || !self.attempts.values().all(settled) {
             return;
         }
         let said = self.outbox.is_empty() && self.link.session().is_none_or(|session| session.is_acknowledged());
         // Without a connection nobody is left to be told, and nothing is lost by that.
-        if said || !self.link.is_welcomed() {
+        if said || !self.link.is_welcomed() || planted::is(Bug::DrainDropsResults) {
             self.link.leave();
         }
     }
