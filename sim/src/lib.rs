@@ -16,13 +16,24 @@
 //! assert_eq!(world.output(task), b"hello");
 //! ```
 
+pub mod audit;
+pub mod draws;
 mod executor;
 pub mod fuzz;
+pub mod generate;
 mod journal;
+pub mod menu;
+#[cfg(rejoin_planted)]
+pub mod mutants;
 mod net;
 pub mod pair;
 mod puppet;
+pub mod schedule;
+pub mod shrink;
+pub mod simulation;
 pub mod stranger;
+pub mod swarm;
+pub mod trace;
 mod world;
 
 pub use executor::Job;

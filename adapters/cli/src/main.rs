@@ -17,6 +17,7 @@ pub mod report;
 pub mod resume;
 pub mod run;
 pub mod say;
+pub mod sim;
 pub mod submit;
 pub mod template;
 pub mod views;
@@ -68,6 +69,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Tasks(options) => ask::tasks(options),
         Command::Drain(options) => ask::drain(options),
         Command::Key { command } => keys::run(command),
+        Command::Sim { command } => sim::run(command),
         Command::Guardian => {
             rejoin_smol::guardian::guard(io::stdin());
             0

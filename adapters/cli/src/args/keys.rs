@@ -14,7 +14,7 @@ pub enum KeyCommand {
     /// The key goes to two files: --out is for its holder and has nothing else in
     /// it, --keys is for the coordinator and has all keys. Both are made if they are
     /// missing, so that nobody but their owner may read or write them. A coordinator
-    /// that is running takes the new key within seconds.
+    /// that is running takes the new key as soon as its holder comes.
     ///
     /// A name has one key at a time and one role for ever.
     #[command(verbatim_doc_comment, after_long_help = NEW_HELP)]
@@ -22,7 +22,7 @@ pub enum KeyCommand {
     /// Let a key's holder in no longer
     ///
     /// The key stays in the file, marked as revoked. A coordinator that is running
-    /// cuts its holder off within seconds.
+    /// cuts its holder off within a second.
     #[command(verbatim_doc_comment, after_long_help = REVOKE_HELP)]
     Revoke(KeyRevoke),
 }

@@ -6,6 +6,7 @@
 mod fleet;
 mod keys;
 mod run;
+mod sim;
 mod values;
 
 use clap::error::ErrorKind;
@@ -14,6 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use fleet::{Access, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
+pub use sim::{SimCommand, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
 
 use crate::report::EXIT_USAGE;
 
@@ -110,6 +112,16 @@ pub enum Command {
         /// What to do about keys
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Break simulated fleets in every way, by seed, and see whether everything holds
+    ///
+    /// The machines are the ones that run in production, over virtual networks, clocks,
+    /// disks and processes. A seed always does the same.
+    #[command(verbatim_doc_comment, after_long_help = sim::HELP)]
+    Sim {
+        /// What to do
+        #[command(subcommand)]
+        command: SimCommand,
     },
     /// Watch over a worker's processes; for the program's own use
     #[command(hide = true)]

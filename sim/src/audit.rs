@@ -1,0 +1,288 @@
+//! The auditor: stands outside, sees what crosses the border of each machine, and knows what must hold
+//!
+//! Each check counts how often its premise held. One that never had occasion to fail has shown nothing, and a swarm in
+//! which that happens has failed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use rejoin_core::Instant;
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::journal::Record;
+use rejoin_core::wire::message::Outcome;
+
+macro_rules! checks {
+    ($($name:ident $sentence:literal),* $(,)?) => {
+        /// What must hold
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Check {
+            $(#[doc = $sentence] $name),*
+        }
+
+        impl Check {
+            /// All of them
+            pub const ALL: &'static [Check] = &[$(Check::$name),*];
+
+            /// What it says
+            pub fn sentence(self) -> &'static str {
+                match self {
+                    $(Check::$name => $sentence),*
+                }
+            }
+        }
+    };
+}
+
+checks! {
+    S1 "a submission that was acknowledged as accepted is durable, and known in every later state",
+    S2 "the same submit again is the same task",
+    S3 "a task ends once, and its outcome never changes",
+    S4 "an attempt's result is applied at most once",
+    S5 "an outcome that is told is durable",
+    S6 "a worker forgets a result only when the coordinator has it durably",
+    S10 "attempts and tokens only rise",
+    S11 "whoever keeps to the rules is never found to break them, whatever the network does",
+    S13 "checkpoints rise, and an attempt starts from the newest durable one",
+    S15 "a message that was altered on its way changes nothing",
+    S17 "every queue, window and table is within its bound",
+    S19 "nothing is given out that was cancelled before",
+    S20 "every accepted task is in exactly one state",
+    S21 "no worker runs more than its slots, nor holds more than its credit",
+    S23 "a peer has one connection at a time",
+    S25 "no timer spins, whatever the clock shows",
+    S26 "cancel and result race to one outcome, the same at both ends",
+    S27 "what a coordinator recovers depends on its durable records alone",
+    S30 "after a drain nothing is left",
+    S31 "a task that ended as succeeded was executed to its end",
+    L1 "every accepted task ends within the bound after the network has healed",
+    L2 "every peer is connected within the bound after the network has healed",
+    L3 "an end that hears nothing finds that out within its bound",
+    L6 "the noise dies down: in quiet there is nothing but heartbeats",
+    L8 "a poisonous task ends as failed, and the others finish",
+    L11 "a drain ends, and nothing is lost",
+    Log1 "output arrives without gap, overlap or error",
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What did not hold
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which check
+    pub check: Check,
+    /// When
+    pub at: Instant,
+    /// What was seen
+    pub what: String,
+    /// Which task it is about
+    pub task: Option<TaskId>,
+}
+
+/// Knows what was promised, and compares it with what happens
+#[derive(Clone, Debug)]
+pub struct Auditor {
+    now: Instant,
+    premises: Vec<u64>,
+    violation: Option<Violation>,
+    submitted: BTreeMap<TaskId, Promised>,
+    /// Attempts, by token: task, number
+    assigned: BTreeMap<Token, (TaskId, u32)>,
+    results: BTreeSet<Token>,
+    finished: BTreeMap<Token, Outcome>,
+}
+
+/// What is known of a task
+#[derive(Clone, Debug, Default)]
+struct Promised {
+    accepted: bool,
+    cancelled: bool,
+    cancel_durable: bool,
+    /// Attempts that began, by their number
+    begun: BTreeMap<u32, Token>,
+    durable: bool,
+    attempts: u32,
+    ended: Option<Outcome>,
+    /// Durable checkpoints: attempt and number
+    checkpoints: Vec<(Token, u64)>,
+}
+
+impl Default for Auditor {
+    fn default() -> Self {
+        Auditor {
+            now: Instant::ZERO,
+            premises: vec![0; Check::ALL.len()],
+            violation: None,
+            submitted: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            results: BTreeSet::new(),
+            finished: BTreeMap::new(),
+        }
+    }
+}
+
+impl Auditor {
+    /// Says that a check's premise held, and whether it does
+    pub(crate) fn expect(&mut self, check: Check, holds: bool, what: impl FnOnce() -> String) {
+        self.expect_of(check, None, holds, what);
+    }
+
+    pub(crate) fn expect_of(
+        &mut self,
+        check: Check,
+        task: impl Into<Option<TaskId>>,
+        holds: bool,
+        what: impl FnOnce() -> String,
+    ) {
+        self.premises[check as usize] += 1;
+        if !holds && self.violation.is_none() {
+            self.violation = Some(Violation { check, at: self.now, what: what(), task: task.into() });
+        }
+    }
+
+    pub(crate) fn at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// What did not hold, if anything: the first of it
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// How often each check's premise held
+    pub fn premises(&self) -> &[u64] {
+        &self.premises
+    }
+
+    // What crosses the borders.
+
+    pub(crate) fn submitted(&mut self, task: TaskId) {
+        self.submitted.entry(task).or_default();
+    }
+
+    pub(crate) fn cancel_asked(&mut self, task: TaskId) {
+        self.submitted.entry(task).or_default().cancelled = true;
+    }
+
+    /// A client was told that its task is accepted
+    pub(crate) fn accepted(&mut self, task: TaskId) {
+        let known = self.submitted.entry(task).or_default();
+        known.accepted = true;
+        let durable = known.durable;
+        self.expect_of(Check::S1, task, durable, || format!("{task} was accepted before it was durable"));
+    }
+
+    /// A record has become durable
+    pub(crate) fn durable(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Submit { task, .. } => {
+                let known = self.submitted.entry(task).or_default();
+                let again = std::mem::replace(&mut known.durable, true);
+                self.expect_of(Check::S2, task, !again, || format!("{task} was recorded as new twice"));
+            }
+            Record::Assign { task, token, attempt, .. } => {
+                let known = self.submitted.entry(task).or_default();
+                let before = known.attempts;
+                known.attempts = attempt.max(before);
+                let again = self.assigned.insert(token, (task, attempt));
+                // One that was given back before it began leaves its number to the next.
+                let cancelled = known.cancel_durable;
+                self.expect_of(Check::S19, task, !cancelled || again == Some((task, attempt)), || {
+                    format!("{task} is given out under {token} after it was cancelled")
+                });
+                // One whose assignment was thought to be lost may turn out to be there (TASK-2).
+                let adopted = again == Some((task, attempt));
+                self.expect_of(Check::S10, task, (attempt >= before && again.is_none()) || adopted, || {
+                    format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again:?}")
+                });
+            }
+            Record::Result { task, token, outcome, last, .. } => {
+                if let Some(token) = token {
+                    let first = self.results.insert(token);
+                    self.expect_of(Check::S4, task, first, || format!("{task}: the result of {token} counted twice"));
+                }
+                if last {
+                    let known = self.submitted.entry(task).or_default();
+                    let before = known.ended.replace(outcome);
+                    self.expect_of(Check::S3, task, before.is_none(), || {
+                        format!("{task} ended as {outcome:?} after it had ended as {before:?}")
+                    });
+                    let executed = token.and_then(|token| self.finished.get(&token)).copied();
+                    if outcome == Outcome::Succeeded {
+                        self.expect_of(Check::S31, task, executed == Some(outcome), || {
+                            format!("{task} succeeded, and its attempt ended as {executed:?}")
+                        });
+                    }
+                }
+            }
+            Record::Checkpoint { task, token, number, .. } => {
+                let known = self.submitted.entry(task).or_default();
+                let before = known.checkpoints.last().copied();
+                known.checkpoints.push((token, number));
+                let rises = before.is_none_or(|(attempt, n)| attempt <= token && n < number);
+                self.expect_of(Check::S13, task, rises, || {
+                    format!("{task}: checkpoint {number} of {token} follows {before:?}")
+                });
+            }
+            Record::Cancel { task } => self.submitted.entry(task).or_default().cancel_durable = true,
+            Record::Epoch { .. } | Record::Tokens { .. } | Record::Forget { .. } | Record::Output { .. } => {}
+        }
+    }
+
+    /// A worker starts an attempt, from a checkpoint if there is one
+    pub(crate) fn started(&mut self, task: TaskId, token: Token, attempt: u32, restored: Option<u64>) {
+        let assigned = self.assigned.get(&token).copied();
+        self.expect_of(Check::S10, task, assigned == Some((task, attempt)), || {
+            format!("attempt {attempt} at {task} starts under {token}, which was given as {assigned:?}")
+        });
+        let known = self.submitted.entry(task).or_default();
+        let before = *known.begun.entry(attempt).or_insert(token);
+        self.expect_of(Check::S10, task, before == token, || {
+            format!("{task}: attempt {attempt} begins under {token}, and had begun under {before}")
+        });
+        let known = self.submitted.entry(task).or_default();
+        let newest = known.checkpoints.iter().rfind(|(by, _)| *by < token).map(|(_, number)| *number);
+        if newest.is_some() || restored.is_some() {
+            self.expect_of(Check::S13, task, newest == restored, || {
+                format!("{task}: attempt {attempt} starts from {restored:?}, and {newest:?} is durable")
+            });
+        }
+    }
+
+    /// An execution is over
+    pub(crate) fn finished(&mut self, token: Token, outcome: Outcome) {
+        self.finished.insert(token, outcome);
+    }
+
+    /// A worker forgets an attempt that it had executed
+    pub(crate) fn forgotten(&mut self, task: TaskId, token: Token) {
+        let ended = self.submitted.get(&task).is_some_and(|known| known.ended.is_some());
+        let kept = ended || self.results.contains(&token);
+        self.expect_of(Check::S6, task, kept, || {
+            format!("the result of {token} at {task} is forgotten, and not durable")
+        });
+    }
+
+    /// A client was told how a task ended
+    pub(crate) fn told(&mut self, task: TaskId, outcome: Outcome) {
+        let known = self.submitted.entry(task).or_default();
+        let (durable, raced) = (known.ended, known.cancelled);
+        let check = if raced { Check::S26 } else { Check::S5 };
+        self.expect_of(check, task, durable == Some(outcome), || {
+            format!("a client is told that {task} ended as {outcome:?}, and durable is {durable:?}")
+        });
+    }
+
+    /// How a task has durably ended
+    pub(crate) fn ended(&self, task: TaskId) -> Option<Outcome> {
+        self.submitted.get(&task)?.ended
+    }
+
+    /// Tasks that were accepted
+    pub(crate) fn promised(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.submitted.iter().filter(|(_, known)| known.accepted || known.durable).map(|(task, _)| *task)
+    }
+}

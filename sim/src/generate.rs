@@ -1,0 +1,252 @@
+//! From a seed to a schedule
+//!
+//! What a seed breaks is decided before anything runs: each kind of fault on its own stream, so that a new kind moves
+//! none of the others. Leaving out is the point: most seeds have few kinds, so that what one of them does is not
+//! covered up by another.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::draws::{Draws, Purpose};
+use crate::menu::{Kind, Scope};
+use crate::net::Side;
+use crate::schedule::{Entry, Fault, Knob, Node, Schedule, Setting, Task, What};
+
+/// How wide the net is cast
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// 8 workers, a minute of faults: for every change
+    Standard,
+    /// 1 to 64 workers, now and then hundreds, minutes of faults, and settings to match
+    Wide,
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Profile, String> {
+        match text {
+            "standard" => Ok(Profile::Standard),
+            "wide" => Ok(Profile::Wide),
+            _ => Err(format!("{text} is no profile: standard or wide")),
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Standard => "standard",
+            Profile::Wide => "wide",
+        })
+    }
+}
+
+/// Makes the schedule of a seed
+pub fn generate(seed: u64, profile: Profile) -> Schedule {
+    let mut draws = Draws::new(seed, Purpose::Settings, 0);
+    let mut schedule = Schedule::quiet(seed);
+    (schedule.workers, schedule.clients) = (8, 2);
+    if profile == Profile::Wide {
+        schedule.workers = match draws.below(100) {
+            0..2 => draws.between(200, 400) as u16,
+            _ => draws.between_log(1, 64) as u16,
+        };
+        schedule.clients = draws.between(1, 4) as u16;
+        schedule.safety = Duration::from_secs(draws.between_log(20, 240));
+    }
+    schedule.settings = settings(&mut draws);
+    load(&mut schedule, profile);
+    for (kind, per_minute) in served(seed) {
+        serve(&mut schedule, kind, per_minute);
+    }
+    schedule.sort();
+    schedule
+}
+
+/// Which kinds of fault a seed has, and how often each in a minute
+fn served(seed: u64) -> Vec<(Kind, f64)> {
+    let mut draws = Draws::new(seed, Purpose::Menu, 0);
+    let rate = |draws: &mut Draws, kind: Kind| draws.between_log(500, kind.dish().per_minute * 1000) as f64 / 1000.0;
+    let all = Kind::ALL;
+    match draws.below(100) {
+        0..10 => Vec::new(),
+        10..20 => {
+            let kind = *draws.pick(all);
+            vec![(kind, kind.dish().per_minute as f64)]
+        }
+        // Two at a time, each pair in its turn.
+        20..40 => {
+            let pair = draws.below((all.len() * (all.len() - 1)) as u64) as usize;
+            let (first, second) = (pair / (all.len() - 1), pair % (all.len() - 1));
+            let second = if second >= first { second + 1 } else { second };
+            [first, second].map(|n| (all[n], all[n].dish().per_minute as f64)).into()
+        }
+        _ => {
+            let mut served = Vec::new();
+            for kind in all {
+                let mut draws = Draws::new(seed, Purpose::Menu, 1 + *kind as u64);
+                if draws.one_in(500) {
+                    served.push((*kind, rate(&mut draws, *kind)));
+                }
+            }
+            served
+        }
+    }
+}
+
+/// Puts a kind of fault into the schedule, so often a minute
+fn serve(schedule: &mut Schedule, kind: Kind, per_minute: f64) {
+    let mut draws = Draws::new(schedule.seed, Purpose::Fault, kind as u64);
+    let dish = kind.dish();
+    let expected = per_minute * schedule.safety.as_secs_f64() / 60.0;
+    // A fraction of one is one now and then.
+    let whole = expected.floor() as u64 + u64::from(draws.below(1000) < (expected.fract() * 1000.0) as u64);
+    // In a large fleet as often for each of its members as in one of eight.
+    let many =
+        if dish.scope == Scope::Coordinator { 1.0 } else { (f64::from(schedule.workers) / 8.0).clamp(1.0, 16.0) };
+    for _ in 0..(whole as f64 * many) as u64 {
+        let at = Duration::from_micros(draws.below(schedule.safety.as_micros() as u64));
+        let node = match dish.scope {
+            Scope::Coordinator => Node::Coordinator,
+            Scope::Worker => Node::Worker(draws.below(schedule.workers.into()) as u16),
+            Scope::Link if draws.one_in(200) => Node::Client(draws.below(schedule.clients.into()) as u16),
+            Scope::Link => Node::Worker(draws.below(schedule.workers.into()) as u16),
+            Scope::Anybody => match draws.below(10) {
+                0 => Node::Coordinator,
+                1 => Node::Client(draws.below(schedule.clients.into()) as u16),
+                _ => Node::Worker(draws.below(schedule.workers.into()) as u16),
+            },
+        };
+        let towards = if !dish.directed || draws.one_in(500) { Side::Peer } else { Side::Coordinator };
+        let span = match dish.span_ms {
+            (0, 0) => Duration::ZERO,
+            (low, high) => Duration::from_micros(draws.between_log(low * 1000, high * 1000)),
+        };
+        let amount = match dish.amount {
+            (0, 0) => 0,
+            (0, high) => draws.below(high + 1),
+            (low, high) => draws.between_log(low, high),
+        };
+        let fault = Fault { kind, node, towards, span, amount };
+        schedule.entries.push(Entry { at, what: What::Fault(fault) });
+    }
+}
+
+/// Settings away from their defaults, tiny ones among them
+fn settings(draws: &mut Draws) -> Vec<Setting> {
+    let ranges: [(Knob, u64, u64); 13] = [
+        (Knob::Heartbeat, 200, 4_000),
+        (Knob::LostAfter, 500, 10_000),
+        (Knob::RecoveryWindow, 500, 10_000),
+        (Knob::SessionLifetime, 200, 20_000),
+        (Knob::BackoffCap, 100, 4_000),
+        (Knob::Slots, 1, 6),
+        (Knob::Prefetch, 0, 4),
+        (Knob::AttemptsMax, 1, 32),
+        (Knob::CrashesMax, 1, 6),
+        (Knob::RetryPause, 1, 1_000),
+        (Knob::SyncTakes, 1, 50_000),
+        (Knob::Latency, 10, 100_000),
+        (Knob::SendBuffer, 500, 200_000),
+    ];
+    let mut settings = Vec::new();
+    for (name, low, high) in ranges {
+        if draws.one_in(350) {
+            let value = if low == 0 { draws.between(low, high) } else { draws.between_log(low, high) };
+            settings.push(Setting { name, value });
+        }
+    }
+    for (name, value, per_mille) in
+        [(Knob::Compress, 0, 200), (Knob::NoReplay, 1, 50), (Knob::AdmissionRate, draws.between_log(4, 200), 100)]
+    {
+        if draws.one_in(per_mille) {
+            settings.push(Setting { name, value });
+        }
+    }
+    settings
+}
+
+/// Tasks of all kinds, in bursts and alone
+fn load(schedule: &mut Schedule, profile: Profile) {
+    let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
+    let safety = schedule.safety.as_micros() as u64;
+    let count = match profile {
+        Profile::Standard => draws.between(50, 130),
+        Profile::Wide => draws.between_log(20, 600),
+    };
+    let poisonous = draws.one_in(150);
+    let hot = draws.one_in(200).then(|| draws.below(5) as u8);
+    let mut at = 0;
+    for number in 0..count as u32 {
+        // In bursts: most follow each other closely.
+        if draws.one_in(400) {
+            at = draws.below(safety * 9 / 10);
+        }
+        at = (at + draws.between_log(1, 50_000)).min(safety - 1);
+        let client = draws.below(schedule.clients.into()) as u16;
+        let mut task = Task::new(client, number);
+        task.takes = Duration::from_micros(draws.between_log(100, 3_000_000));
+        task.priority = hot.unwrap_or_else(|| draws.below(5) as u8);
+        // Four bytes of the number go before it, and 48 KiB is the most.
+        task.input = match draws.below(40) {
+            0 => draws.between(49_140, 49_148) as u32,
+            1..15 => draws.between_log(1, 2_000) as u32,
+            _ => 0,
+        };
+        task.prints = if draws.one_in(400) { draws.between_log(1, 60_000) as u32 } else { 0 };
+        // A kibibyte is the most that a worker here takes; beyond, it is a failure of its own.
+        task.returns = match draws.below(40) {
+            0 => draws.between(1023, 1025) as u32,
+            1..15 => draws.below(200) as u32,
+            _ => 0,
+        };
+        if draws.one_in(150) {
+            (task.retries, task.fails) = (draws.below(4) as u32, draws.below(4) as u32);
+        }
+        if draws.one_in(200) {
+            task.steps = draws.between(2, 12) as u8;
+        }
+        if poisonous && draws.one_in(50) {
+            task.poison = if draws.one_in(500) { 1 } else { 1_000 };
+        }
+        let submit = Duration::from_micros(at);
+        schedule.entries.push(Entry { at: submit, what: What::Submit(task) });
+        if draws.one_in(100) {
+            let after = Duration::from_micros(draws.between_log(10, 4_000_000));
+            let what = What::Cancel { client, task: number };
+            schedule.entries.push(Entry { at: (submit + after).min(schedule.safety), what });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_one_schedule_that_survives_being_written() {
+        for profile in [Profile::Standard, Profile::Wide] {
+            for seed in 0..50 {
+                let schedule = generate(seed, profile);
+                assert_eq!(schedule, generate(seed, profile));
+                let text = schedule.to_string();
+                assert!(text.parse::<Schedule>().as_ref() == Ok(&schedule), "seed {seed}, {profile}");
+                assert!(schedule.tasks() >= 20);
+            }
+        }
+    }
+
+    #[test]
+    fn some_seeds_break_nothing_some_one_thing_and_every_kind_is_served() {
+        let menus: Vec<_> = (0..2000).map(served).collect();
+        let share = |wanted: &dyn Fn(usize) -> bool| menus.iter().filter(|menu| wanted(menu.len())).count();
+        assert!((120..280).contains(&share(&|n| n == 0)), "{}", share(&|n| n == 0));
+        assert!((120..280).contains(&share(&|n| n == 1)));
+        assert!((280..520).contains(&share(&|n| n == 2)));
+        for kind in Kind::ALL {
+            assert!(menus.iter().flatten().any(|(served, _)| served == kind), "{} is never served", kind.name());
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! How many seeds it takes to find each planted bug
+//!
+//! Only in builds that have them: see `rejoin_core::planted`.
+
+pub use rejoin_core::planted::Bug;
+use rejoin_core::planted::plant;
+
+use crate::generate::Profile;
+use crate::swarm::{Failure, Plan, swarm};
+
+/// How a planted bug was found
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Seeds until then, this one included
+    pub seeds: u64,
+    /// The seed
+    pub seed: u64,
+    /// What it broke
+    pub failure: Failure,
+}
+
+/// Plants a bug, and runs seeds until one fails; `None` if none does
+///
+/// The same seeds on any number of threads: the lowest that fails counts.
+pub fn hunt(bug: Option<Bug>, seeds_max: u64, jobs: usize) -> Option<Found> {
+    plant(bug);
+    let (mut first, mut batch) = (0, jobs as u64 * 2);
+    let mut found = None;
+    while first < seeds_max && found.is_none() {
+        let seeds = batch.min(seeds_max - first);
+        let plan = Plan { first, seeds, profile: Profile::Standard, double: false, jobs, stop_early: false };
+        let failed = swarm(&plan).failures.into_iter().next();
+        found = failed.map(|(seed, failure)| Found { seeds: seed + 1, seed, failure });
+        first += seeds;
+        batch = (batch * 2).min(200);
+    }
+    plant(None);
+    found
+}

@@ -1,0 +1,551 @@
+//! A schedule: all that differs from a quiet world, as text
+//!
+//! A simulation is a function of its schedule and of nothing else. Each line is one decision that stands for itself, so
+//! that any subset of the lines is a schedule as well: that is what shrinking needs. Lines name what happens and not
+//! what was drawn, so that they mean the same after the generator has changed.
+//!
+//! ```text
+//! rejoin schedule 1
+//! seed 17
+//! workers 3
+//! clients 1
+//! safety 60.000000
+//! set heartbeat-ms 500
+//! 0.120000 submit c0 task=1 takes=0.300000 prints=200
+//! 4.250000 stall w2 towards=coordinator for=1.500000
+//! 6.000000 crash coordinator for=0.200000
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::menu::Kind;
+use crate::net::Side;
+
+/// Most workers of a schedule
+pub const WORKERS_MAX: u16 = 10_000;
+/// Most clients of a schedule
+pub const CLIENTS_MAX: u16 = 100;
+
+/// Everything that happens in one simulation
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Of whatever is still drawn: jitter, nonces, the order of what happens at once
+    pub seed: u64,
+    /// Workers
+    pub workers: u16,
+    /// Clients, at least one
+    pub clients: u16,
+    /// How long faults may happen; then everything heals
+    pub safety: Duration,
+    /// Settings that are not at their defaults
+    pub settings: Vec<Setting>,
+    /// What happens, in the order of time
+    pub entries: Vec<Entry>,
+}
+
+/// A setting that is not at its default
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Which one
+    pub name: Knob,
+    /// In the unit of its name
+    pub value: u64,
+}
+
+/// Something that happens at a time
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// From the start
+    pub at: Duration,
+    /// What
+    pub what: What,
+}
+
+/// Something that happens
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A client submits a task
+    Submit(Task),
+    /// A client asks for a task to be stopped
+    Cancel {
+        /// Which client
+        client: u16,
+        /// Number of the task
+        task: u32,
+    },
+    /// Something breaks
+    Fault(Fault),
+}
+
+impl What {
+    /// Whether it needs to know what was said before
+    pub(crate) fn says_again(&self) -> bool {
+        matches!(self, What::Fault(Fault { kind: Kind::Replay, .. }))
+    }
+}
+
+/// A task, and what executing it is like
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Which client submits it
+    pub client: u16,
+    /// Its number, from which it has its id
+    pub number: u32,
+    /// 0 is the most urgent
+    pub priority: u8,
+    /// How often it may fail
+    pub retries: u32,
+    /// From start to end
+    pub takes: Duration,
+    /// Bytes of standard output
+    pub prints: u32,
+    /// Bytes of its result
+    pub returns: u32,
+    /// Bytes of its input
+    pub input: u32,
+    /// How many of its first attempts fail
+    pub fails: u32,
+    /// How many of its first attempts take their worker with them
+    pub poison: u32,
+    /// Steps of equal length; behind each but the last it makes a checkpoint
+    pub steps: u8,
+}
+
+impl Task {
+    /// A silent task of 100 ms
+    pub fn new(client: u16, number: u32) -> Task {
+        Task {
+            client,
+            number,
+            priority: 2,
+            retries: 0,
+            takes: Duration::from_millis(100),
+            prints: 0,
+            returns: 0,
+            input: 0,
+            fails: 0,
+            poison: 0,
+            steps: 1,
+        }
+    }
+}
+
+/// Something that breaks; which of the fields mean something depends on the kind
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What breaks
+    pub kind: Kind,
+    /// Whose network, clock or life
+    pub node: Node,
+    /// In which direction, for what has one
+    pub towards: Side,
+    /// For how long
+    pub span: Duration,
+    /// How much, in the unit of the kind
+    pub amount: u64,
+}
+
+/// Who
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// The coordinator
+    Coordinator,
+    /// A worker
+    Worker(u16),
+    /// A client
+    Client(u16),
+}
+
+macro_rules! knobs {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        /// A setting that a schedule may change
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Knob {
+            $($(#[$doc])* $variant),*
+        }
+
+        impl Knob {
+            /// All of them
+            pub const ALL: &'static [Knob] = &[$(Knob::$variant),*];
+
+            /// Its name in a schedule
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Knob::$variant => $name),*
+                }
+            }
+        }
+    };
+}
+
+knobs! {
+    /// Heartbeat period of everybody
+    Heartbeat = "heartbeat-ms",
+    /// From a worker's disconnection to giving its tasks to others
+    LostAfter = "lost-after-ms",
+    /// How long workers may take to come back after a restart of the coordinator
+    RecoveryWindow = "recovery-window-ms",
+    /// How long a session outlives its connection
+    SessionLifetime = "session-lifetime-ms",
+    /// Longest pause between two dials
+    BackoffCap = "backoff-cap-ms",
+    /// Tasks that a worker runs at a time
+    Slots = "slots",
+    /// Tasks that wait at a worker
+    Prefetch = "prefetch",
+    /// Attempts that a worker holds
+    AttemptsMax = "attempts-max",
+    /// Crashes that end a task as poisonous
+    CrashesMax = "crashes-max",
+    /// Pause before a failed attempt is followed by another
+    RetryPause = "retry-pause-ms",
+    /// How long a sync takes
+    SyncTakes = "sync-us",
+    /// One way, unless a fault says otherwise
+    Latency = "latency-us",
+    /// Bytes that may wait on their way before a connection is not writable
+    SendBuffer = "send-buffer-bytes",
+    /// Whether lz4 may be used
+    Compress = "compress",
+    /// New connections per second
+    AdmissionRate = "admission-rate",
+    /// Whether resumed sessions are always reconciled instead (SESS-7)
+    NoReplay = "no-replay",
+}
+
+impl Schedule {
+    /// A quiet world with nothing to do
+    pub fn quiet(seed: u64) -> Schedule {
+        let (settings, entries) = (Vec::new(), Vec::new());
+        Schedule { seed, workers: 3, clients: 1, safety: Duration::from_secs(60), settings, entries }
+    }
+
+    /// Puts what happens into the order of time; what happens at once stays in its order
+    pub fn sort(&mut self) {
+        self.entries.sort_by_key(|entry| entry.at);
+    }
+
+    /// A setting, if it is not at its default
+    pub fn setting(&self, name: Knob) -> Option<u64> {
+        self.settings.iter().rev().find(|setting| setting.name == name).map(|setting| setting.value)
+    }
+
+    /// How many faults it has
+    pub fn faults(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.what, What::Fault(_))).count()
+    }
+
+    /// How many tasks it has
+    pub fn tasks(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.what, What::Submit(_))).count()
+    }
+}
+
+/// Why a text is no schedule
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadSchedule {
+    /// Which line, from 1
+    pub line: usize,
+    /// What is wrong with it
+    pub problem: String,
+}
+
+impl fmt::Display for BadSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.problem)
+    }
+}
+
+impl std::error::Error for BadSchedule {}
+
+const FIRST_LINE: &str = "rejoin schedule 1";
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{FIRST_LINE}\nseed {}\nworkers {}\nclients {}", self.seed, self.workers, self.clients)?;
+        writeln!(f, "safety {}", Seconds(self.safety))?;
+        for Setting { name, value } in &self.settings {
+            writeln!(f, "set {} {value}", name.name())?;
+        }
+        self.entries.iter().try_for_each(|entry| writeln!(f, "{entry}"))
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Seconds(self.at), self.what)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Submit(task) => {
+                let plain = Task::new(task.client, task.number);
+                write!(f, "submit c{} task={}", task.client, task.number)?;
+                let mut number = |name, value: u64, usual: u64| {
+                    if value == usual { Ok(()) } else { write!(f, " {name}={value}") }
+                };
+                number("priority", task.priority.into(), plain.priority.into())?;
+                number("retries", task.retries.into(), 0)?;
+                number("prints", task.prints.into(), 0)?;
+                number("returns", task.returns.into(), 0)?;
+                number("input", task.input.into(), 0)?;
+                number("fails", task.fails.into(), 0)?;
+                number("poison", task.poison.into(), 0)?;
+                number("steps", task.steps.into(), 1)?;
+                write!(f, " takes={}", Seconds(task.takes))
+            }
+            What::Cancel { client, task } => write!(f, "cancel c{client} task={task}"),
+            What::Fault(fault) => {
+                write!(f, "{} {}", fault.kind.name(), fault.node)?;
+                if fault.kind.dish().directed {
+                    write!(f, " towards={}", side_name(fault.towards))?;
+                }
+                if !fault.span.is_zero() {
+                    write!(f, " for={}", Seconds(fault.span))?;
+                }
+                if fault.amount > 0 { write!(f, " amount={}", fault.amount) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Coordinator => f.write_str("coordinator"),
+            Node::Worker(n) => write!(f, "w{n}"),
+            Node::Client(n) => write!(f, "c{n}"),
+        }
+    }
+}
+
+/// A time as seconds with six digits behind the point
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Peer => "peer",
+        Side::Coordinator => "coordinator",
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = BadSchedule;
+
+    fn from_str(text: &str) -> Result<Schedule, BadSchedule> {
+        let mut schedule = Schedule::quiet(0);
+        let mut begun = false;
+        for (index, raw) in text.lines().enumerate() {
+            let line = raw.split('#').next().unwrap_or_default().trim();
+            let bad = |problem: String| BadSchedule { line: index + 1, problem };
+            if line.is_empty() {
+                continue;
+            }
+            if !std::mem::replace(&mut begun, true) {
+                if line != FIRST_LINE {
+                    return Err(bad(format!("a schedule begins with `{FIRST_LINE}`")));
+                }
+                continue;
+            }
+            schedule.take_line(line).map_err(bad)?;
+        }
+        if !begun {
+            return Err(BadSchedule { line: 1, problem: format!("a schedule begins with `{FIRST_LINE}`") });
+        }
+        schedule.sort();
+        Ok(schedule)
+    }
+}
+
+impl Schedule {
+    fn take_line(&mut self, line: &str) -> Result<(), String> {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let mut one = |what: &str| words.next().ok_or_else(|| format!("{what} is missing"));
+        match first {
+            "seed" => self.seed = number(one("the seed")?)?,
+            "workers" => self.workers = bounded(one("the number")?, 1, WORKERS_MAX)?,
+            "clients" => self.clients = bounded(one("the number")?, 1, CLIENTS_MAX)?,
+            "safety" => self.safety = seconds(one("the time")?)?,
+            "set" => {
+                let name = one("the name of the setting")?;
+                let known = Knob::ALL.iter().find(|knob| knob.name() == name);
+                let names = || Knob::ALL.iter().map(|knob| knob.name()).collect::<Vec<_>>().join(", ");
+                let name = *known.ok_or_else(|| format!("there is no setting {name}; there are {}", names()))?;
+                self.settings.push(Setting { name, value: number(one("the value")?)? });
+            }
+            _ => {
+                let at = seconds(first).map_err(|_| format!("neither a time nor a word known here: {first}"))?;
+                self.entries.push(Entry { at, what: entry(&mut words)? });
+                return Ok(());
+            }
+        }
+        match words.next() {
+            None => Ok(()),
+            Some(word) => Err(format!("nothing is expected behind that: {word}")),
+        }
+    }
+}
+
+fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> {
+    let kind = words.next().ok_or("it is missing what happens")?;
+    let node: Node = words.next().ok_or("it is missing to whom")?.parse()?;
+    match kind {
+        "submit" => {
+            let Node::Client(client) = node else { return Err("only clients submit".into()) };
+            let mut task = Task::new(client, 0);
+            for word in words {
+                let (name, value) = pair(word)?;
+                match name {
+                    "task" => task.number = narrow(value)?,
+                    "priority" => task.priority = bounded(value, 0, 4)?,
+                    "retries" => task.retries = narrow(value)?,
+                    "takes" => task.takes = seconds(value)?,
+                    "prints" => task.prints = narrow(value)?,
+                    "returns" => task.returns = narrow(value)?,
+                    "input" => task.input = narrow(value)?,
+                    "fails" => task.fails = narrow(value)?,
+                    "poison" => task.poison = narrow(value)?,
+                    "steps" => task.steps = bounded(value, 1, 200)?,
+                    _ => return Err(format!("a task has no {name}")),
+                }
+            }
+            Ok(What::Submit(task))
+        }
+        "cancel" => {
+            let Node::Client(client) = node else { return Err("only clients cancel".into()) };
+            match words.next().map(pair).transpose()? {
+                Some(("task", number)) => Ok(What::Cancel { client, task: narrow(number)? }),
+                _ => Err("it is missing which task".into()),
+            }
+        }
+        _ => {
+            let kind = Kind::named(kind).ok_or_else(|| format!("there is no fault {kind}"))?;
+            let mut fault = Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount: 0 };
+            for word in words {
+                match pair(word)? {
+                    ("towards", "peer") => fault.towards = Side::Peer,
+                    ("towards", "coordinator") => fault.towards = Side::Coordinator,
+                    ("for", span) => fault.span = seconds(span)?,
+                    ("amount", amount) => fault.amount = number(amount)?,
+                    (name, value) => return Err(format!("a fault has no {name}={value}")),
+                }
+            }
+            Ok(What::Fault(fault))
+        }
+    }
+}
+
+impl FromStr for Node {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Node, String> {
+        let bad = || format!("{text} is nobody: coordinator, w0 and on, c0 and on");
+        if text == "coordinator" {
+            return Ok(Node::Coordinator);
+        }
+        let (kind, n) = text.split_at_checked(1).ok_or_else(bad)?;
+        let n = n.parse().map_err(|_| bad())?;
+        match kind {
+            "w" => Ok(Node::Worker(n)),
+            "c" => Ok(Node::Client(n)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+fn pair(word: &str) -> Result<(&str, &str), String> {
+    word.split_once('=').ok_or_else(|| format!("not of the form name=value: {word}"))
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("not a number: {text}"))
+}
+
+fn narrow(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("not a number below 2^32: {text}"))
+}
+
+fn bounded<T: FromStr + PartialOrd + fmt::Display>(text: &str, low: T, high: T) -> Result<T, String> {
+    let number = text.parse().ok().filter(|n| (&low..=&high).contains(&n));
+    number.ok_or_else(|| format!("not a number from {low} to {high}: {text}"))
+}
+
+/// Longest time that a schedule may name: a hundred years
+const SECONDS_MAX: u64 = 100 * 366 * 86_400;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("not a time in seconds, as in 1.500000: {text}");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 6 {
+        return Err(bad());
+    }
+    let secs: u64 = whole.parse().ok().filter(|secs| *secs <= SECONDS_MAX).ok_or_else(bad)?;
+    let micros: u64 = format!("{part:0<6}").parse().map_err(|_| bad())?;
+    Ok(Duration::from_secs(secs) + Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+rejoin schedule 1
+seed 17
+workers 3
+clients 2
+safety 60.000000
+set heartbeat-ms 500
+0.120000 submit c1 task=1 priority=0 prints=200 steps=3 takes=0.300000
+0.500000 cancel c1 task=1
+4.250000 stall w2 towards=coordinator for=1.500000
+6.000000 crash coordinator for=0.200000
+";
+
+    #[test]
+    fn a_schedule_reads_what_it_writes_and_any_subset_of_its_lines_is_one() {
+        let schedule: Schedule = TEXT.parse().unwrap();
+        assert_eq!(schedule.to_string(), TEXT);
+        assert_eq!((schedule.faults(), schedule.tasks(), schedule.setting(Knob::Heartbeat)), (2, 1, Some(500)));
+        let lines: Vec<&str> = TEXT.lines().collect();
+        for without in 1..lines.len() {
+            let text: Vec<&str> = lines.iter().enumerate().filter(|(n, _)| *n != without).map(|(_, l)| *l).collect();
+            text.join("\n").parse::<Schedule>().unwrap();
+        }
+        let disordered = "rejoin schedule 1\n2.0 flip w0 towards=peer amount=9 # a remark\n\n1 crash w1\n";
+        let sorted = disordered.parse::<Schedule>().unwrap().to_string();
+        assert!(sorted.ends_with("1.000000 crash w1\n2.000000 flip w0 towards=peer amount=9\n"), "{sorted}");
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_told_with_its_line_and_what_is_wrong() {
+        for (text, line, part) in [
+            ("", 1, "begins with"),
+            ("seed 1", 1, "begins with"),
+            ("rejoin schedule 1\nworkers 0", 2, "from 1 to 10000"),
+            ("rejoin schedule 1\nset pace 3", 2, "there is no setting pace; there are heartbeat-ms"),
+            ("rejoin schedule 1\n\n1.0 rain w0", 3, "no fault rain"),
+            ("rejoin schedule 1\n1.0 crash x0", 2, "x0 is nobody"),
+            ("rejoin schedule 1\n1.0000001 crash w0", 2, "neither a time"),
+            ("rejoin schedule 1\n1.0 crash w0 soon", 2, "name=value"),
+            ("rejoin schedule 1\n1.0 submit w0 task=1", 2, "only clients submit"),
+            ("rejoin schedule 1\n1.0 submit c0 task=1 steps=0", 2, "from 1 to 200"),
+            ("rejoin schedule 1\nseed 1 2", 2, "nothing is expected"),
+            ("rejoin schedule 1\n99999999999 crash w0", 2, "neither a time"),
+        ] {
+            let error = text.parse::<Schedule>().unwrap_err();
+            assert!(error.line == line && error.problem.contains(part), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the coordinator does, and its journal
+
+use std::time::Duration;
+
+use rejoin_core::coordinator::{self, Config, Coordinator, Recovery};
+use rejoin_core::ids::ClusterId;
+use rejoin_core::{Instant, Seed};
+
+use super::nodes::{Chief, Life};
+use super::people::heartbeat;
+use super::{Happening, Simulation, Who};
+use crate::audit::Check;
+use crate::draws::{Draws, Purpose};
+use crate::journal::Journal;
+use crate::menu::Kind;
+use crate::net::Side;
+use crate::schedule::{Knob, Schedule};
+use crate::world::{client_key, worker_key};
+
+/// How long a sync takes, where nothing else is said
+const SYNC_TAKES: Duration = Duration::from_micros(500);
+
+impl Chief {
+    pub(super) fn new(schedule: &Schedule) -> Chief {
+        let takes = schedule.setting(Knob::SyncTakes).map_or(SYNC_TAKES, Duration::from_micros);
+        Chief {
+            machine: None,
+            life: Life::default(),
+            config: config(schedule),
+            journal: Journal::new(),
+            written: 0,
+            syncing: None,
+            sync_takes: takes,
+            slow: Default::default(),
+            fails_next: None,
+        }
+    }
+}
+
+fn config(schedule: &Schedule) -> Config {
+    let workers = (0..usize::from(schedule.workers)).map(worker_key);
+    let clients = (0..usize::from(schedule.clients)).map(client_key);
+    let mut config = Config::new(ClusterId([9; 16]), 1, workers.chain(clients).collect());
+    let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
+    config.heartbeat = Some(heartbeat(schedule));
+    config.lost_after = ms(Knob::LostAfter, 4_000);
+    config.recovery_window = ms(Knob::RecoveryWindow, 6_000);
+    config.session_lifetime = ms(Knob::SessionLifetime, 10_000);
+    config.retry_pause = ms(Knob::RetryPause, 100);
+    config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
+    config.compress = schedule.setting(Knob::Compress) != Some(0);
+    config.checkpoint_bytes_max = 1 << 20;
+    if let Some(rate) = schedule.setting(Knob::AdmissionRate) {
+        config.admission.rate = rate.clamp(1, 100_000) as u32;
+        config.admission.burst = config.admission.rate;
+    }
+    if schedule.setting(Knob::NoReplay) == Some(1) {
+        config.session_lifetime = Duration::ZERO;
+    }
+    config
+}
+
+impl Simulation {
+    /// Recovers a coordinator from what is durable
+    pub(super) fn start_chief(&mut self) {
+        if self.chief.machine.is_some() {
+            return;
+        }
+        self.chief.life.number += 1;
+        let life = self.chief.life.number;
+        let now = self.clock(Who::Chief);
+        let seed = Seed(Draws::new(self.schedule.seed, Purpose::Jitter, life << 32).bytes());
+        let Some(machine) = self.recover(seed, now) else { return };
+        if life > 1 {
+            self.figures.recoveries += 1;
+            let again = self.recover(seed, now).map(|machine| machine.digest());
+            let same = again == Some(machine.digest());
+            self.auditor.expect(Check::S27, same, || "two recoveries from the same records differ".into());
+            for task in self.auditor.promised().collect::<Vec<_>>() {
+                let known = machine.task(task).is_some() || machine.remembered(task).is_some();
+                self.auditor.expect_of(Check::S1, task, known, || format!("{task} was accepted, and is not recovered"));
+            }
+        }
+        self.chief.machine = Some(Box::new(machine));
+        (self.chief.written, self.chief.syncing) = (0, None);
+        self.dirty.insert(Who::Chief);
+        self.drain();
+    }
+
+    fn recover(&mut self, seed: Seed, now: Instant) -> Option<Coordinator> {
+        let config = self.chief.config.clone();
+        let mut recovery = Recovery::start(config, seed, now).expect("settings that are legal together");
+        for record in &self.chief.journal.records {
+            if let Err(error) = recovery.take(record) {
+                self.auditor.expect(Check::S27, false, || format!("what a coordinator wrote cannot be read: {error}"));
+                return None;
+            }
+        }
+        Some(recovery.finish())
+    }
+
+    /// The coordinator's process ends; so many of its unsynced records survive
+    pub(super) fn kill_chief(&mut self, survive: u64) {
+        self.chief.machine = None;
+        self.chief.life.wake = None;
+        let left = self.chief.journal.records.len() - self.chief.journal.durable;
+        let survive = (survive as usize).min(left);
+        let from = self.chief.journal.durable;
+        self.chief.journal.durable += survive;
+        self.audit_durable(from);
+        self.chief.journal.crash();
+        self.chief.fails_next = None;
+        let open: Vec<_> = self.sockets.values().filter(|s| s.is_open(Side::Coordinator)).map(|s| s.conn).collect();
+        for conn in open {
+            self.hang_up(conn, Side::Coordinator);
+        }
+    }
+
+    pub(super) fn synced(&mut self, upto: u64, life: u64) {
+        if self.chief.life.number != life || self.chief.machine.is_none() {
+            return;
+        }
+        let now = self.clock(Who::Chief);
+        let from = self.chief.journal.durable;
+        self.chief.journal.durable = self.chief.journal.earlier + upto as usize;
+        self.audit_durable(from);
+        self.chief.syncing = None;
+        if let Some(machine) = &mut self.chief.machine {
+            machine.handle(now, coordinator::Input::Journaled { upto }).expect("the journal has not failed");
+        }
+        self.dirty.insert(Who::Chief);
+    }
+
+    /// Tells the auditor what has become durable
+    fn audit_durable(&mut self, from: usize) {
+        for record in &self.chief.journal.records[from..self.chief.journal.durable] {
+            if let Some(record) = rejoin_core::journal::Record::decode(record) {
+                self.auditor.durable(&record);
+            }
+        }
+    }
+
+    pub(super) fn drain_chief(&mut self) {
+        let mut frame = std::mem::take(&mut self.frame);
+        while let Some(machine) = &mut self.chief.machine {
+            match machine.poll(&mut frame) {
+                coordinator::Output::Journal { seq, record } => {
+                    self.trace.mix_bytes(record);
+                    self.figures.records += 1;
+                    self.chief.journal.append(record);
+                    self.chief.written = seq;
+                }
+                coordinator::Output::Send { conn, bytes } => self.send(conn, Side::Coordinator, bytes),
+                coordinator::Output::Close { conn, reason } => {
+                    let name = self.name(Who::Chief);
+                    self.trace.note_with(self.now, name, || format!("closes connection {}: {reason}", conn.0));
+                    self.hang_up(conn, Side::Coordinator);
+                }
+                coordinator::Output::ReadOutput { token, stream, offset, max } => {
+                    let kept = self.chief.journal.kept(token, stream);
+                    let end = kept.len().min((offset + u64::from(max)) as usize);
+                    let bytes = kept.get(offset as usize..end).unwrap_or_default().to_vec();
+                    let now = self.clock(Who::Chief);
+                    let input = coordinator::Input::OutputRead { token, stream, offset, bytes: &bytes };
+                    if let Some(machine) = &mut self.chief.machine {
+                        machine.handle(now, input).expect("an answer is never refused");
+                    }
+                }
+                coordinator::Output::Event(_) => {}
+                coordinator::Output::Idle { .. } => break,
+            }
+        }
+        self.frame = frame;
+        self.sync();
+        if let Some(machine) = &self.chief.machine {
+            let counts = machine.counts();
+            let known = self.tasks.len() as u64;
+            self.auditor.expect(Check::S20, counts.open() + counts.ended <= known, || {
+                format!("{} tasks are open and {} ended, of {known}", counts.open(), counts.ended)
+            });
+            if self.figures.events % 64 == 0 {
+                machine.check();
+                self.trace.mix(machine.digest());
+            }
+        }
+    }
+
+    /// Syncs what was written meanwhile, as soon as no sync is under way (JOURN-1)
+    fn sync(&mut self) {
+        let durable = (self.chief.journal.durable - self.chief.journal.earlier) as u64;
+        if self.chief.machine.is_none() || self.chief.syncing.is_some() || self.chief.written <= durable {
+            return;
+        }
+        if let Some(away) = self.chief.fails_next.take() {
+            self.tally.hit(Kind::SyncError);
+            let now = self.clock(Who::Chief);
+            if let Some(machine) = &mut self.chief.machine {
+                machine.handle(now, coordinator::Input::JournalFailed).expect("a failure is never refused");
+            }
+            // It ends with that; whatever it still says is to close what is open.
+            self.kill_chief(0);
+            return self.happen(away, 0, Happening::Start(Who::Chief));
+        }
+        let mut takes = self.chief.sync_takes;
+        if let Some(us) = self.chief.slow.at(self.now).filter(|_| !self.healed) {
+            takes += Duration::from_micros(us);
+            self.tally.hit(Kind::SlowSync);
+        }
+        let (upto, life) = (self.chief.written, self.chief.life.number);
+        self.chief.syncing = Some(upto);
+        self.happen(takes, 0, Happening::Synced { upto, life });
+    }
+}

@@ -1,0 +1,197 @@
+//! Many seeds, and what they have shown together
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::audit::{Check, Violation};
+use crate::generate::{Profile, generate};
+use crate::menu::{Kind, Tally};
+use crate::schedule::Schedule;
+use crate::simulation::{Ending, Figures, Simulation};
+
+/// Which seeds to run, and how
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The first
+    pub first: u64,
+    /// How many
+    pub seeds: u64,
+    /// How wide
+    pub profile: Profile,
+    /// Whether each seed is run twice, to see whether it does the same again (S29)
+    pub double: bool,
+    /// Threads
+    pub jobs: usize,
+    /// Whether to stop at the first seed that fails
+    pub stop_early: bool,
+}
+
+/// Why a seed failed
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Something did not hold
+    Violation(Violation),
+    /// A machine panicked, which is a bug of its own
+    Panic(String),
+    /// It did not do the same again
+    NotDeterministic {
+        /// The fingerprint of the first time
+        first: u64,
+        /// The one of the second
+        second: u64,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Violation(Violation { check, at, what, .. }) => {
+                write!(f, "{check}: {} (at {at:?}: {what})", check.sentence())
+            }
+            Failure::Panic(message) => write!(f, "a machine panicked: {message}"),
+            Failure::NotDeterministic { first, second } => {
+                write!(f, "S29: the same schedule went two ways: {first:016x} and {second:016x}")
+            }
+        }
+    }
+}
+
+/// What a swarm has shown
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds that were run
+    pub seeds: u64,
+    /// Seeds in which nothing was done
+    pub void: u64,
+    /// Seeds that failed, and why
+    pub failures: BTreeMap<u64, Failure>,
+    /// Sums of all
+    pub figures: Figures,
+    /// Which faults happened, and had an effect
+    pub tally: Tally,
+    /// How often each check had occasion to fail
+    pub premises: Vec<u64>,
+    /// Tasks, reconnections and kinds of fault with effect, by seed: for their medians
+    spread: Vec<(u64, u64, u64)>,
+}
+
+impl Report {
+    fn take(&mut self, seed: u64, schedule: &Schedule, ending: Result<Ending, Failure>) {
+        self.seeds += 1;
+        let ending = match ending {
+            Ok(ending) => ending,
+            Err(failure) => return drop(self.failures.insert(seed, failure)),
+        };
+        self.void += u64::from(ending.void);
+        self.figures.add(&ending.figures);
+        self.tally.add(&ending.tally);
+        self.premises.resize(Check::ALL.len(), 0);
+        self.premises.iter_mut().zip(&ending.premises).for_each(|(sum, n)| *sum += n);
+        let peers = u64::from(schedule.workers) + u64::from(schedule.clients);
+        let reconnections = ending.figures.dials.saturating_sub(peers);
+        self.spread.push((schedule.tasks() as u64, reconnections, ending.tally.kinds_hit() as u64));
+        if let Some(violation) = ending.violation {
+            self.failures.insert(seed, Failure::Violation(violation));
+        }
+    }
+
+    fn merge(&mut self, other: Report) {
+        self.seeds += other.seeds;
+        self.void += other.void;
+        self.failures.extend(other.failures);
+        self.figures.add(&other.figures);
+        self.tally.add(&other.tally);
+        self.premises.resize(Check::ALL.len(), 0);
+        self.premises.iter_mut().zip(&other.premises).for_each(|(sum, n)| *sum += n);
+        self.spread.extend(other.spread);
+    }
+
+    /// Medians over the seeds: tasks, reconnections, kinds of fault with effect
+    pub fn medians(&self) -> [u64; 3] {
+        let median = |of: fn(&(u64, u64, u64)) -> u64| {
+            let mut all: Vec<u64> = self.spread.iter().map(of).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(0)
+        };
+        [median(|s| s.0), median(|s| s.1), median(|s| s.2)]
+    }
+
+    /// Kinds of fault that never happened, or never had an effect
+    pub fn dead(&self) -> Vec<Kind> {
+        Kind::ALL.iter().copied().filter(|kind| self.tally.hit[*kind as usize] == 0).collect()
+    }
+
+    /// Checks that never had occasion to fail
+    pub fn idle(&self) -> Vec<Check> {
+        Check::ALL.iter().copied().filter(|check| self.premises.get(*check as usize).is_none_or(|n| *n == 0)).collect()
+    }
+}
+
+/// Runs one schedule; a panic of a machine is a failure like any other
+pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
+    let run = || {
+        let caught = std::panic::catch_unwind(|| Simulation::run(schedule));
+        caught.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
+        })
+    };
+    let ending = run()?;
+    if double {
+        let again = run()?;
+        if again.hash != ending.hash {
+            return Err(Failure::NotDeterministic { first: ending.hash, second: again.hash });
+        }
+    }
+    Ok(ending)
+}
+
+/// Runs seeds on several threads
+pub fn swarm(plan: &Plan) -> Report {
+    let next = AtomicU64::new(plan.first);
+    let stop = AtomicBool::new(false);
+    let report = Mutex::new(Report::default());
+    let work = || {
+        let mut own = Report::default();
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= plan.first.saturating_add(plan.seeds) {
+                break;
+            }
+            let schedule = generate(seed, plan.profile);
+            own.take(seed, &schedule, attempt(&schedule, plan.double));
+            if plan.stop_early && !own.failures.is_empty() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
+    };
+    thread::scope(|scope| {
+        for _ in 0..plan.jobs.max(1) {
+            scope.spawn(work);
+        }
+    });
+    report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swarm_of_some_seeds_holds_does_work_and_does_the_same_again() {
+        let profile = Profile::Standard;
+        let plan = Plan { first: 0, seeds: 40, profile, double: true, jobs: 2, stop_early: false };
+        let report = swarm(&plan);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert_eq!((report.seeds, report.void), (40, 0));
+        let [tasks, reconnections, kinds] = report.medians();
+        assert!(tasks >= 50 && reconnections >= 5 && kinds >= 3, "{tasks} {reconnections} {kinds}");
+        let one = swarm(&Plan { jobs: 1, double: false, ..plan });
+        assert_eq!(one.figures, report.figures, "whichever thread runs a seed");
+    }
+}
