@@ -95,7 +95,7 @@ mod tests {
         let mut first = Draws::new(7, Purpose::Fault, 3);
         let mut second = Draws::new(7, Purpose::Fault, 4);
         let before = second.clone().bits();
-        (0..100).for_each(|_| drop(first.bits()));
+        (0..100).for_each(|_| _ = first.bits());
         assert_eq!(second.bits(), before);
         let pinned = [Purpose::Settings, Purpose::Fault, Purpose::Entropy].map(|p| Draws::new(1, p, 0).bits());
         assert_eq!(pinned, PINNED, "old seeds would mean something else");

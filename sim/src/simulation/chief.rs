@@ -178,7 +178,7 @@ impl Simulation {
             self.auditor.expect(Check::S20, counts.open() + counts.ended <= known, || {
                 format!("{} tasks are open and {} ended, of {known}", counts.open(), counts.ended)
             });
-            if self.figures.events % 64 == 0 {
+            if self.figures.events.is_multiple_of(64) {
                 machine.check();
                 self.trace.mix(machine.digest());
             }

@@ -1,5 +1,7 @@
 //! What each kind of fault does
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a kind without an effect fails the swarm")]
+
 use std::time::Duration;
 
 use rejoin_core::Instant;
@@ -242,7 +244,7 @@ impl Simulation {
             socket.open[Side::Coordinator as usize] = true;
         }
         let noise: Vec<u8> = (0..bytes).map(|n| mix(n ^ conn.0) as u8).collect();
-        let message = if bytes % 2 == 0 { framed(&noise) } else { noise };
+        let message = if bytes.is_multiple_of(2) { framed(&noise) } else { noise };
         let at = self.now + self.latency;
         if let Some(socket) = self.sockets.get_mut(&conn) {
             socket.pipe(Side::Coordinator).push(at, message);

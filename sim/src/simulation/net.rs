@@ -147,7 +147,8 @@ impl Pipe {
 
     /// Takes out what has arrived by now
     pub(super) fn arrive(&mut self, now: Instant, mut take: impl FnMut(Arrived)) {
-        while let Some((_, bytes)) = self.chunks.pop_front_if(|(at, _)| *at <= now) {
+        while self.chunks.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, bytes)) = self.chunks.pop_front() else { break };
             self.in_flight -= bytes.len();
             if self.deaf {
                 continue;

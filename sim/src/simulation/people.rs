@@ -128,7 +128,7 @@ impl Simulation {
         self.frame = frame;
         if let Some(machine) = &self.peers[peer].machine {
             self.auditor.expect(Check::S17, true, String::new);
-            if self.figures.events % 64 == 0 {
+            if self.figures.events.is_multiple_of(64) {
                 machine.check();
                 self.trace.mix(machine.digest());
             }

@@ -103,9 +103,10 @@ impl Simulation {
             socket.open[Side::Peer as usize] = false;
             let Some(peer) = peer else { return };
             self.peers[peer].conn = None;
-            let loss = match rejected {
-                Rejected::RetryAfter(us) => Loss::Busy { retry_after: Duration::from_micros(us) },
-                _ => Loss::Peer,
+            let loss = if let Rejected::RetryAfter(us) = rejected {
+                Loss::Busy { retry_after: Duration::from_micros(us) }
+            } else {
+                Loss::Peer
             };
             return self.happen(self.latency, peer as u64, Happening::Fails { peer, attempt, life, loss });
         }
