@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, to see whether the simulator finds them
 //!
 //! They exist only where `--cfg rejoin_planted` says so, and then the crate does not compile without debug assertions:
-//! no build that anybody ships can have one. Which one is there is chosen while the program runs, once.
+//! no build that anybody ships can have one. Which one is there is chosen while the program runs.
 
 #[cfg(all(rejoin_planted, not(debug_assertions)))]
 compile_error!("planted bugs are for tests alone: they need debug assertions");

@@ -15,8 +15,6 @@ pub enum Purpose {
     Jitter,
     /// Fresh entropy for nonces and keys
     Entropy,
-    /// The order of what happens at the same time
-    Order,
     /// How long bytes take
     Latency,
 }

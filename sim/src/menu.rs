@@ -3,8 +3,6 @@
 //! The row says who is struck, what the numbers of a fault mean, and from which range they are drawn. What a fault does
 //! is in `simulation/faults.rs`. Each kind has a mark beside its count: that it not only happened, but had an effect.
 
-use std::time::Duration;
-
 /// Who may be struck
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -117,11 +115,6 @@ impl Kind {
     /// What it is called in schedules
     pub fn name(self) -> &'static str {
         self.dish().name
-    }
-
-    /// Its longest length
-    pub fn span_max(self) -> Duration {
-        Duration::from_millis(self.dish().span_ms.1)
     }
 }
 

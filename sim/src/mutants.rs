@@ -28,7 +28,7 @@ pub fn hunt(bug: Option<Bug>, seeds_max: u64, jobs: usize) -> Option<Found> {
     let mut found = None;
     while first < seeds_max && found.is_none() {
         let seeds = batch.min(seeds_max - first);
-        let plan = Plan { first, seeds, profile: Profile::Standard, double: false, jobs, stop_early: false };
+        let plan = Plan { first, seeds, profile: Profile::Standard, double: false, jobs };
         let failed = swarm(&plan).failures.into_iter().next();
         found = failed.map(|(seed, failure)| Found { seeds: seed + 1, seed, failure });
         first += seeds;

@@ -159,7 +159,7 @@ pub enum Node {
 }
 
 macro_rules! knobs {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $low:literal, $high:literal;)*) => {
         /// A setting that a schedule may change
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Knob {
@@ -176,43 +176,50 @@ macro_rules! knobs {
                     $(Knob::$variant => $name),*
                 }
             }
+
+            /// Smallest and largest value
+            pub fn range(self) -> (u64, u64) {
+                match self {
+                    $(Knob::$variant => ($low, $high)),*
+                }
+            }
         }
     };
 }
 
 knobs! {
     /// Heartbeat period of everybody
-    Heartbeat = "heartbeat-ms",
+    Heartbeat = "heartbeat-ms", 50, 40_000;
     /// From a worker's disconnection to giving its tasks to others
-    LostAfter = "lost-after-ms",
+    LostAfter = "lost-after-ms", 0, 86_400_000;
     /// How long workers may take to come back after a restart of the coordinator
-    RecoveryWindow = "recovery-window-ms",
+    RecoveryWindow = "recovery-window-ms", 0, 86_400_000;
     /// How long a session outlives its connection
-    SessionLifetime = "session-lifetime-ms",
+    SessionLifetime = "session-lifetime-ms", 0, 86_400_000;
     /// Longest pause between two dials
-    BackoffCap = "backoff-cap-ms",
+    BackoffCap = "backoff-cap-ms", 100, 120_000;
     /// Tasks that a worker runs at a time
-    Slots = "slots",
+    Slots = "slots", 1, 64;
     /// Tasks that wait at a worker
-    Prefetch = "prefetch",
+    Prefetch = "prefetch", 0, 64;
     /// Attempts that a worker holds
-    AttemptsMax = "attempts-max",
+    AttemptsMax = "attempts-max", 1, 512;
     /// Crashes that end a task as poisonous
-    CrashesMax = "crashes-max",
+    CrashesMax = "crashes-max", 1, 1_000_000;
     /// Pause before a failed attempt is followed by another
-    RetryPause = "retry-pause-ms",
+    RetryPause = "retry-pause-ms", 0, 60_000;
     /// How long a sync takes
-    SyncTakes = "sync-us",
+    SyncTakes = "sync-us", 0, 60_000_000;
     /// One way, unless a fault says otherwise
-    Latency = "latency-us",
+    Latency = "latency-us", 0, 60_000_000;
     /// Bytes that may wait on their way before a connection is not writable
-    SendBuffer = "send-buffer-bytes",
+    SendBuffer = "send-buffer-bytes", 1, 1_000_000_000;
     /// Whether lz4 may be used
-    Compress = "compress",
+    Compress = "compress", 0, 1;
     /// New connections per second
-    AdmissionRate = "admission-rate",
+    AdmissionRate = "admission-rate", 1, 100_000;
     /// Whether resumed sessions are always reconciled instead (SESS-7)
-    NoReplay = "no-replay",
+    NoReplay = "no-replay", 0, 1;
 }
 
 impl Schedule {
@@ -382,7 +389,8 @@ impl Schedule {
                 let known = Knob::ALL.iter().find(|knob| knob.name() == name);
                 let names = || Knob::ALL.iter().map(|knob| knob.name()).collect::<Vec<_>>().join(", ");
                 let name = *known.ok_or_else(|| format!("there is no setting {name}; there are {}", names()))?;
-                self.settings.push(Setting { name, value: number(one("the value")?)? });
+                let (low, high) = name.range();
+                self.settings.push(Setting { name, value: bounded(one("the value")?, low, high)? });
             }
             _ => {
                 let at = seconds(first).map_err(|_| format!("neither a time nor a word known here: {first}"))?;
@@ -409,13 +417,13 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
                 match name {
                     "task" => task.number = narrow(value)?,
                     "priority" => task.priority = bounded(value, 0, 4)?,
-                    "retries" => task.retries = narrow(value)?,
+                    "retries" => task.retries = bounded(value, 0, 1_000_000)?,
                     "takes" => task.takes = seconds(value)?,
-                    "prints" => task.prints = narrow(value)?,
-                    "returns" => task.returns = narrow(value)?,
-                    "input" => task.input = narrow(value)?,
-                    "fails" => task.fails = narrow(value)?,
-                    "poison" => task.poison = narrow(value)?,
+                    "prints" => task.prints = bounded(value, 0, 1 << 27)?,
+                    "returns" => task.returns = bounded(value, 0, 1 << 20)?,
+                    "input" => task.input = bounded(value, 0, INPUT_MAX)?,
+                    "fails" => task.fails = bounded(value, 0, 1_000_000)?,
+                    "poison" => task.poison = bounded(value, 0, 1_000_000)?,
                     "steps" => task.steps = bounded(value, 1, 200)?,
                     _ => return Err(format!("a task has no {name}")),
                 }
@@ -437,7 +445,7 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
                     ("towards", "peer") => fault.towards = Side::Peer,
                     ("towards", "coordinator") => fault.towards = Side::Coordinator,
                     ("for", span) => fault.span = seconds(span)?,
-                    ("amount", amount) => fault.amount = number(amount)?,
+                    ("amount", amount) => fault.amount = bounded(amount, 0, AMOUNT_MAX)?,
                     (name, value) => return Err(format!("a fault has no {name}={value}")),
                 }
             }
@@ -481,8 +489,12 @@ fn bounded<T: FromStr + PartialOrd + fmt::Display>(text: &str, low: T, high: T) 
     number.ok_or_else(|| format!("not a number from {low} to {high}: {text}"))
 }
 
-/// Longest time that a schedule may name: a hundred years
-const SECONDS_MAX: u64 = 100 * 366 * 86_400;
+/// Longest time that a schedule may name: a week
+const SECONDS_MAX: u64 = 7 * 86_400;
+/// Largest input of a task, in front of which its number goes
+const INPUT_MAX: u32 = 48 * 1024 - 4;
+/// Largest measure of a fault: some twelve days in microseconds
+const AMOUNT_MAX: u64 = 1 << 40;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || format!("not a time in seconds, as in 1.500000: {text}");
@@ -541,6 +553,10 @@ set heartbeat-ms 500
             ("rejoin schedule 1\n1.0 crash w0 soon", 2, "name=value"),
             ("rejoin schedule 1\n1.0 submit w0 task=1", 2, "only clients submit"),
             ("rejoin schedule 1\n1.0 submit c0 task=1 steps=0", 2, "from 1 to 200"),
+            ("rejoin schedule 1\n1.0 submit c0 task=1 input=49149", 2, "from 0 to 49148"),
+            ("rejoin schedule 1\n1.0 submit c0 task=1 poison=4000000000", 2, "from 0 to 1000000"),
+            ("rejoin schedule 1\n1.0 delay w0 amount=18446744073709551615", 2, "from 0 to"),
+            ("rejoin schedule 1\nset heartbeat-ms 0", 2, "from 50 to 40000"),
             ("rejoin schedule 1\nseed 1 2", 2, "nothing is expected"),
             ("rejoin schedule 1\n99999999999 crash w0", 2, "neither a time"),
         ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::audit::{Check, Violation};
@@ -25,8 +25,6 @@ pub struct Plan {
     pub double: bool,
     /// Threads
     pub jobs: usize,
-    /// Whether to stop at the first seed that fails
-    pub stop_early: bool,
 }
 
 /// Why a seed failed
@@ -152,21 +150,18 @@ pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
 
 /// Runs seeds on several threads
 pub fn swarm(plan: &Plan) -> Report {
-    let next = AtomicU64::new(plan.first);
-    let stop = AtomicBool::new(false);
+    let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
     let work = || {
         let mut own = Report::default();
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= plan.first.saturating_add(plan.seeds) {
+        loop {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            if nth >= plan.seeds {
                 break;
             }
+            let seed = plan.first.saturating_add(nth);
             let schedule = generate(seed, plan.profile);
             own.take(seed, &schedule, attempt(&schedule, plan.double));
-            if plan.stop_early && !own.failures.is_empty() {
-                stop.store(true, Ordering::Relaxed);
-            }
         }
         report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
     };
@@ -185,7 +180,7 @@ mod tests {
     #[test]
     fn a_swarm_of_some_seeds_holds_does_work_and_does_the_same_again() {
         let profile = Profile::Standard;
-        let plan = Plan { first: 0, seeds: 40, profile, double: true, jobs: 2, stop_early: false };
+        let plan = Plan { first: 0, seeds: 40, profile, double: true, jobs: 2 };
         let report = swarm(&plan);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         assert_eq!((report.seeds, report.void), (40, 0));

@@ -138,7 +138,9 @@ fn sums(figures: &Figures) -> String {
 
 /// What failed, at most twelve lines: the check, the nearest faults, the last that happened, and how to go on
 fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
-    let mut text = format!("FAILED  {failure}\n");
+    let said = failure.to_string();
+    let first: Vec<&str> = said.lines().take(3).collect();
+    let mut text = format!("FAILED  {}\n", first.join(" "));
     if let Failure::Violation(violation) = failure {
         let at = std::time::Duration::from_micros(violation.at.as_micros());
         let faults = schedule.entries.iter().filter(|entry| entry.at <= at);
@@ -161,7 +163,7 @@ fn run_swarm(args: &SimSwarm) -> Result<u8, Unusable> {
     let (first, end) = args.seeds;
     let jobs = args.jobs.map(usize::from);
     let jobs = jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let plan = Plan { first, seeds: end - first, profile: args.profile, double: args.double, jobs, stop_early: false };
+    let plan = Plan { first, seeds: end - first, profile: args.profile, double: args.double, jobs };
     let begun = Instant::now();
     let report = swarm(&plan);
     // Not on standard output: it is this machine's.

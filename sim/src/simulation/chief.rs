@@ -101,7 +101,12 @@ impl Simulation {
 
     /// The coordinator's process ends; so many of its unsynced records survive
     pub(super) fn kill_chief(&mut self, survive: u64) {
-        self.chief.machine = None;
+        if let Some(machine) = self.chief.machine.take() {
+            let stats = machine.stats();
+            self.breaches += stats.violations;
+            self.figures.resumed += stats.resumed;
+            self.figures.opened += stats.opened;
+        }
         self.chief.life.wake = None;
         let left = self.chief.journal.records.len() - self.chief.journal.durable;
         let survive = (survive as usize).min(left);

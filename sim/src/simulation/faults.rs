@@ -100,7 +100,9 @@ impl Simulation {
             }
             (Kind::SyncError, Who::Chief) => self.chief.fails_next = Some(fault.span),
             (Kind::SlowSync, Who::Chief) => self.chief.slow.set(fault.amount, until),
-            (Kind::Drain, Who::Peer(peer)) if self.is_worker(peer) && !self.peers[peer].draining => {
+            (Kind::Drain, Who::Peer(peer))
+                if self.is_worker(peer) && self.peers[peer].machine.is_some() && !self.peers[peer].draining =>
+            {
                 self.drain_worker(peer);
                 self.tally.hit(fault.kind);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
@@ -173,7 +175,9 @@ impl Simulation {
             }
             _ => {
                 // The peer moves on; what it had under way reaches the coordinator beside its new connection.
-                self.tally.hit(Kind::Ghost);
+                if socket.pipe(Side::Coordinator).in_flight > 0 {
+                    self.tally.hit(Kind::Ghost);
+                }
                 let late = now + GHOST_AFTER;
                 socket.pipe(Side::Coordinator).postpone(late);
                 self.happen(Duration::ZERO, conn.0, Happening::Closed { conn, at: Side::Peer });
@@ -210,9 +214,29 @@ impl Simulation {
             Kind::Drift => life.clock.drift(now, fault.amount),
             _ => life.clock.coarsen(fault.amount),
         }
-        self.tally.hit(fault.kind);
+        if !fault.span.is_zero() {
+            self.happen_at(until, 0, Happening::ClockRight(who));
+        }
+        let lives = match who {
+            Who::Chief => self.chief.machine.is_some(),
+            Who::Peer(peer) => self.peers[peer].machine.is_some(),
+        };
+        if lives {
+            self.tally.hit(fault.kind);
+        }
         // Whatever was to happen at a time of the old clock is looked at anew.
-        self.dirty.insert(who);
+        self.tell_time(who);
+    }
+
+    pub(super) fn clock_right(&mut self, who: Who) {
+        let now = self.now;
+        let life = match who {
+            Who::Chief => &mut self.chief.life,
+            Who::Peer(peer) => &mut self.peers[peer].life,
+        };
+        life.clock.drift(now, 0);
+        life.clock.coarsen(1);
+        self.tell_time(who);
     }
 
     pub(super) fn drain_worker(&mut self, peer: usize) {
@@ -243,7 +267,8 @@ impl Simulation {
         if let Some(socket) = self.sockets.get_mut(&conn) {
             socket.open[Side::Coordinator as usize] = true;
         }
-        let noise: Vec<u8> = (0..bytes).map(|n| mix(n ^ conn.0) as u8).collect();
+        // More than any message has says nothing more.
+        let noise: Vec<u8> = (0..bytes.min(100_000)).map(|n| mix(n ^ conn.0) as u8).collect();
         let message = if bytes.is_multiple_of(2) { framed(&noise) } else { noise };
         let at = self.now + self.latency;
         if let Some(socket) = self.sockets.get_mut(&conn) {
@@ -294,7 +319,8 @@ impl Simulation {
                 (vec![bytes], Some(0))
             }
             Kind::Insert => {
-                let noise: Vec<u8> = (0..amount.max(1)).map(|n| mix(n as u64 ^ fault.amount) as u8).collect();
+                let noise: Vec<u8> =
+                    (0..amount.clamp(1, 100_000)).map(|n| mix(n as u64 ^ fault.amount) as u8).collect();
                 (vec![noise, bytes], Some(0))
             }
             Kind::Drop => (Vec::new(), Some(0)),
@@ -313,6 +339,12 @@ impl Simulation {
         let out: Vec<Vec<u8>> = held.into_iter().map(|(_, held)| held).chain(struck).collect();
         if altered_behind.is_some() {
             self.tally.hit(fault.kind);
+        }
+        if fault.kind == Kind::Drop
+            && let Some(socket) = self.sockets.get_mut(&conn)
+        {
+            // It was never sent: said again, it would be in its place after all.
+            socket.pipe(towards).history.pop_back();
         }
         if let Some(behind) = altered_behind.or(foreign.then_some(0)) {
             self.alter(conn, towards, if foreign { 0 } else { in_place + behind });

@@ -60,7 +60,7 @@ impl Clock {
 
     pub(super) fn drift(&mut self, now: Instant, fast: u64) {
         self.step(now, 0);
-        self.fast = fast;
+        self.fast = fast.min(1_000_000);
     }
 
     pub(super) fn coarsen(&mut self, grain: u64) {
@@ -93,7 +93,6 @@ pub(super) struct Peer {
     pub(super) running: BTreeMap<Token, Execution>,
     /// It has been told to drain
     pub(super) draining: bool,
-    pub(super) dials: u64,
 }
 
 /// A peer's machine

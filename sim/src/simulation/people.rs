@@ -43,7 +43,13 @@ impl Simulation {
     }
 
     pub(super) fn start_peer(&mut self, peer: usize) {
-        if self.peers[peer].machine.is_some() {
+        if self.is_gone(peer) {
+            self.kill_peer(peer);
+        } else if self.peers[peer].machine.is_some() {
+            if self.peers[peer].draining && !self.healed {
+                // It starts again once it has come to the end of its drain.
+                self.happen(Duration::from_secs(1), peer as u64, Happening::Start(Who::Peer(peer)));
+            }
             return;
         }
         let link = self.link_config(peer);
@@ -66,7 +72,9 @@ impl Simulation {
 
     /// A process ends with all it knew; its connection breaks
     pub(super) fn kill_peer(&mut self, peer: usize) {
-        self.peers[peer].machine = None;
+        if let Some(machine) = self.peers[peer].machine.take() {
+            self.breaches += machine.violations();
+        }
         self.peers[peer].running.clear();
         self.peers[peer].life.wake = None;
         let old: Vec<_> = self.sockets.values().filter(|s| s.peer == Some(peer) && s.is_open(Side::Peer)).collect();
@@ -81,6 +89,9 @@ impl Simulation {
     pub(super) fn submit(&mut self, task: Task) {
         let id = self.task_id(task.number);
         let peer = self.client_peer(task.client);
+        if self.tasks.contains_key(&id) {
+            return;
+        }
         self.tasks.insert(id, task);
         self.auditor.submitted(id);
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
@@ -126,12 +137,13 @@ impl Simulation {
             }
         }
         self.frame = frame;
-        if let Some(machine) = &self.peers[peer].machine {
+        if let Some(machine) = &self.peers[peer].machine
+            && self.figures.events.is_multiple_of(64)
+        {
+            // Panics if a queue, window or table is larger than it may be.
+            machine.check();
             self.auditor.expect(Check::S17, true, String::new);
-            if self.figures.events.is_multiple_of(64) {
-                machine.check();
-                self.trace.mix(machine.digest());
-            }
+            self.trace.mix(machine.digest());
         }
     }
 
@@ -213,13 +225,24 @@ impl Simulation {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
                 let outcome = client.task(task).and_then(|task| task.end).map(|end| end.0);
                 self.figures.told += 1;
-                if let Some(outcome) = outcome {
-                    self.auditor.told(task, outcome);
+                let Some(outcome) = outcome else {
+                    return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
+                };
+                self.auditor.told(task, outcome);
+                let Some(known) = self.tasks.get(&task).copied() else { return };
+                if known.poison > 100 && outcome != Outcome::Cancelled {
+                    let failed = matches!(outcome, Outcome::Failed(Failure::Poisonous | Failure::WorkerLost));
+                    self.auditor.expect_of(Check::L8, task, failed, || {
+                        format!("{task} takes every worker along, and ended as {outcome:?}")
+                    });
                 }
-                if let Some(Task { poison, .. }) = self.tasks.get(&task).filter(|task| task.poison > 100) {
-                    let failed = outcome != Some(Outcome::Succeeded);
-                    self.auditor
-                        .expect_of(Check::L8, task, failed, || format!("{task} succeeded after {poison} crashes"));
+                let number = (peer - usize::from(self.schedule.workers)) as u16;
+                let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
+                if outcome == Outcome::Succeeded {
+                    let all = u64::from(known.prints);
+                    self.auditor.expect_of(Check::Log1, task, have == all, || {
+                        format!("{task} wrote {all} bytes, and {have} of them reached its client")
+                    });
                 }
             }
         }

@@ -46,7 +46,7 @@ pub struct Figures {
     pub cancels: u64,
     /// Executions begun
     pub executions: u64,
-    /// Checkpoints that became durable
+    /// Checkpoints that workers were told to be durable
     pub checkpoints: u64,
     /// Workers that a task took along
     pub poisoned: u64,
@@ -142,14 +142,10 @@ impl Simulation {
             self.peers[peer].net = Net::default();
             self.peers[peer].life.clock.drift(now, 0);
             self.peers[peer].life.clock.coarsen(1);
-            if self.is_gone(peer) {
-                // It had left, and comes back.
-                self.kill_peer(peer);
-            }
             self.start_peer(peer);
-            self.dirty.insert(Who::Peer(peer));
+            self.tell_time(Who::Peer(peer));
         }
-        self.dirty.insert(Who::Chief);
+        self.tell_time(Who::Chief);
         // What waited for a stall or a full buffer goes on now.
         self.sockets.values_mut().flat_map(|socket| &mut socket.pipes).for_each(|pipe| pipe.breaks_after = None);
         let all: Vec<_> = self.sockets.keys().copied().collect();
@@ -163,7 +159,7 @@ impl Simulation {
     }
 
     /// Whether a worker has left for good
-    fn is_gone(&self, peer: usize) -> bool {
+    pub(super) fn is_gone(&self, peer: usize) -> bool {
         matches!(&self.peers[peer].machine, Some(Machine::Worker(worker)) if worker.stopped() == Some(Reason::Left))
     }
 
@@ -178,13 +174,18 @@ impl Simulation {
             + Duration::from_secs(5 + 10 + 10 + 5);
         let tasks = self.schedule.entries.iter().filter_map(|entry| match entry.what {
             // Each attempt, and the pauses between them.
-            What::Submit(task) => Some((task.takes + Duration::from_secs(1)) * (1 + task.fails + task.poison.min(10))),
+            What::Submit(task) => {
+                let attempts = 1 + task.fails.min(task.retries) + task.poison.min(10);
+                Some((task.takes + Duration::from_secs(1)).saturating_mul(attempts))
+            }
             What::Cancel { .. } | What::Fault(_) => None,
         });
-        let work: Duration = tasks.sum();
+        let work = tasks.fold(Duration::ZERO, Duration::saturating_add);
         let slots = self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32;
         let pauses = Duration::from_secs(130).min(work);
-        (timers + work / slots + pauses) * 2 + self.time_lost()
+        // A year is for ever.
+        let all = timers.saturating_add(work / slots).saturating_add(pauses).min(Duration::from_secs(366 * 86_400));
+        all * 2 + self.time_lost()
     }
 
     /// How long a clock that went back may stand still for its machine
@@ -204,7 +205,6 @@ impl Simulation {
             for peer in 0..usize::from(self.schedule.workers) {
                 if self.is_gone(peer) {
                     // It was told to before, and has come to the end of that only now.
-                    self.kill_peer(peer);
                     self.start_peer(peer);
                 }
             }
@@ -228,13 +228,13 @@ impl Simulation {
                 format!("task {number} is {state:?}, {patience:?} after the network has healed")
             });
         }
-        let told = self.figures.told >= self.figures.submitted - self.figures.refused;
+        let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
         let (have, want) = (self.figures.told, self.figures.submitted);
         self.auditor.expect(Check::L1, told, || format!("clients were told {have} of {want} outcomes"));
     }
 
     fn is_at_rest(&self) -> bool {
-        let told = self.figures.told >= self.figures.submitted - self.figures.refused;
+        let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
         let connected = (0..self.peers.len()).all(|peer| self.state(peer) == Some(LinkState::Connected));
         told && connected && self.auditor.promised().all(|task| self.auditor.ended(task).is_some())
     }
@@ -286,11 +286,10 @@ impl Simulation {
         let counts = self.chief.machine.as_ref().map(|machine| machine.counts());
         let open = counts.map_or(0, |counts| counts.open());
         self.auditor.expect(Check::S30, open == 0, || format!("{open} tasks are left"));
-        let mut violations = 0;
+        let mut violations = self.breaches;
         if let Some(machine) = &self.chief.machine {
             machine.check();
             violations += machine.stats().violations;
-            (self.figures.resumed, self.figures.opened) = (machine.stats().resumed, machine.stats().opened);
         }
         for peer in &self.peers {
             if let Some(machine) = &peer.machine {
@@ -303,6 +302,10 @@ impl Simulation {
 
     fn end(mut self) -> Ending {
         self.figures.time_us = self.now.as_micros();
+        if let Some(machine) = &self.chief.machine {
+            self.figures.resumed += machine.stats().resumed;
+            self.figures.opened += machine.stats().opened;
+        }
         let void = self.figures.executions == 0 && self.schedule.tasks() > 0;
         Ending {
             violation: self.auditor.violation().cloned(),

@@ -40,7 +40,6 @@ impl Simulation {
         self.auditor.expect(Check::S23, !open, || format!("{who} dials while it has a connection"));
         let (now, healed) = (self.now, self.healed);
         let life = self.peers[peer].life.number;
-        self.peers[peer].dials += 1;
         self.figures.dials += 1;
         let net = &self.peers[peer].net;
         let struck = |timed: &super::net::Timed| !healed && timed.at(now).is_some();
@@ -191,12 +190,15 @@ impl Simulation {
     pub(super) fn writable_again(&mut self, conn: ConnId, at: Side) {
         let (now, healed, buffer) = (self.now, self.healed, self.send_buffer);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let blocked = socket.peer.is_some_and(|peer| {
+        let blocked = socket.peer.and_then(|peer| {
             let way = &self.peers[peer].net.ways[at.other() as usize];
-            !healed && way.blocked.at(now).is_some()
+            way.blocked.at(now).filter(|_| !healed).map(Instant::from_micros)
         });
         let pipe = socket.pipe(at.other());
-        if pipe.full && !blocked && (pipe.in_flight as u64) <= buffer / 2 {
+        if let Some(until) = blocked.filter(|_| pipe.full) {
+            return self.happen_at(until, conn.0, Happening::Writable { conn, at });
+        }
+        if pipe.full && (pipe.in_flight as u64) <= buffer / 2 {
             pipe.full = false;
             self.tell_writable(conn, at, true);
         }
@@ -226,7 +228,6 @@ impl Simulation {
             if let Some(size) = way.rechunk.at(now) {
                 // However small the pieces, no more than a few hundred events for one message.
                 piece = (size.max(1) as usize).max(bytes.len() / 256);
-                self.tally.hit(Kind::Rechunk);
             }
         }
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
@@ -235,6 +236,9 @@ impl Simulation {
             let at = pipe.push(at, bytes);
             return self.happen_at(at, conn.0, Happening::Bytes { conn, towards });
         }
+        self.tally.hit(Kind::Rechunk);
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        let pipe = socket.pipe(towards);
         let mut arrivals = Vec::new();
         for part in bytes.chunks(piece) {
             arrivals.push(pipe.push(at, part.into()));

@@ -135,6 +135,7 @@ Examples:
 Exit status:
   0      everything held
   1      something did not
+  2      nothing was executed
   3      it did not do the same again
   254    a file cannot be written
   255    wrong usage";
@@ -145,7 +146,8 @@ Examples:
     rejoin sim swarm --seeds 500..600 --profile wide --double --report failed
 
 Exit status:
-  0      everything held, every fault had an effect and every check an occasion to fail
+  0      everything held; from 10,000 seeds on: every fault had an effect, and every
+         check an occasion to fail
   1      something did not hold, or was not shown
   2      more than 1 % of the seeds did nothing
   3      a seed did not do the same again
@@ -159,6 +161,7 @@ Example:
 Exit status:
   0      everything held
   1      something did not
+  2      nothing was executed
   254    a file cannot be read or written
   255    wrong usage, or the file is no schedule";
 
