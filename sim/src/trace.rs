@@ -11,7 +11,7 @@ use crate::schedule::Node;
 pub enum Told {
     /// A machine's time had come
     Woken(Node),
-    /// A message left, or reached, an end
+    /// A message left an end
     Sent {
         /// From whom
         from: Node,

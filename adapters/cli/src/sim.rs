@@ -88,6 +88,7 @@ fn show(schedule: &Schedule, double: bool, trace: Option<&PathBuf>, again: &str)
     }
     match ended {
         Ok(Ending { violation: None, figures, hash, void, .. }) => {
+            // Two that differ would have been a failure.
             let times = if double { 2 } else { 1 };
             let hashes = format!("{hash:016x}\n").repeat(times);
             let nothing = if void { "nothing was executed, so that nothing was shown\n" } else { "" };

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{self, Checkpoints, NotTaken};
 use crate::guardian::{Guardian, MARK};
+use crate::journal::lock;
 use crate::spool::{self, Spool};
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
@@ -16,7 +17,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Most bytes read from a pipe at once
@@ -660,11 +661,6 @@ fn exit_of(status: ExitStatus) -> Exit {
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Lost(format!("unknown exit status: {status}")),
     }
-}
-
-/// Locks what stays consistent even when a holder panicked
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl Simulation {
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let (peer, attempt, life) = (socket.peer, socket.attempt, socket.life);
         if let Err(rejected) = accepted {
-            socket.open[Side::Peer as usize] = false;
+            self.sockets.remove(&conn);
             let Some(peer) = peer else { return };
             self.peers[peer].conn = None;
             let loss = if let Rejected::RetryAfter(us) = rejected {

@@ -59,8 +59,8 @@ pub enum Command {
     /// coordinator that ends, however it does, goes on where it was when it is started
     /// again with the same directory. Workers and clients come back by themselves.
     ///
-    /// Links are authenticated, not encrypted: beyond one machine, put a proxy that
-    /// speaks TLS before it.
+    /// Links are authenticated, not encrypted: beyond networks that you trust, put a
+    /// tunnel around them.
     #[command(verbatim_doc_comment, after_long_help = fleet::COORDINATOR_HELP)]
     Coordinator(Coordinator),
     /// Run tasks for a coordinator
