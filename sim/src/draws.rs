@@ -52,8 +52,13 @@ impl Draws {
     /// A number from a range, both ends included, each order of magnitude as likely as any other
     pub fn between_log(&mut self, low: u64, high: u64) -> u64 {
         let (low, high) = (low.max(1) as f64, high.max(1) as f64);
-        let share = (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
+        let share = self.share();
         (low * (high / low).powf(share)).round() as u64
+    }
+
+    /// A number above 0, and at most 1
+    pub fn share(&mut self) -> f64 {
+        ((self.bits() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
     /// True so many times in a thousand

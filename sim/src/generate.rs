@@ -86,7 +86,7 @@ fn served(seed: u64) -> Vec<(Kind, f64)> {
         _ => {
             let mut served = Vec::new();
             for kind in all {
-                let mut draws = Draws::new(seed, Purpose::Menu, 1 + *kind as u64);
+                let mut draws = Draws::new(seed, Purpose::Menu, kind.stream());
                 if draws.one_in(500) {
                     served.push((*kind, rate(&mut draws, *kind)));
                 }
@@ -98,7 +98,7 @@ fn served(seed: u64) -> Vec<(Kind, f64)> {
 
 /// Puts a kind of fault into the schedule, so often a minute
 fn serve(schedule: &mut Schedule, kind: Kind, per_minute: f64) {
-    let mut draws = Draws::new(schedule.seed, Purpose::Fault, kind as u64);
+    let mut draws = Draws::new(schedule.seed, Purpose::Fault, kind.stream());
     let dish = kind.dish();
     let expected = per_minute * schedule.safety.as_secs_f64() / 60.0;
     // A fraction of one is one now and then.
@@ -136,7 +136,7 @@ fn serve(schedule: &mut Schedule, kind: Kind, per_minute: f64) {
 
 /// Settings away from their defaults, tiny ones among them
 fn settings(draws: &mut Draws) -> Vec<Setting> {
-    let ranges: [(Knob, u64, u64); 13] = [
+    let ranges: [(Knob, u64, u64); 15] = [
         (Knob::Heartbeat, 200, 4_000),
         (Knob::LostAfter, 500, 10_000),
         (Knob::RecoveryWindow, 500, 10_000),
@@ -150,6 +150,8 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
         (Knob::SyncTakes, 1, 50_000),
         (Knob::Latency, 10, 100_000),
         (Knob::SendBuffer, 500, 200_000),
+        (Knob::Ageing, 1, 60_000),
+        (Knob::LossesMax, 2, 20),
     ];
     let mut settings = Vec::new();
     for (name, low, high) in ranges {
@@ -158,9 +160,16 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
             settings.push(Setting { name, value });
         }
     }
-    for (name, value, per_mille) in
-        [(Knob::Compress, 0, 200), (Knob::NoReplay, 1, 50), (Knob::AdmissionRate, draws.between_log(4, 200), 100)]
-    {
+    for (name, value, per_mille) in [
+        (Knob::Compress, 0, 200),
+        (Knob::NoReplay, 1, 50),
+        (Knob::AdmissionRate, draws.between_log(4, 200), 100),
+        (Knob::Compare, draws.between(1, 2), 30),
+        (Knob::TasksMax, draws.between_log(10, 100), 50),
+        (Knob::PendingMax, draws.between(2, 12), 50),
+        (Knob::OutputMax, draws.between_log(1, 60_000), 50),
+        (Knob::CheckpointsMax, draws.between_log(1, 1_000), 50),
+    ] {
         if draws.one_in(per_mille) {
             settings.push(Setting { name, value });
         }
@@ -216,6 +225,16 @@ fn load(schedule: &mut Schedule, profile: Profile) {
         if draws.one_in(100) {
             let after = Duration::from_micros(draws.between_log(10, 4_000_000));
             let what = What::Cancel { client, task: number };
+            schedule.entries.push(Entry { at: (submit + after).min(schedule.safety), what });
+        }
+        if draws.one_in(60) && schedule.clients > 1 {
+            let after = Duration::from_micros(draws.between_log(1, 4_000_000));
+            let client = (client + 1) % schedule.clients;
+            let what = if draws.one_in(300) {
+                What::Clash { client, task: number }
+            } else {
+                What::Again { client, task: number }
+            };
             schedule.entries.push(Entry { at: (submit + after).min(schedule.safety), what });
         }
     }

@@ -75,14 +75,28 @@ pub enum What {
         /// Number of the task
         task: u32,
     },
+    /// A client submits what another one has submitted: the same task (TASK-1)
+    Again {
+        /// Which client
+        client: u16,
+        /// Number of the task
+        task: u32,
+    },
+    /// A client submits something else under the id of a task: one of the two is refused (TASK-1)
+    Clash {
+        /// Which client
+        client: u16,
+        /// Number of the task
+        task: u32,
+    },
     /// Something breaks
     Fault(Fault),
 }
 
 impl What {
-    /// Whether it needs to know what was said before
-    pub(crate) fn says_again(&self) -> bool {
-        matches!(self, What::Fault(Fault { kind: Kind::Replay, .. }))
+    /// Whether it is a fault of one of these kinds
+    pub(crate) fn is_one_of(&self, kinds: &[Kind]) -> bool {
+        matches!(self, What::Fault(fault) if kinds.contains(&fault.kind))
     }
 }
 
@@ -218,6 +232,20 @@ knobs! {
     Compress = "compress", 0, 1;
     /// New connections per second
     AdmissionRate = "admission-rate", 1, 100_000;
+    /// How long a task waits until it counts as one priority more urgent
+    Ageing = "ageing-ms", 0, 86_400_000;
+    /// Losses of its worker that end a task
+    LossesMax = "losses-max", 1, 1_000_000;
+    /// Tasks that the coordinator keeps
+    TasksMax = "tasks-max", 1, 1_000_000;
+    /// Connections that have not proved who they are
+    PendingMax = "pending-max", 2, 100_000;
+    /// Bytes of a task's output
+    OutputMax = "output-max-bytes", 0, 1_000_000_000;
+    /// What is run besides: 1 the same with replay switched off (S33), 2 the same without faults (L10)
+    Compare = "compare", 0, 2;
+    /// Bytes of all checkpoints together
+    CheckpointsMax = "checkpoints-max-bytes", 0, 1_000_000_000;
     /// Whether resumed sessions are always reconciled instead (SESS-7)
     NoReplay = "no-replay", 0, 1;
 }
@@ -306,6 +334,8 @@ impl fmt::Display for What {
                 write!(f, " takes={}", Seconds(task.takes))
             }
             What::Cancel { client, task } => write!(f, "cancel c{client} task={task}"),
+            What::Again { client, task } => write!(f, "again c{client} task={task}"),
+            What::Clash { client, task } => write!(f, "clash c{client} task={task}"),
             What::Fault(fault) => {
                 write!(f, "{} {}", fault.kind.name(), fault.node)?;
                 if fault.kind.dish().directed {
@@ -430,12 +460,17 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
             }
             Ok(What::Submit(task))
         }
-        "cancel" => {
-            let Node::Client(client) = node else { return Err("only clients cancel".into()) };
-            match words.next().map(pair).transpose()? {
-                Some(("task", number)) => Ok(What::Cancel { client, task: narrow(number)? }),
-                _ => Err("it is missing which task".into()),
-            }
+        "cancel" | "again" | "clash" => {
+            let Node::Client(client) = node else { return Err(format!("only clients {kind}")) };
+            let Some(("task", number)) = words.next().map(pair).transpose()? else {
+                return Err("it is missing which task".into());
+            };
+            let task = narrow(number)?;
+            Ok(match kind {
+                "cancel" => What::Cancel { client, task },
+                "again" => What::Again { client, task },
+                _ => What::Clash { client, task },
+            })
         }
         _ => {
             let kind = Kind::named(kind).ok_or_else(|| format!("there is no fault {kind}"))?;
@@ -494,7 +529,7 @@ const SECONDS_MAX: u64 = 7 * 86_400;
 /// Largest input of a task, in front of which its number goes
 const INPUT_MAX: u32 = 48 * 1024 - 4;
 /// Largest measure of a fault: some twelve days in microseconds
-const AMOUNT_MAX: u64 = 1 << 40;
+pub(crate) const AMOUNT_MAX: u64 = 1 << 40;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || format!("not a time in seconds, as in 1.500000: {text}");
@@ -521,6 +556,8 @@ safety 60.000000
 set heartbeat-ms 500
 0.120000 submit c1 task=1 priority=0 prints=200 steps=3 takes=0.300000
 0.500000 cancel c1 task=1
+0.600000 again c0 task=1
+0.700000 clash c0 task=1
 4.250000 stall w2 towards=coordinator for=1.500000
 6.000000 crash coordinator for=0.200000
 ";

@@ -168,6 +168,6 @@ fn simpler(entry: &Entry) -> Vec<Entry> {
             let both = [shorter, less].into_iter().filter(|other| *other != fault);
             both.map(|fault| with(What::Fault(fault))).collect()
         }
-        What::Cancel { .. } => Vec::new(),
+        What::Cancel { .. } | What::Again { .. } | What::Clash { .. } => Vec::new(),
     }
 }

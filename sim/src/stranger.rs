@@ -95,7 +95,12 @@ impl Seal {
     /// Seals a body as the next frame, uncompressed
     pub fn seal(&mut self, body: &[u8]) -> Vec<u8> {
         let len = (body.len() as u16).to_le_bytes();
-        let mut frame = [&[1, 0, len[0], len[1]], body].concat();
+        self.seal_as([1, 0, len[0], len[1]], body)
+    }
+
+    /// Seals a body as the next frame, behind a header that may say anything
+    pub(crate) fn seal_as(&mut self, header: [u8; 4], body: &[u8]) -> Vec<u8> {
+        let mut frame = [&header[..], body].concat();
         let tag = self.tag(&frame);
         frame.extend_from_slice(&tag[..TAG_BYTES]);
         frame

@@ -157,6 +157,48 @@ impl<'a> Said<'a> {
 }
 
 impl Message<'_> {
+    /// What kind of message it is
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Message::FromWorker(said) => match said {
+                FromWorker::Inventory { .. } => "Inventory",
+                FromWorker::Running { .. } => "Running",
+                FromWorker::Result { .. } => "Result",
+                FromWorker::GivenBack { .. } => "GivenBack",
+                FromWorker::Output { .. } => "Output",
+                FromWorker::Offers { .. } => "Offers",
+                FromWorker::Draining => "Draining",
+                FromWorker::Checkpoint { .. } => "Checkpoint",
+            },
+            Message::ToWorker(said) => match said {
+                ToWorker::Assign { .. } => "Assign",
+                ToWorker::Cancel { .. } => "Cancel",
+                ToWorker::Recall { .. } => "Recall",
+                ToWorker::Verdict { .. } => "Verdict",
+                ToWorker::Settled { .. } => "Settled",
+                ToWorker::Kept { .. } => "Kept",
+                ToWorker::Restore { .. } => "Restore",
+                ToWorker::Checkpointed { .. } => "Checkpointed",
+                ToWorker::Drain => "Drain",
+            },
+            Message::FromClient(said) => match said {
+                FromClient::Submit { .. } => "Submit",
+                FromClient::Watch { .. } => "Watch",
+                FromClient::Cancel { .. } => "Cancel",
+                FromClient::Taken { .. } => "Taken",
+                FromClient::Ask { .. } => "Ask",
+            },
+            Message::ToClient(said) => match said {
+                ToClient::Accepted { .. } => "Accepted",
+                ToClient::Refused { .. } => "Refused",
+                ToClient::Progress { .. } => "Progress",
+                ToClient::Output { .. } => "Output",
+                ToClient::Outcome { .. } => "Outcome",
+                ToClient::Answer { .. } => "Answer",
+            },
+        }
+    }
+
     /// The task that it names
     pub fn task(&self) -> Option<TaskId> {
         match *self {
@@ -249,7 +291,7 @@ impl fmt::Display for Named<'_, '_> {
 
 impl Named<'_, '_> {
     fn write(&self, f: &mut fmt::Formatter<'_>, number: Option<u64>, message: &Message<'_>) -> fmt::Result {
-        f.write_str(verb(message))?;
+        f.write_str(message.verb())?;
         if let Some(number) = number {
             write!(f, " #{number}")?;
         }
@@ -268,47 +310,6 @@ impl Named<'_, '_> {
             Message::FromClient(said) => write_from_client(f, said),
             Message::ToClient(said) => write_to_client(f, said),
         }
-    }
-}
-
-fn verb(message: &Message<'_>) -> &'static str {
-    match message {
-        Message::FromWorker(said) => match said {
-            FromWorker::Inventory { .. } => "Inventory",
-            FromWorker::Running { .. } => "Running",
-            FromWorker::Result { .. } => "Result",
-            FromWorker::GivenBack { .. } => "GivenBack",
-            FromWorker::Output { .. } => "Output",
-            FromWorker::Offers { .. } => "Offers",
-            FromWorker::Draining => "Draining",
-            FromWorker::Checkpoint { .. } => "Checkpoint",
-        },
-        Message::ToWorker(said) => match said {
-            ToWorker::Assign { .. } => "Assign",
-            ToWorker::Cancel { .. } => "Cancel",
-            ToWorker::Recall { .. } => "Recall",
-            ToWorker::Verdict { .. } => "Verdict",
-            ToWorker::Settled { .. } => "Settled",
-            ToWorker::Kept { .. } => "Kept",
-            ToWorker::Restore { .. } => "Restore",
-            ToWorker::Checkpointed { .. } => "Checkpointed",
-            ToWorker::Drain => "Drain",
-        },
-        Message::FromClient(said) => match said {
-            FromClient::Submit { .. } => "Submit",
-            FromClient::Watch { .. } => "Watch",
-            FromClient::Cancel { .. } => "Cancel",
-            FromClient::Taken { .. } => "Taken",
-            FromClient::Ask { .. } => "Ask",
-        },
-        Message::ToClient(said) => match said {
-            ToClient::Accepted { .. } => "Accepted",
-            ToClient::Refused { .. } => "Refused",
-            ToClient::Progress { .. } => "Progress",
-            ToClient::Output { .. } => "Output",
-            ToClient::Outcome { .. } => "Outcome",
-            ToClient::Answer { .. } => "Answer",
-        },
     }
 }
 

@@ -45,6 +45,11 @@ pub fn worker_key(n: usize) -> Key {
     key(&format!("worker-{n}"), 1, n, Role::Worker)
 }
 
+/// The key that worker `n` has after so many others under its name
+pub(crate) fn later_worker_key(n: usize, earlier: u32) -> Key {
+    key(&format!("worker-{n}"), 1, n + ((earlier as usize) << 16), Role::Worker)
+}
+
 /// The key of client `n`
 pub fn client_key(n: usize) -> Key {
     key(&format!("client-{n}"), 2, n, Role::Client)

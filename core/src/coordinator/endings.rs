@@ -67,11 +67,12 @@ impl Desk {
         self.no_longer_early(ix, number);
     }
 
-    /// Acknowledgements may go past a result that waited
+    /// Acknowledgements may go past a result that waited, once what became of it is durable (SESS-2)
     fn no_longer_early(&mut self, ix: PeerIx, number: u64) {
-        let Some(session) = &mut self.roster.get_mut(ix).session else { return };
-        if session.early.remove(&number) {
+        let Some(session) = &self.roster.get(ix).session else { return };
+        if session.early.contains(&number) {
             let (id, received) = (session.numbers.id, session.numbers.received());
+            self.gate.then(Effect::NotEarly(ix, id, number));
             self.gate.then(Effect::Ack(ix, id, received));
         }
     }
@@ -148,9 +149,13 @@ impl Desk {
 
     /// The coordinator itself ends an attempt as failed, for good
     pub(super) fn fail_attempt(&mut self, token: Token, failure: Failure) {
-        let Some(attempt) = self.tasks.attempts.get(&token) else { return };
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (peer, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
+        let early = attempt.early.take();
         self.conclude(token, Outcome::Failed(failure), &[], streams);
+        if let Some(early) = early {
+            self.no_longer_early(peer, early.number);
+        }
         self.say(peer, Sent::Cancel(token, CancelReason::Replaced));
     }
 

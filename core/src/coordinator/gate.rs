@@ -20,6 +20,8 @@ pub(crate) enum Effect {
     Say(PeerIx, SessionId, Sent),
     /// The peer may be told that this number was taken in (SESS-2)
     Ack(PeerIx, SessionId, u64),
+    /// The result under this number waits for its output no more
+    NotEarly(PeerIx, SessionId, u64),
     /// Output up to here is kept (LOG-1)
     Keep(Token, Stream, u64),
     /// An attempt is over, and another one follows: its output has these lengths

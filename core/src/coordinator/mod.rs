@@ -512,6 +512,11 @@ impl Desk {
                     self.touch(peer);
                 }
             }
+            Effect::NotEarly(peer, session, number) => {
+                if let Some(session) = self.roster.get_mut(peer).session_mut(session) {
+                    session.early.remove(&number);
+                }
+            }
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
             Effect::AttemptOver(task, token, lengths) => self.tell_attempt_over(task, token, lengths),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),

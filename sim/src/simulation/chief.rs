@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
-use rejoin_core::coordinator::{self, Config, Coordinator, Recovery};
-use rejoin_core::ids::ClusterId;
+use rejoin_core::coordinator::{self, Config, Coordinator, Recovery, Why};
+use rejoin_core::ids::{ClusterId, TaskId};
+use rejoin_core::journal::Record;
 use rejoin_core::{Instant, Seed};
 
+use super::net::Timed;
 use super::nodes::{Chief, Life};
 use super::people::heartbeat;
-use super::{Happening, Simulation, Who};
+use super::{Happening, Simulation, Who, rogue};
 use crate::audit::Check;
-use crate::draws::{Draws, Purpose};
+use crate::draws::{Draws, Purpose, mix};
 use crate::journal::Journal;
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule};
 use crate::world::{client_key, worker_key};
 
+/// How long whoever supervises the coordinator waits until it is started once more
+const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// How long a sync takes, where nothing else is said
 const SYNC_TAKES: Duration = Duration::from_micros(500);
 
@@ -33,6 +37,9 @@ impl Chief {
             sync_takes: takes,
             slow: Default::default(),
             fails_next: None,
+            full: Timed::default(),
+            unreadable: Timed::default(),
+            dies_again: None,
         }
     }
 }
@@ -40,7 +47,8 @@ impl Chief {
 fn config(schedule: &Schedule) -> Config {
     let workers = (0..usize::from(schedule.workers)).map(worker_key);
     let clients = (0..usize::from(schedule.clients)).map(client_key);
-    let mut config = Config::new(ClusterId([9; 16]), 1, workers.chain(clients).collect());
+    let keys = workers.chain(clients).chain(rogue::keys(schedule)).collect();
+    let mut config = Config::new(ClusterId([9; 16]), 1, keys);
     let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
@@ -49,7 +57,14 @@ fn config(schedule: &Schedule) -> Config {
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
     config.compress = schedule.setting(Knob::Compress) != Some(0);
-    config.checkpoint_bytes_max = 1 << 20;
+    config.checkpoint_bytes_max = schedule.setting(Knob::CheckpointsMax).unwrap_or(1 << 20);
+    config.ageing = ms(Knob::Ageing, 60_000);
+    config.losses_max = schedule.setting(Knob::LossesMax).unwrap_or(20).min(1_000_000) as u32;
+    config.tasks_max = schedule.setting(Knob::TasksMax).unwrap_or(1_000_000) as usize;
+    config.pending_max = schedule.setting(Knob::PendingMax).unwrap_or(4096) as usize;
+    if let Some(most) = schedule.setting(Knob::OutputMax) {
+        config.output_bytes_max = most;
+    }
     if let Some(rate) = schedule.setting(Knob::AdmissionRate) {
         config.admission.rate = rate.clamp(1, 100_000) as u32;
         config.admission.burst = config.admission.rate;
@@ -66,16 +81,28 @@ impl Simulation {
         if self.chief.machine.is_some() {
             return;
         }
+        if self.chief.unreadable.at(self.now).is_some() && !self.healed {
+            self.tally.hit(Kind::ReadError);
+            return self.happen(TRIES_AGAIN_AFTER, 0, Happening::Start(Who::Chief));
+        }
         self.chief.life.number += 1;
         let life = self.chief.life.number;
         let now = self.clock(Who::Chief);
         let seed = Seed(Draws::new(self.schedule.seed, Purpose::Jitter, life << 32).bytes());
-        let Some(machine) = self.recover(seed, now) else { return };
+        let all = self.chief.journal.records.len();
+        let Some(machine) = self.recover(seed, now, all) else { return };
         if life > 1 {
             self.figures.recoveries += 1;
-            let again = self.recover(seed, now).map(|machine| machine.digest());
+            let again = self.recover(seed, now, all).map(|machine| machine.digest());
             let same = again == Some(machine.digest());
             self.auditor.expect(Check::S27, same, || "two recoveries from the same records differ".into());
+            // A journal that ends anywhere is one that can be read.
+            let part = mix(self.schedule.seed ^ life) as usize % (all + 1);
+            if let Some(part) = self.recover(seed, now, part) {
+                part.check();
+            }
+            let (ageing, tasks) = (self.chief.config.ageing, &self.tasks);
+            self.auditor.requeued(now, |task| ageing * tasks.get(&task).map_or(0, |task| u32::from(task.priority)));
             for task in self.auditor.promised().collect::<Vec<_>>() {
                 let known = machine.task(task).is_some() || machine.remembered(task).is_some();
                 self.auditor.expect_of(Check::S1, task, known, || format!("{task} was accepted, and is not recovered"));
@@ -83,14 +110,37 @@ impl Simulation {
         }
         self.chief.machine = Some(Box::new(machine));
         (self.chief.written, self.chief.syncing) = (0, None);
+        if life > 1
+            && let Some((us, away)) = self.chief.dies_again.take()
+        {
+            self.happen(Duration::from_micros(us), 0, Happening::ChiefDies { life, away });
+        }
         self.dirty.insert(Who::Chief);
         self.drain();
     }
 
-    fn recover(&mut self, seed: Seed, now: Instant) -> Option<Coordinator> {
+    /// Takes note of when a task was taken in (S19)
+    fn queued(&mut self, task: TaskId, priority: u8) {
+        let later = self.chief.config.ageing * u32::from(priority);
+        let now = self.clock(Who::Chief);
+        self.auditor.queued(task, now, later);
+    }
+
+    /// Whether nothing that waits should have been given out in the place of a task (S19)
+    fn expect_order(&mut self, task: TaskId) {
+        let Some(machine) = &self.chief.machine else { return };
+        let first =
+            self.auditor.goes_before(task).into_iter().find(|other| machine.why(*other) == Some(Why::WorkersBusy));
+        self.auditor.expect_of(Check::S19, task, first.is_none(), || {
+            format!("{task} is given out, and {first:?} should come before it")
+        });
+    }
+
+    /// Recovers from the first so many records
+    fn recover(&mut self, seed: Seed, now: Instant, upto: usize) -> Option<Coordinator> {
         let config = self.chief.config.clone();
         let mut recovery = Recovery::start(config, seed, now).expect("settings that are legal together");
-        for record in &self.chief.journal.records {
+        for record in &self.chief.journal.records[..upto] {
             if let Err(error) = recovery.take(record) {
                 self.auditor.expect(Check::S27, false, || format!("what a coordinator wrote cannot be read: {error}"));
                 return None;
@@ -139,7 +189,7 @@ impl Simulation {
     /// Tells the auditor what has become durable
     fn audit_durable(&mut self, from: usize) {
         for record in &self.chief.journal.records[from..self.chief.journal.durable] {
-            if let Some(record) = rejoin_core::journal::Record::decode(record) {
+            if let Some(record) = Record::decode(record) {
                 self.auditor.durable(&record);
             }
         }
@@ -154,6 +204,12 @@ impl Simulation {
                     self.figures.records += 1;
                     self.chief.journal.append(record);
                     self.chief.written = seq;
+                    match Record::decode(record) {
+                        Some(Record::Submit { task, spec, .. }) => self.queued(task, spec.priority),
+                        Some(Record::Assign { task, .. }) => self.expect_order(task),
+                        Some(Record::Result { token: Some(token), outcome, .. }) => self.auditor.judged(token, outcome),
+                        _ => {}
+                    }
                 }
                 coordinator::Output::Send { conn, bytes } => self.send(conn, Side::Coordinator, bytes),
                 coordinator::Output::Close { conn, reason } => {
@@ -196,8 +252,9 @@ impl Simulation {
         if self.chief.machine.is_none() || self.chief.syncing.is_some() || self.chief.written <= durable {
             return;
         }
-        if let Some(away) = self.chief.fails_next.take() {
-            self.tally.hit(Kind::SyncError);
+        let full = self.chief.full.at(self.now).filter(|_| !self.healed).map(|_| TRIES_AGAIN_AFTER);
+        if let Some(away) = self.chief.fails_next.take().or(full) {
+            self.tally.hit(if full.is_some() { Kind::DiskFull } else { Kind::SyncError });
             let now = self.clock(Who::Chief);
             if let Some(machine) = &mut self.chief.machine {
                 machine.handle(now, coordinator::Input::JournalFailed).expect("a failure is never refused");

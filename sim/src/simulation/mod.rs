@@ -3,23 +3,27 @@
 //! | room | concern |
 //! | --- | --- |
 //! | `mod` | time: what happens next, and to whom |
-//! | `net` | bytes under way, and what a network is like |
+//! | `net`, `laws` | bytes under way, what a network is like, laws of delay |
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
 //! | `chief` | what the coordinator does, and its journal |
-//! | `faults` | what the menu's kinds do |
+//! | `faults`, `rogue` | what the menu's kinds do |
 //! | `phases` | from the start to the last audit |
+//! | `twins` | the same with one thing changed, to compare with |
 //!
 //! There are no ticks. Every machine is drained until it is idle, then time jumps to the earliest thing that happens.
 //! What happens at the same time to different entities happens in an order that is drawn.
 
 mod chief;
 mod faults;
+mod laws;
 mod net;
 mod nodes;
 mod people;
 mod phases;
+mod rogue;
+mod twins;
 mod wires;
 
 use std::cmp::Reverse;
@@ -35,7 +39,7 @@ use self::nodes::{Chief, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 use crate::audit::{Auditor, Check};
 use crate::draws::{Draws, Purpose, mix};
-use crate::menu::Tally;
+use crate::menu::{Kind, Tally};
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
 use crate::trace::{Told, Trace};
@@ -81,6 +85,28 @@ enum Happening {
     Synced { upto: u64, life: u64 },
     /// A clock runs right again, and shows every microsecond
     ClockRight(Who),
+    /// Nobody can believe in a ghost any more
+    Vanishes { conn: ConnId },
+    /// A flapping connection breaks again
+    Flaps { peer: usize },
+    /// A peer is cut off
+    CutOff { peer: usize, until: Instant },
+    /// A clock runs so many thousandths fast from now on
+    Drifts { who: Who, fast: i64 },
+    /// The clock of a process that was suspended goes on
+    Resumes(Who),
+    /// A worker of that life ends
+    Dies { peer: usize, life: u64, kind: Kind, away: Duration },
+    /// The coordinator of that life ends
+    ChiefDies { life: u64, away: Duration },
+    /// A worker is put back to what it was
+    PutBack { peer: usize },
+    /// A clone of that life ends
+    CloneEnds { clone: usize, life: u64 },
+    /// A worker that had a wrong secret has the right one
+    RightKey { peer: usize },
+    /// A worker whose key was revoked has another one
+    Enrols { peer: usize },
     /// Something of a task at a worker
     Work { peer: usize, life: u64, token: Token, moment: Moment },
     /// An end that hears nothing should have found out by now
@@ -122,6 +148,21 @@ pub struct Simulation {
     boots: u64,
     /// Breaches of the rules that lives which have ended had found
     breaches: u64,
+    /// Breaches that somebody committed on purpose, and how many came for that
+    provoked: u64,
+    rogues: usize,
+    /// Nothing has been broken since, and what it left behind should be over
+    calm_since: Instant,
+    /// Nothing but heartbeats is due
+    quiet: bool,
+    /// Somebody could not send for a while
+    was_full: bool,
+    /// Tasks at workers that stayed broken when all else had healed
+    orphans: Vec<TaskId>,
+    /// How long a batch of tasks took at the end, where that is measured (L10)
+    goodput: Option<Duration>,
+    /// Working memory for what frames say
+    scratch: Vec<u8>,
     tally: Tally,
     auditor: Auditor,
     trace: Trace,
@@ -139,6 +180,7 @@ impl Simulation {
     pub fn new(schedule: &Schedule) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
+        let has = |kinds: &[Kind]| schedule.entries.iter().any(|entry| entry.what.is_one_of(kinds));
         let mut simulation = Simulation {
             now: Instant::ZERO,
             heap: BinaryHeap::new(),
@@ -155,10 +197,18 @@ impl Simulation {
             latency_draws: Draws::new(seed, Purpose::Latency, 0),
             latency: knob(Knob::Latency).map_or(LATENCY, Duration::from_micros),
             send_buffer: knob(Knob::SendBuffer).unwrap_or(SEND_BUFFER),
-            remembers: schedule.entries.iter().any(|entry| entry.what.says_again()),
+            remembers: has(&[Kind::Replay, Kind::Splice, Kind::Impostor]),
             healed: false,
             boots: 0,
             breaches: 0,
+            provoked: 0,
+            rogues: 0,
+            calm_since: Instant::ZERO,
+            quiet: false,
+            was_full: false,
+            orphans: Vec::new(),
+            goodput: None,
+            scratch: Vec::new(),
             tally: Tally::default(),
             auditor: Auditor::default(),
             trace: Trace::default(),
@@ -184,9 +234,24 @@ impl Simulation {
         self.trace.record();
     }
 
-    /// Who has the number of a peer
+    /// Whether a peer is a worker, or another process with the key of one
     fn is_worker(&self, peer: usize) -> bool {
-        peer < usize::from(self.schedule.workers)
+        peer < usize::from(self.schedule.workers) || self.is_clone(peer)
+    }
+
+    /// Whether a peer is another process with the key of a worker: behind all workers and clients
+    fn is_clone(&self, peer: usize) -> bool {
+        peer >= self.people()
+    }
+
+    /// Workers and clients
+    fn people(&self) -> usize {
+        usize::from(self.schedule.workers) + usize::from(self.schedule.clients)
+    }
+
+    /// Whether nothing breaks any more for somebody
+    fn is_whole(&self, who: Who) -> bool {
+        self.healed && !matches!(who, Who::Peer(peer) if self.peers[peer].frozen)
     }
 
     // Time.
@@ -232,22 +297,19 @@ impl Simulation {
         self.happen_at(self.now + after, entity, happening);
     }
 
-    /// Whether somebody stands still, and until when
-    fn paused_until(&self, who: Who) -> Option<Instant> {
-        if self.healed {
-            return None;
-        }
+    /// Whether somebody stands still, what by, and until when
+    fn stands_still(&self, who: Who) -> Option<(Kind, Instant)> {
         let life = match who {
             Who::Chief => &self.chief.life,
             Who::Peer(peer) => &self.peers[peer].life,
         };
-        life.paused.at(self.now).map(Instant::from_micros)
+        life.stands_still(self.now).filter(|_| !self.is_whole(who))
     }
 
     /// Puts something off while whoever it concerns stands still
     fn put_off(&mut self, who: Who, entity: u64, happening: &Happening) -> bool {
-        let Some(until) = self.paused_until(who) else { return false };
-        self.tally.hit(crate::menu::Kind::Pause);
+        let Some((kind, until)) = self.stands_still(who) else { return false };
+        self.tally.hit(kind);
         self.happen_at(until, entity, happening.clone());
         true
     }
@@ -259,6 +321,7 @@ impl Simulation {
             Happening::Start(Who::Chief) => self.start_chief(),
             // One that leaves after everything has healed has been told to for good.
             Happening::Start(Who::Peer(peer)) if self.healed && self.peers[peer].machine.is_some() => {}
+            Happening::Start(Who::Peer(peer)) if self.healed && self.peers[peer].frozen => {}
             Happening::Start(Who::Peer(peer)) => self.start_peer(peer),
             Happening::Opens { conn } => self.opens(conn),
             Happening::Accepted { conn } => {
@@ -281,6 +344,17 @@ impl Simulation {
             Happening::Writable { conn, at } => self.writable_again(conn, at),
             Happening::Breaks { conn } => self.break_now(conn),
             Happening::ClockRight(who) => self.clock_right(who),
+            Happening::Vanishes { conn } => self.vanishes(conn),
+            Happening::Flaps { peer } => self.flaps(peer),
+            Happening::CutOff { peer, until } => self.cut_off(peer, until),
+            Happening::Drifts { who, fast } => self.drifts(who, fast),
+            Happening::Resumes(who) => self.resumes(who),
+            Happening::Dies { peer, life, kind, away } => self.dies(peer, life, kind, away),
+            Happening::ChiefDies { life, away } => self.chief_dies(life, away),
+            Happening::PutBack { peer } => self.put_back(peer),
+            Happening::CloneEnds { clone, life } => self.clone_ends(clone, life),
+            Happening::RightKey { peer } => self.right_key(peer),
+            Happening::Enrols { peer } => self.enrols(peer),
             Happening::Synced { upto, life } => {
                 if !self.put_off(Who::Chief, 0, &happening) {
                     self.synced(upto, life);
@@ -306,8 +380,11 @@ impl Simulation {
             return;
         }
         life.wake = None;
-        if let Some(until) = self.paused_until(who) {
-            self.set_wake(who, until);
+        if let Some((kind, until)) = self.stands_still(who) {
+            self.tally.hit(kind);
+            return self.set_wake(who, until);
+        }
+        if self.oversleeps(who) {
             return;
         }
         self.tell_arriving(who);
@@ -315,9 +392,23 @@ impl Simulation {
         self.tell_time(who);
     }
 
+    /// Whether whoever was to be woken now is woken later instead
+    fn oversleeps(&mut self, who: Who) -> bool {
+        let (now, whole) = (self.now, self.is_whole(who));
+        let life = self.life_of(who);
+        let Some(us) = life.late.at(now).filter(|_| !whole) else { return false };
+        life.overslept = !life.overslept;
+        if !life.overslept {
+            return false;
+        }
+        self.tally.hit(Kind::LateTimers);
+        self.set_wake(who, now + Duration::from_micros(us.max(1)));
+        true
+    }
+
     /// Lets a machine see what time it is, unless it stands still
     fn tell_time(&mut self, who: Who) {
-        if self.paused_until(who).is_some() {
+        if self.stands_still(who).is_some() {
             return;
         }
         let now = self.clock(who);
@@ -388,6 +479,7 @@ impl Simulation {
         use crate::schedule::Node;
         match who {
             Who::Chief => Node::Coordinator,
+            Who::Peer(peer) if self.is_clone(peer) => Node::Worker(self.peers[peer].clone_of.unwrap_or(0) as u16),
             Who::Peer(peer) if self.is_worker(peer) => Node::Worker(peer as u16),
             Who::Peer(peer) => Node::Client(peer as u16 - self.schedule.workers),
         }

@@ -9,6 +9,8 @@ use rejoin_core::Instant;
 use rejoin_core::ids::ConnId;
 use rejoin_core::limits::FRAME_BYTES_MAX;
 
+use super::laws::Law;
+use super::rogue::Rogue;
 use crate::net::Side;
 use crate::schedule::Fault;
 
@@ -30,6 +32,9 @@ impl Timed {
         *self = Timed { value, until };
     }
 
+    /// For good
+    pub(super) const FOR_EVER: Instant = Instant::from_micros(u64::MAX / 2);
+
     /// The value, while it is one
     pub(super) fn at(&self, now: Instant) -> Option<u64> {
         (now < self.until).then_some(self.value)
@@ -39,10 +44,12 @@ impl Timed {
 /// One direction of a peer's network
 #[derive(Clone, Debug, Default)]
 pub(super) struct Way {
-    pub(super) delay: Timed,
-    pub(super) jitter: Timed,
+    /// How much longer bytes take
+    pub(super) laws: Vec<Law>,
     pub(super) bandwidth: Timed,
+    pub(super) bloat: Timed,
     pub(super) rechunk: Timed,
+    pub(super) drip: Timed,
     pub(super) stalled: Timed,
     pub(super) blocked: Timed,
     /// When the bytes before are through
@@ -61,7 +68,21 @@ pub(super) struct Net {
     pub(super) partitioned: Timed,
     pub(super) refuses: Timed,
     pub(super) hangs: Timed,
+    pub(super) dials_late: Timed,
+    pub(super) mute: Timed,
     pub(super) breaks: Timed,
+    /// How often connections break again
+    pub(super) flaps: Timed,
+    /// What strikes the next greeting
+    pub(super) downgrade: Option<Fault>,
+}
+
+impl Way {
+    /// A law of delay holds from now on; one of its kind that held is over
+    pub(super) fn delays(&mut self, law: Law) {
+        self.laws.retain(|old| old.kind != law.kind && law.since < old.until);
+        self.laws.push(law);
+    }
 }
 
 /// Bytes under way towards one end of a connection
@@ -120,6 +141,17 @@ impl Pipe {
     pub(super) fn postpone(&mut self, to: Instant) {
         self.chunks.iter_mut().for_each(|(at, _)| *at = to.max(*at));
         self.last_arrival = self.last_arrival.max(to);
+    }
+
+    /// Nothing of what is sent from now on arrives before that
+    pub(super) fn nothing_before(&mut self, at: Instant) {
+        self.last_arrival = self.last_arrival.max(at);
+    }
+
+    /// Nothing arrives any more, and what was under way is lost
+    pub(super) fn die(&mut self) {
+        self.clear();
+        self.deaf = true;
     }
 
     /// Forgets what is under way
@@ -214,6 +246,12 @@ pub(super) struct Socket {
     pub(super) open: [bool; 2],
     /// Bytes towards each end
     pub(super) pipes: [Pipe; 2],
+    /// What it had under way arrives late, whatever its ends believe
+    pub(super) ghost: bool,
+    /// When each end spoke last
+    pub(super) spoke: [Instant; 2],
+    /// Whoever dialled, if that is nobody's worker or client
+    pub(super) rogue: Option<Box<Rogue>>,
 }
 
 /// A message with its length in front

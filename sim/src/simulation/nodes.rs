@@ -12,6 +12,7 @@ use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Net, Timed};
 use crate::journal::Journal;
+use crate::menu::Kind;
 use crate::schedule::Task;
 
 /// What every clock shows at the start, so that there is room to go back
@@ -23,14 +24,16 @@ pub(super) struct Clock {
     /// When it was last set, what it showed then, and how many thousandths it is fast
     since: Instant,
     shown: u64,
-    fast: u64,
+    fast: i64,
     /// It shows whole multiples of this
     grain: u64,
+    /// It has stood still since then
+    halted: Option<Instant>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Clock { since: Instant::ZERO, shown: CLOCK_START, fast: 0, grain: 1 }
+        Clock { since: Instant::ZERO, shown: CLOCK_START, fast: 0, grain: 1, halted: None }
     }
 }
 
@@ -41,26 +44,39 @@ impl Clock {
     }
 
     fn exact(&self, now: Instant) -> u64 {
+        let now = self.halted.map_or(now, |halted| halted.min(now));
         let passed = now.as_micros() - self.since.as_micros();
-        self.shown + passed + passed * self.fast / 1000
+        if self.fast == 0 {
+            return self.shown + passed;
+        }
+        let ran = u128::from(passed) * 1000u128.saturating_add_signed(self.fast.into()) / 1000;
+        self.shown.saturating_add(u64::try_from(ran).unwrap_or(u64::MAX))
     }
 
     /// When it will show that, or more
     pub(super) fn when(&self, shows: Instant) -> Instant {
         let wanted = shows.as_micros().div_ceil(self.grain).saturating_mul(self.grain);
         let left = wanted.saturating_sub(self.shown);
-        let span = (u128::from(left) * 1000).div_ceil(u128::from(1000 + self.fast));
+        let span = (u128::from(left) * 1000).div_ceil(1000u128.saturating_add_signed(self.fast.into()));
         Instant::from_micros(self.since.as_micros().saturating_add(u64::try_from(span).unwrap_or(u64::MAX)))
     }
 
     pub(super) fn step(&mut self, now: Instant, ahead: i64) {
         self.shown = self.exact(now).saturating_add_signed(ahead);
         self.since = now;
+        self.halted = None;
     }
 
-    pub(super) fn drift(&mut self, now: Instant, fast: u64) {
+    /// It stands still until it is set
+    pub(super) fn halt(&mut self, now: Instant) {
         self.step(now, 0);
-        self.fast = fast.min(1_000_000);
+        self.halted = Some(now);
+    }
+
+    /// It runs so many thousandths fast, or slow, from now on
+    pub(super) fn drift(&mut self, now: Instant, fast: i64) {
+        self.step(now, 0);
+        self.fast = fast.clamp(-900, 1_000_000);
     }
 
     pub(super) fn coarsen(&mut self, grain: u64) {
@@ -76,10 +92,44 @@ pub(super) struct Life {
     pub(super) clock: Clock,
     /// It stands still
     pub(super) paused: Timed,
+    /// It stands still, and its clock with it
+    pub(super) suspended: Timed,
+    /// It runs every other span of so many microseconds
+    pub(super) slow: Timed,
+    /// It is woken so many microseconds late
+    pub(super) late: Timed,
+    /// It should have been woken before
+    pub(super) overslept: bool,
+    /// It ends so many microseconds after each start
+    pub(super) loops: Timed,
     /// When it will be woken
     pub(super) wake: Option<Instant>,
     /// It has stood still, or its clock was wrong: nothing can be said of when it does what
     pub(super) disturbed: bool,
+}
+
+impl Life {
+    /// Until when it stands still, and what by
+    pub(super) fn stands_still(&self, now: Instant) -> Option<(Kind, Instant)> {
+        if let Some(until) = self.paused.at(now) {
+            return Some((Kind::Pause, Instant::from_micros(until)));
+        }
+        if let Some(until) = self.suspended.at(now) {
+            return Some((Kind::Suspend, Instant::from_micros(until)));
+        }
+        let span = self.slow.at(now)?.max(1);
+        let spans = now.as_micros() / span;
+        (spans % 2 == 1).then(|| (Kind::Slow, Instant::from_micros((spans + 1) * span)))
+    }
+}
+
+/// What a worker was at some time
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) machine: Machine,
+    pub(super) running: BTreeMap<Token, Execution>,
+    /// Its last dial
+    pub(super) dialled: u64,
 }
 
 /// A worker or a client
@@ -90,9 +140,26 @@ pub(super) struct Peer {
     pub(super) life: Life,
     pub(super) net: Net,
     pub(super) conn: Option<ConnId>,
+    /// Its last dial
+    pub(super) dialled: u64,
     pub(super) running: BTreeMap<Token, Execution>,
     /// It has been told to drain
     pub(super) draining: bool,
+    /// It is another process with the key of that worker
+    pub(super) clone_of: Option<usize>,
+    /// Counts the keys that its name has had
+    pub(super) enrolled: u32,
+    /// Its key was revoked, and it has no other one yet
+    pub(super) revoked: bool,
+    /// It was given a wrong secret
+    pub(super) wrong_key: bool,
+    /// What is broken here when all else heals stays so (liveness B)
+    pub(super) frozen: bool,
+    /// It ends so many microseconds after its next connection opened, and for how long
+    pub(super) dies_resuming: Option<(u64, Duration)>,
+    /// The first messages that it said on its newest connection
+    pub(super) said: Vec<Vec<u8>>,
+    pub(super) snapshot: Option<Box<Snapshot>>,
 }
 
 /// A peer's machine
@@ -189,6 +256,14 @@ impl Machine {
         }
     }
 
+    /// Frames that it took for genuine, and attempts that it holds
+    pub(super) fn believed(&self) -> (u64, usize) {
+        match self {
+            Machine::Worker(worker) => (worker.stats().frames_in, worker.held()),
+            Machine::Client(client) => (client.stats().frames_in, 0),
+        }
+    }
+
     pub(super) fn digest(&self) -> u64 {
         match self {
             Machine::Worker(worker) => worker.digest(),
@@ -211,6 +286,12 @@ pub(super) struct Chief {
     pub(super) sync_takes: Duration,
     pub(super) slow: Timed,
     pub(super) fails_next: Option<Duration>,
+    /// Every sync fails
+    pub(super) full: Timed,
+    /// Nothing can be read
+    pub(super) unreadable: Timed,
+    /// It ends so many microseconds after its next start, and for how long
+    pub(super) dies_again: Option<(u64, Duration)>,
 }
 
 #[cfg(test)]
@@ -221,7 +302,7 @@ mod tests {
     fn a_clock_that_is_asked_when_shows_it_then_and_not_before() {
         let at = Instant::from_micros;
         let mut clock = Clock::default();
-        for (fast, grain, step) in [(0, 1, 0), (100, 1, 5_000), (7, 15_600, -3_000_000), (0, 1_000, 1)] {
+        for (fast, grain, step) in [(0, 1, 0), (100, 1, 5_000), (-300, 1, 7), (7, 15_600, -3_000_000), (-3, 1_000, 1)] {
             clock.drift(at(1_000_000), fast);
             clock.coarsen(grain);
             clock.step(at(1_000_000), step);

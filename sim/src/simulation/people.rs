@@ -6,7 +6,7 @@ use rejoin_core::Seed;
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
 use rejoin_core::link::{LinkConfig, Reason};
-use rejoin_core::wire::keys::Key;
+use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, Worker};
 
@@ -14,9 +14,10 @@ use super::nodes::{Execution, Machine, printed};
 use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
+use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
-use crate::world::{client_key, worker_key};
+use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
@@ -24,15 +25,25 @@ const STOPS_AFTER: Duration = Duration::from_millis(5);
 const AWAY_AFTER_POISON: Duration = Duration::from_millis(500);
 
 impl Simulation {
+    /// The key that a peer's name has now
     pub(super) fn key_of(&self, peer: usize) -> Key {
-        if self.is_worker(peer) { worker_key(peer) } else { client_key(peer - usize::from(self.schedule.workers)) }
+        let node = &self.peers[peer];
+        match (self.is_worker(peer), node.clone_of) {
+            (true, None) => later_worker_key(peer, node.enrolled),
+            (true, Some(original)) => self.key_of(original),
+            (false, _) => client_key(peer - usize::from(self.schedule.workers)),
+        }
     }
 
     fn link_config(&mut self, peer: usize) -> LinkConfig {
         self.boots += 1;
         let mut boot = [7; 16];
         boot[..8].copy_from_slice(&self.boots.to_le_bytes());
-        let mut link = LinkConfig::new(self.key_of(peer), BootId(boot), "ws://coordinator/v1/worker");
+        let mut key = self.key_of(peer);
+        if self.peers[peer].wrong_key {
+            key.secret = Secret::new([0x55; 32]);
+        }
+        let mut link = LinkConfig::new(key, BootId(boot), "ws://coordinator/v1/worker");
         let ms = |knob, usual| Duration::from_millis(self.schedule.setting(knob).unwrap_or(usual));
         link.heartbeat = Some(heartbeat(&self.schedule));
         link.backoff.cap = ms(Knob::BackoffCap, 2_000).max(link.backoff.base);
@@ -53,7 +64,13 @@ impl Simulation {
             return;
         }
         let link = self.link_config(peer);
-        self.peers[peer].life.number += 1;
+        let life = &mut self.peers[peer].life;
+        life.number = self.boots;
+        self.auditor.born(peer);
+        if let Some(us) = life.loops.at(self.now) {
+            let dies = Happening::Dies { peer, life: life.number, kind: Kind::CrashLoop, away: Duration::ZERO };
+            self.happen(Duration::from_micros(us), peer as u64, dies);
+        }
         self.peers[peer].draining = false;
         let now = self.clock(Who::Peer(peer));
         let jitter = Draws::new(self.schedule.seed, Purpose::Jitter, self.boots).bytes();
@@ -84,6 +101,16 @@ impl Simulation {
         self.peers[peer].conn = None;
     }
 
+    /// What ran when a worker was what it is now runs on, from its start
+    pub(super) fn go_on(&mut self, peer: usize) {
+        let life = self.peers[peer].life.number;
+        let run: Vec<_> = self.peers[peer].running.iter().filter(|(_, e)| !e.over).map(|(t, e)| (*t, e.task)).collect();
+        for (token, task) in run {
+            let ends = Happening::Work { peer, life, token, moment: Moment::Ends };
+            self.happen(task.takes, peer as u64, ends);
+        }
+    }
+
     // What people ask for.
 
     pub(super) fn submit(&mut self, task: Task) {
@@ -95,14 +122,34 @@ impl Simulation {
         self.tasks.insert(id, task);
         self.auditor.submitted(id);
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
-        let mut payload = task.number.to_le_bytes().to_vec();
-        payload.resize(4 + task.input as usize, 0x17);
+        let payload = payload_of(task, false);
         let now = self.clock(Who::Peer(peer));
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         let follow = Follow::Output;
         let asked = client.handle(now, client::Input::Submit { task: id, spec, about: &[], payload: &payload, follow });
         asked.expect("a client has room for the tasks of a schedule");
         self.figures.submitted += 1;
+        self.dirty.insert(Who::Peer(peer));
+    }
+
+    /// A client submits what another one has submitted, or something else under its id (TASK-1)
+    pub(super) fn submit_again(&mut self, client: u16, number: u32, other: bool) {
+        let (id, peer) = (self.task_id(number), self.client_peer(client));
+        let Some(task) = self.tasks.get(&id).copied() else { return };
+        let now = self.clock(Who::Peer(peer));
+        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        if client.task(id).is_some() {
+            return;
+        }
+        let payload = payload_of(task, other);
+        let spec = TaskSpec { priority: task.priority, retries: task.retries };
+        let follow = Follow::Output;
+        let asked = client.handle(now, client::Input::Submit { task: id, spec, about: &[], payload: &payload, follow });
+        asked.expect("a client has room for the tasks of a schedule");
+        self.figures.submitted += 1;
+        if other {
+            self.auditor.clashes(id, peer);
+        }
         self.dirty.insert(Who::Peer(peer));
     }
 
@@ -218,7 +265,7 @@ impl Simulation {
 
     fn client_told(&mut self, peer: usize, event: &client::Event) {
         match *event {
-            client::Event::Accepted { task } => self.auditor.accepted(task),
+            client::Event::Accepted { task } => self.auditor.accepted(task, peer),
             client::Event::Refused { .. } => self.figures.refused += 1,
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
@@ -231,7 +278,7 @@ impl Simulation {
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
                 if known.poison > 100 && outcome != Outcome::Cancelled {
-                    let failed = matches!(outcome, Outcome::Failed(Failure::Poisonous | Failure::WorkerLost));
+                    let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
                         format!("{task} takes every worker along, and ended as {outcome:?}")
                     });
@@ -253,6 +300,8 @@ impl Simulation {
         let who = self.name(Who::Peer(peer));
         self.trace.note_with(self.now, who, || format!("closes its connection: {reason}"));
         self.figures.silences += u64::from(reason == Reason::Silence);
+        let clock = self.clock(Who::Peer(peer));
+        self.auditor.lost(peer, clock);
         if reason == Reason::Left {
             let over: Vec<_> =
                 self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
@@ -352,11 +401,21 @@ impl Simulation {
     }
 }
 
+/// The input of a task, or of another one under the same id
+fn payload_of(task: Task, other: bool) -> Vec<u8> {
+    let mut payload = task.number.to_le_bytes().to_vec();
+    payload.resize(4 + task.input as usize, if other { 0x71 } else { 0x17 });
+    if other && task.input == 0 {
+        payload.push(0x71);
+    }
+    payload
+}
+
 pub(super) fn heartbeat(schedule: &Schedule) -> Duration {
     Duration::from_millis(schedule.setting(Knob::Heartbeat).unwrap_or(2_000))
 }
 
-fn worker_slots(schedule: &Schedule) -> usize {
+pub(super) fn worker_slots(schedule: &Schedule) -> usize {
     schedule.setting(Knob::Slots).unwrap_or(2).clamp(1, 64) as usize
 }
 

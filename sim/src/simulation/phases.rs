@@ -5,7 +5,7 @@ use std::time::Duration;
 use rejoin_core::Instant;
 use rejoin_core::link::{LinkState, Reason};
 
-use super::net::Net;
+use super::net::{Net, Timed};
 use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
@@ -22,8 +22,10 @@ const QUIET_HEARTBEATS: u32 = 20;
 pub struct Figures {
     /// Things that happened
     pub events: u64,
-    /// Messages that machines sent, and their bytes
+    /// Frames that machines sent, those of handshakes included
     pub frames: u64,
+    /// Messages in them
+    pub messages: u64,
     /// Their bytes
     pub bytes: u64,
     /// Records that the coordinator wrote
@@ -64,6 +66,7 @@ impl Figures {
         let sums = [
             (&mut self.events, other.events),
             (&mut self.frames, other.frames),
+            (&mut self.messages, other.messages),
             (&mut self.bytes, other.bytes),
             (&mut self.records, other.records),
             (&mut self.dials, other.dials),
@@ -112,21 +115,35 @@ impl Simulation {
 
     /// Runs to the last audit, or the first violation
     pub fn finish(mut self) -> Ending {
+        self.play();
+        if self.goes_on() {
+            self.compare();
+        }
+        self.end()
+    }
+
+    /// Goes through all phases
+    pub(super) fn play(&mut self) {
         self.run_until(Instant::ZERO + self.schedule.safety);
         if self.goes_on() {
             self.heal();
+            self.come_to_rest();
+        }
+        if self.goes_on() && self.thaw() {
             self.come_to_rest();
         }
         if self.goes_on() {
             self.be_quiet();
         }
         if self.goes_on() {
+            self.measure_goodput();
+        }
+        if self.goes_on() {
             self.leave();
         }
-        self.end()
     }
 
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         self.auditor.violation().is_none()
     }
 
@@ -138,15 +155,26 @@ impl Simulation {
         self.chief.life.clock.coarsen(1);
         self.chief.fails_next = None;
         self.start_chief();
-        for peer in 0..self.peers.len() {
-            self.peers[peer].net = Net::default();
-            self.peers[peer].life.clock.drift(now, 0);
-            self.peers[peer].life.clock.coarsen(1);
-            self.start_peer(peer);
-            self.tell_time(Who::Peer(peer));
+        // Somebody has to do the work.
+        if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {
+            self.peers[0].frozen = false;
+        }
+        for peer in 0..self.people() {
+            if self.peers[peer].frozen {
+                self.freeze(peer);
+            } else {
+                self.heal_peer(peer);
+            }
+        }
+        for clone in self.people()..self.peers.len() {
+            self.kill_peer(clone);
         }
         self.tell_time(Who::Chief);
-        // What waited for a stall or a full buffer goes on now.
+        self.wake_sockets();
+    }
+
+    /// What waited for a stall or a full buffer goes on now
+    fn wake_sockets(&mut self) {
         self.sockets.values_mut().flat_map(|socket| &mut socket.pipes).for_each(|pipe| pipe.breaks_after = None);
         let all: Vec<_> = self.sockets.keys().copied().collect();
         for conn in all {
@@ -156,6 +184,40 @@ impl Simulation {
             }
         }
         self.drain();
+    }
+
+    fn heal_peer(&mut self, peer: usize) {
+        let now = self.now;
+        let node = &mut self.peers[peer];
+        node.frozen = false;
+        node.net = Net::default();
+        node.life.clock.drift(now, 0);
+        node.life.clock.coarsen(1);
+        self.right_key(peer);
+        self.enrols(peer);
+        self.start_peer(peer);
+        self.tell_time(Who::Peer(peer));
+    }
+
+    /// What had stayed broken heals as well; `false` if nothing had
+    fn thaw(&mut self) -> bool {
+        let frozen: Vec<usize> = (0..self.people()).filter(|peer| self.peers[*peer].frozen).collect();
+        frozen.iter().for_each(|peer| self.heal_peer(*peer));
+        self.wake_sockets();
+        !frozen.is_empty()
+    }
+
+    /// What is broken at a worker stays so; where nothing is, it is cut off
+    fn freeze(&mut self, peer: usize) {
+        self.tally.hit(Kind::Frozen);
+        self.orphans.extend(self.peers[peer].running.values().filter(|e| !e.over).map(|e| e.id));
+        let (now, for_ever) = (self.now, Timed::FOR_EVER);
+        let life = &mut self.peers[peer].life;
+        if life.paused.at(now).is_some() {
+            life.paused.set(for_ever.as_micros(), for_ever);
+        } else {
+            self.peers[peer].net.partitioned.set(for_ever.as_micros(), for_ever);
+        }
     }
 
     /// Whether a worker has left for good
@@ -172,13 +234,16 @@ impl Simulation {
             + ms(Knob::BackoffCap, 2_000) * 4
             + heartbeat(&self.schedule) * 10
             + Duration::from_secs(5 + 10 + 10 + 5);
+        // Whoever comes second with a key is told to stay away for so long.
+        let clones = self.schedule.entries.iter().any(|entry| entry.what.is_one_of(&[Kind::Clone]));
+        let timers = timers + Duration::from_secs(if clones { 45 } else { 0 });
         let tasks = self.schedule.entries.iter().filter_map(|entry| match entry.what {
             // Each attempt, and the pauses between them.
             What::Submit(task) => {
                 let attempts = 1 + task.fails.min(task.retries) + task.poison.min(10);
                 Some((task.takes + Duration::from_secs(1)).saturating_mul(attempts))
             }
-            What::Cancel { .. } | What::Fault(_) => None,
+            What::Cancel { .. } | What::Again { .. } | What::Clash { .. } | What::Fault(_) => None,
         });
         let work = tasks.fold(Duration::ZERO, Duration::saturating_add);
         let slots = self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32;
@@ -192,7 +257,7 @@ impl Simulation {
     fn time_lost(&self) -> Duration {
         let back = self.schedule.entries.iter().filter_map(|entry| match entry.what {
             What::Fault(Fault { kind: Kind::ClockBack, amount, .. }) => Some(Duration::from_micros(amount)),
-            What::Fault(_) | What::Submit(_) | What::Cancel { .. } => None,
+            What::Fault(_) | What::Submit(_) | What::Cancel { .. } | What::Again { .. } | What::Clash { .. } => None,
         });
         back.sum()
     }
@@ -203,7 +268,7 @@ impl Simulation {
         let end = from + patience;
         while self.goes_on() && self.now < end && !self.is_at_rest() {
             for peer in 0..usize::from(self.schedule.workers) {
-                if self.is_gone(peer) {
+                if self.is_gone(peer) && !self.peers[peer].frozen {
                     // It was told to before, and has come to the end of that only now.
                     self.start_peer(peer);
                 }
@@ -214,7 +279,7 @@ impl Simulation {
         if !self.goes_on() {
             return;
         }
-        for peer in 0..self.peers.len() {
+        for peer in (0..self.people()).filter(|peer| !self.peers[*peer].frozen) {
             let (name, state) = (self.name(Who::Peer(peer)), self.state(peer));
             self.auditor.expect(Check::L2, state == Some(LinkState::Connected), || {
                 format!("{name} is {state:?}, {patience:?} after the network has healed")
@@ -228,6 +293,15 @@ impl Simulation {
                 format!("task {number} is {state:?}, {patience:?} after the network has healed")
             });
         }
+        for id in std::mem::take(&mut self.orphans) {
+            let ended = self.auditor.ended(id).is_some();
+            self.auditor.expect_of(Check::L5, id, ended, || format!("{id} waits for a worker that does not come back"));
+        }
+        let least = self.tasks.iter().filter(|(_, task)| task.priority == 4).map(|(id, _)| *id);
+        for id in least.filter(|id| self.auditor.is_promised(*id)).collect::<Vec<_>>() {
+            let ended = self.auditor.ended(id).is_some();
+            self.auditor.expect_of(Check::L7, id, ended, || format!("{id} is one of the least urgent, and not done"));
+        }
         let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
         let (have, want) = (self.figures.told, self.figures.submitted);
         self.auditor.expect(Check::L1, told, || format!("clients were told {have} of {want} outcomes"));
@@ -235,11 +309,12 @@ impl Simulation {
 
     fn is_at_rest(&self) -> bool {
         let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
-        let connected = (0..self.peers.len()).all(|peer| self.state(peer) == Some(LinkState::Connected));
+        let connected =
+            (0..self.people()).all(|peer| self.peers[peer].frozen || self.state(peer) == Some(LinkState::Connected));
         told && connected && self.auditor.promised().all(|task| self.auditor.ended(task).is_some())
     }
 
-    fn state(&self, peer: usize) -> Option<LinkState> {
+    pub(super) fn state(&self, peer: usize) -> Option<LinkState> {
         match self.peers[peer].machine.as_ref()? {
             Machine::Worker(worker) => Some(worker.state()),
             Machine::Client(client) => Some(client.state()),
@@ -253,19 +328,42 @@ impl Simulation {
         // what looks like a message that is on its way.
         self.run_until(self.now + period * 8 + Duration::from_secs(2) + self.time_lost());
         let (frames, dials) = (self.figures.frames, self.figures.dials);
+        self.quiet = true;
         self.run_until(self.now + period * QUIET_HEARTBEATS);
+        self.quiet = false;
         if !self.goes_on() {
             return;
         }
         let (frames, dials) = (self.figures.frames - frames, self.figures.dials - dials);
         // A beat and its echo, from both ends of each link, with a tenth more for jitter.
-        let most = self.peers.len() as u64 * u64::from(QUIET_HEARTBEATS + 3) * 4;
+        let most = self.people() as u64 * u64::from(QUIET_HEARTBEATS + 3) * 4;
         self.auditor.expect(Check::L6, frames <= most && dials == 0, || {
             format!("{frames} frames and {dials} dials in {QUIET_HEARTBEATS} heartbeats, at most {most} are due")
         });
+        for peer in self.peers.iter().filter(|peer| peer.machine.is_some()) {
+            for (token, execution) in &peer.running {
+                let over = execution.over;
+                self.auditor.expect_of(Check::L4, execution.id, !over, || format!("the result of {token} still waits"));
+            }
+        }
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
         self.auditor.expect(Check::S30, held == 0, || format!("workers still keep {held} executions"));
+        if self.was_full {
+            let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(|pipe| pipe.full));
+            let full = full.count();
+            self.auditor.expect(Check::L9, full == 0, || format!("{full} connections still take nothing in"));
+        }
+        self.expect_counts();
+    }
+
+    /// The coordinator knows as many tasks as were accepted, and in the end all of them as ended (S20)
+    fn expect_counts(&mut self) {
+        let Some(machine) = &self.chief.machine else { return };
+        let (counts, promised) = (machine.counts(), self.auditor.promised().count() as u64);
+        self.auditor.expect(Check::S20, counts.open() == 0 && counts.ended == promised, || {
+            format!("{} tasks are open and {} ended, and {promised} were accepted", counts.open(), counts.ended)
+        });
     }
 
     /// Every worker leaves in order, and nothing is left (L11, S30)
@@ -297,7 +395,10 @@ impl Simulation {
                 violations += machine.violations();
             }
         }
-        self.auditor.expect(Check::S11, violations == 0, || format!("{violations} breaches were found"));
+        let provoked = self.provoked;
+        self.auditor.expect(Check::S11, violations == provoked, || {
+            format!("{violations} breaches were found, and {provoked} committed")
+        });
     }
 
     fn end(mut self) -> Ending {

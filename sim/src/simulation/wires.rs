@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address};
-use rejoin_core::ids::ConnId;
+use rejoin_core::ids::{ConnId, Role};
 use rejoin_core::{Instant, Loss, Rejected};
 
-use super::net::{Arrived, Pipe, Socket};
+use super::net::{Arrived, Pipe, Socket, Timed, framed};
+use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
-use crate::audit::Check;
+use crate::audit::{Check, beat_within};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::Node;
+use crate::tap::messages;
 use crate::trace::Told;
 
+/// Messages at the start of a connection that are kept for those who say them again
+const SAID_MAX: usize = 16;
 /// Pause between two pieces of what is cut into pieces
 const PIECE_PAUSE: Duration = Duration::from_micros(20);
 
@@ -38,11 +42,14 @@ impl Simulation {
         let open = self.peers[peer].conn.is_some();
         let who = self.name(Who::Peer(peer));
         self.auditor.expect(Check::S23, !open, || format!("{who} dials while it has a connection"));
-        let (now, healed) = (self.now, self.healed);
+        let (now, whole) = (self.now, self.is_whole(Who::Peer(peer)));
         let life = self.peers[peer].life.number;
         self.figures.dials += 1;
+        let (clock, sound) = (self.clock(Who::Peer(peer)), !self.peers[peer].life.disturbed);
+        self.auditor.dials(peer, clock, sound);
+        self.peers[peer].dialled = attempt;
         let net = &self.peers[peer].net;
-        let struck = |timed: &super::net::Timed| !healed && timed.at(now).is_some();
+        let struck = |timed: &Timed| !whole && timed.at(now).is_some();
         if struck(&net.hangs) || struck(&net.partitioned) {
             let kind = if struck(&net.partitioned) { Kind::Partition } else { Kind::Hang };
             return self.tally.hit(kind);
@@ -55,16 +62,56 @@ impl Simulation {
             let failed = Happening::Fails { peer, attempt, life, loss: Loss::Peer };
             return self.happen(self.latency * 2, peer as u64, failed);
         }
-        let breaks = struck(&net.breaks).then(|| net.breaks.at(now).unwrap_or(0));
+        let breaks = net.breaks.at(now).filter(|_| !whole);
+        let mute = struck(&net.mute);
+        let opens = self.opens_at(peer);
         let conn = self.next_conn();
-        let pipes = [Pipe::default(), Pipe::default()];
-        self.sockets.insert(conn, Socket { peer: Some(peer), attempt, life, conn, open: [true, false], pipes });
+        let mut pipes = [Pipe::default(), Pipe::default()];
+        if mute {
+            self.tally.hit(Kind::Mute);
+            pipes.iter_mut().for_each(Pipe::die);
+        }
+        let open = [true, false];
+        self.sockets.insert(
+            conn,
+            Socket {
+                peer: Some(peer),
+                attempt,
+                life,
+                conn,
+                open,
+                pipes,
+                rogue: None,
+                spoke: [self.now; 2],
+                ghost: false,
+            },
+        );
         self.peers[peer].conn = Some(conn);
-        self.happen(self.latency * 2, conn.0, Happening::Opens { conn });
+        self.peers[peer].said.clear();
+        self.happen_at(opens, conn.0, Happening::Opens { conn });
         if let Some(us) = breaks {
             self.tally.hit(Kind::AcceptReset);
-            self.happen(self.latency * 2 + Duration::from_micros(us), conn.0, Happening::Breaks { conn });
+            self.happen_at(opens + Duration::from_micros(us), conn.0, Happening::Breaks { conn });
         }
+    }
+
+    /// When a dial opens that begins now: both systems have to hear each other for that
+    fn opens_at(&mut self, peer: usize) -> Instant {
+        let now = self.now;
+        let plain = now + self.latency * 2;
+        if self.is_whole(Who::Peer(peer)) {
+            return plain;
+        }
+        let net = &self.peers[peer].net;
+        let late = net.dials_late.at(now).map(Duration::from_micros);
+        let held = net.ways.iter().filter_map(|way| way.stalled.at(now)).max().map(Instant::from_micros);
+        if late.is_some() {
+            self.tally.hit(Kind::SlowDial);
+        }
+        if held.is_some() {
+            self.tally.hit(Kind::Stall);
+        }
+        (plain + late.unwrap_or_default()).max(held.unwrap_or(plain))
     }
 
     pub(super) fn dial_fails(&mut self, peer: usize, attempt: u64, life: u64, loss: Loss) {
@@ -77,8 +124,8 @@ impl Simulation {
     pub(super) fn opens(&mut self, conn: ConnId) {
         let Some(socket) = self.sockets.get(&conn).filter(|socket| socket.is_open(Side::Peer)) else { return };
         let Some(peer) = socket.peer else { return };
-        if let Some(until) = self.paused_until(Who::Peer(peer)) {
-            return self.happen_at(until, conn.0, Happening::Opens { conn });
+        if self.put_off(Who::Peer(peer), conn.0, &Happening::Opens { conn }) {
+            return;
         }
         if self.chief.machine.is_none() {
             return self.break_now(conn);
@@ -115,6 +162,15 @@ impl Simulation {
         if let Some(machine) = &mut self.peers[peer].machine {
             machine.connected(now, attempt, entropy).expect("what the network does is never refused");
             self.dirty.insert(Who::Peer(peer));
+            self.auditor.opened(peer, now);
+        }
+        if self.sockets.get(&conn).is_some_and(|socket| socket.pipes[0].deaf) {
+            self.expect_found_out(conn, Side::Peer);
+            self.expect_found_out(conn, Side::Coordinator);
+        }
+        if let Some((us, away)) = self.peers[peer].dies_resuming.take() {
+            let dies = Happening::Dies { peer, life, kind: Kind::CrashResuming, away };
+            self.happen(Duration::from_micros(us), peer as u64, dies);
         }
     }
 
@@ -131,36 +187,96 @@ impl Simulation {
         let named = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
         let (from_node, to) = if at_peer { (named, Node::Coordinator) } else { (Node::Coordinator, named) };
         self.trace.note(self.now, Told::Sent { from: from_node, to, conn: conn.0, bytes: message.len() });
-        if self.remembers
-            && let Some(socket) = self.sockets.get_mut(&conn)
-        {
-            socket.pipe(towards).remember(message);
+        if let Some(peer) = peer {
+            self.read(conn, peer, from, message);
         }
-        for bytes in self.strike(conn, peer, towards, message) {
-            self.put_under_way(conn, peer, towards, bytes);
+        if self.remembers {
+            self.remember(conn, towards, message);
+        }
+        match peer {
+            Some(peer) if self.is_struck(peer, towards) => {
+                for bytes in self.strike(conn, peer, towards, message) {
+                    self.put_under_way(conn, Some(peer), towards, bytes);
+                }
+            }
+            Some(_) => self.put_under_way(conn, peer, towards, framed(message)),
+            None => self.told_intruder(conn, message),
         }
         self.fill(conn, from);
     }
 
+    /// Reads what a message says, and that an end is not silent
+    fn read(&mut self, conn: ConnId, peer: usize, from: Side, message: &[u8]) {
+        let role = if self.is_worker(peer) { Role::Worker } else { Role::Client };
+        let Simulation { scratch, auditor, figures, .. } = self;
+        messages(message, role, from.other(), scratch, |said| {
+            figures.messages += 1;
+            auditor.said(conn, peer, from, &said);
+        });
+        let (now, quiet) = (self.now, self.quiet);
+        let within = beat_within(heartbeat(&self.schedule));
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        let before = std::mem::replace(&mut socket.spoke[from as usize], now);
+        if quiet {
+            let gap = now.since(before);
+            self.auditor.expect(Check::S24, gap <= within, || {
+                format!("{from:?} was silent for {gap:?} on connection {}, and may be for {within:?}", conn.0)
+            });
+        }
+    }
+
+    /// Keeps what was said, for those who say it again
+    fn remember(&mut self, conn: ConnId, towards: Side, message: &[u8]) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        socket.pipe(towards).remember(message);
+        if let Some(peer) = socket.peer.filter(|_| towards == Side::Coordinator)
+            && self.peers[peer].said.len() < SAID_MAX
+        {
+            self.peers[peer].said.push(message.into());
+        }
+    }
+
+    /// Somebody who is nobody's worker or client hears the coordinator
+    fn told_intruder(&mut self, conn: ConnId, message: &[u8]) {
+        let Some(rogue) = self.sockets.get_mut(&conn).and_then(|socket| socket.rogue.as_mut()) else { return };
+        let answers = rogue.answer(message);
+        if !answers.is_empty() {
+            self.tally.hit(Kind::Rogue);
+        }
+        answers.iter().for_each(|answer| self.says(conn, framed(answer)));
+    }
+
     /// Tells an end that it may not send, while too much is under way or its buffer is full
     fn fill(&mut self, conn: ConnId, from: Side) {
-        let (now, healed, buffer) = (self.now, self.healed, self.send_buffer);
+        let (blocked, bloated, buffer) = (self.blocked(conn, from), self.bloated(conn, from), self.send_buffer);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let blocked = socket.peer.and_then(|peer| {
-            let way = &self.peers[peer].net.ways[from.other() as usize];
-            way.blocked.at(now).filter(|_| !healed).map(Instant::from_micros)
-        });
         let pipe = socket.pipe(from.other());
-        let full = pipe.in_flight as u64 > buffer;
+        let full = pipe.in_flight as u64 > buffer && !bloated;
         if pipe.full || (!full && blocked.is_none()) {
             return;
         }
         pipe.full = true;
+        self.was_full = true;
         if let Some(until) = blocked {
             self.tally.hit(Kind::Blocked);
             self.happen_at(until, conn.0, Happening::Writable { conn, at: from });
         }
         self.tell_writable(conn, from, false);
+    }
+
+    /// Until when an end may not send, whatever is under way
+    fn blocked(&self, conn: ConnId, from: Side) -> Option<Instant> {
+        let peer = self.sockets.get(&conn)?.peer.filter(|peer| !self.is_whole(Who::Peer(*peer)))?;
+        self.peers[peer].net.ways[from.other() as usize].blocked.at(self.now).map(Instant::from_micros)
+    }
+
+    /// Whether some buffer on the way takes in whatever is sent
+    fn bloated(&self, conn: ConnId, from: Side) -> bool {
+        let peer = self.sockets.get(&conn).and_then(|socket| socket.peer);
+        peer.is_some_and(|peer| {
+            let bloat = &self.peers[peer].net.ways[from.other() as usize].bloat;
+            bloat.at(self.now).is_some() && !self.is_whole(Who::Peer(peer))
+        })
     }
 
     fn tell_writable(&mut self, conn: ConnId, at: Side, writable: bool) {
@@ -188,12 +304,12 @@ impl Simulation {
 
     /// What was under way is through, or the buffer has room: an end may send again
     pub(super) fn writable_again(&mut self, conn: ConnId, at: Side) {
-        let (now, healed, buffer) = (self.now, self.healed, self.send_buffer);
+        let Some(who) = self.end_of(conn, at) else { return };
+        if self.put_off(who, conn.0, &Happening::Writable { conn, at }) {
+            return;
+        }
+        let (blocked, buffer) = (self.blocked(conn, at), self.send_buffer);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let blocked = socket.peer.and_then(|peer| {
-            let way = &self.peers[peer].net.ways[at.other() as usize];
-            way.blocked.at(now).filter(|_| !healed).map(Instant::from_micros)
-        });
         let pipe = socket.pipe(at.other());
         if let Some(until) = blocked.filter(|_| pipe.full) {
             return self.happen_at(until, conn.0, Happening::Writable { conn, at });
@@ -206,43 +322,42 @@ impl Simulation {
 
     /// Sends bytes on their way
     pub(super) fn put_under_way(&mut self, conn: ConnId, peer: Option<usize>, towards: Side, bytes: Vec<u8>) {
-        let (now, healed) = (self.now, self.healed);
+        let now = self.now;
         let mut at = now + self.latency;
-        let mut piece = usize::MAX;
-        if let Some(peer) = peer.filter(|_| !healed) {
+        let mut pieces = None;
+        if let Some(peer) = peer.filter(|peer| !self.is_whole(Who::Peer(*peer))) {
             let way = &mut self.peers[peer].net.ways[towards as usize];
-            if let Some(us) = way.delay.at(now) {
-                at = at + Duration::from_micros(us);
-                self.tally.hit(Kind::Delay);
+            for law in way.laws.iter().filter(|law| now < law.until) {
+                at = at + law.draw(now, &mut self.latency_draws);
+                self.tally.hit(law.kind);
             }
-            if let Some(us) = way.jitter.at(now) {
-                at = at + Duration::from_micros(self.latency_draws.below(us + 1));
-                self.tally.hit(Kind::Jitter);
-            }
-            if let Some(rate) = way.bandwidth.at(now) {
+            for (kind, narrow) in [(Kind::Bandwidth, &way.bandwidth), (Kind::Bloat, &way.bloat)] {
+                let Some(rate) = narrow.at(now) else { continue };
                 let takes = (bytes.len() as u64).saturating_mul(1_000_000) / rate.max(1);
                 way.busy_until = way.busy_until.max(now) + Duration::from_micros(takes);
                 at = at.max(way.busy_until + self.latency);
-                self.tally.hit(Kind::Bandwidth);
+                self.tally.hit(kind);
             }
+            // However small the pieces, no more than a few hundred events for one message.
+            let least = bytes.len() / 256;
             if let Some(size) = way.rechunk.at(now) {
-                // However small the pieces, no more than a few hundred events for one message.
-                piece = (size.max(1) as usize).max(bytes.len() / 256);
+                pieces = Some((Kind::Rechunk, (size.max(1) as usize).max(least), PIECE_PAUSE));
+            }
+            if let Some(us) = way.drip.at(now) {
+                pieces = Some((Kind::Drip, least.max(1), Duration::from_micros(us)));
             }
         }
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let pipe = socket.pipe(towards);
-        if bytes.len() <= piece {
+        let Some((kind, piece, pause)) = pieces.filter(|(_, piece, _)| *piece < bytes.len()) else {
             let at = pipe.push(at, bytes);
             return self.happen_at(at, conn.0, Happening::Bytes { conn, towards });
-        }
-        self.tally.hit(Kind::Rechunk);
-        let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let pipe = socket.pipe(towards);
+        };
+        self.tally.hit(kind);
         let mut arrivals = Vec::new();
         for part in bytes.chunks(piece) {
             arrivals.push(pipe.push(at, part.into()));
-            at = at + PIECE_PAUSE;
+            at = at + pause;
         }
         for at in arrivals {
             self.happen_at(at, conn.0, Happening::Bytes { conn, towards });
@@ -252,10 +367,7 @@ impl Simulation {
     /// Until when nothing arrives at an end, though it is under way
     fn held_up(&self, conn: ConnId, towards: Side) -> Option<(Kind, Instant)> {
         let socket = self.sockets.get(&conn)?;
-        if self.healed {
-            return None;
-        }
-        if let Some(peer) = socket.peer {
+        if let Some(peer) = socket.peer.filter(|peer| !self.is_whole(Who::Peer(*peer))) {
             let net = &self.peers[peer].net;
             if let Some(until) = net.ways[towards as usize].stalled.at(self.now) {
                 return Some((Kind::Stall, Instant::from_micros(until)));
@@ -264,8 +376,7 @@ impl Simulation {
                 return Some((Kind::Partition, Instant::from_micros(until)));
             }
         }
-        let until = self.paused_until(self.end_of(conn, towards)?)?;
-        Some((Kind::Pause, until))
+        self.stands_still(self.end_of(conn, towards)?)
     }
 
     /// Hands over what has arrived at an end
@@ -280,24 +391,29 @@ impl Simulation {
         let was_deaf = socket.pipe(towards).deaf && socket.pipe(towards).in_flight > 0;
         socket.pipe(towards).arrive(now, |one| all.push(one));
         let room = socket.pipe(towards).full;
+        let ghost = socket.ghost && towards == Side::Coordinator;
         if was_deaf && socket.is_open(towards) {
             self.tally.hit(Kind::HalfOpen);
         }
         for one in all {
-            if !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(towards)) {
+            if !ghost && !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(towards)) {
                 break;
             }
             match one {
                 Arrived::Message(message, altered) => self.deliver(conn, towards, &message, altered),
                 Arrived::Nonsense => {
+                    self.tell_closed(conn, towards);
                     self.hang_up(conn, towards);
-                    self.closed(conn, towards);
                 }
                 Arrived::Break => {
                     self.tally.hit(Kind::ResetAfter);
                     self.break_now(conn);
                 }
-                Arrived::Over => self.closed(conn, towards),
+                Arrived::Over => {
+                    // Whoever reads that no more will come closes in his turn.
+                    self.tell_closed(conn, towards);
+                    self.hang_up(conn, towards);
+                }
             }
         }
         if room {
@@ -308,7 +424,8 @@ impl Simulation {
     /// A message reaches a machine
     pub(super) fn deliver(&mut self, conn: ConnId, at: Side, message: &[u8], altered: bool) {
         let Some(socket) = self.sockets.get(&conn) else { return };
-        let (peer, attempt) = (socket.peer, socket.attempt);
+        let (peer, attempt, rogue) = (socket.peer, socket.attempt, socket.rogue.is_some());
+        let over = !socket.is_open(at);
         let Some(who) = self.end_of(conn, at) else { return };
         self.trace.mix_bytes(message);
         let other = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
@@ -317,27 +434,48 @@ impl Simulation {
         let now = self.clock(who);
         match who {
             Who::Chief => {
-                if let Some(machine) = &mut self.chief.machine {
-                    let before = altered.then(|| {
-                        // Whatever is due is not the message's doing.
-                        machine.handle(now, coordinator::Input::Timeout).expect("time is never refused");
-                        machine.digest()
-                    });
+                if over {
+                    self.deliver_idle(conn, message, Check::S8);
+                } else if altered {
+                    self.deliver_idle(conn, message, Check::S15);
+                } else if rogue {
+                    self.deliver_idle(conn, message, Check::S7);
+                } else if let Some(machine) = &mut self.chief.machine {
                     // After its journal has failed it takes nothing in.
                     let _ = machine.handle(now, coordinator::Input::Received { conn, bytes: message });
-                    if let Some(before) = before {
-                        let same = machine.digest() == before;
-                        self.auditor.expect(Check::S15, same, || format!("connection {} changed something", conn.0));
-                    }
                 }
             }
             Who::Peer(peer) => {
-                if let Some(machine) = &mut self.peers[peer].machine {
-                    machine.received(now, attempt, message).expect("what the network does is never refused");
+                let Some(machine) = &mut self.peers[peer].machine else { return };
+                if altered {
+                    // Whatever is due is not the message's doing.
+                    machine.timeout(now).expect("time is never refused");
+                }
+                let before = altered.then(|| machine.believed());
+                machine.received(now, attempt, message).expect("what the network does is never refused");
+                if let Some(before) = before {
+                    let same = machine.believed() == before;
+                    self.auditor.expect(Check::S15, same, || format!("connection {} changed something", conn.0));
                 }
             }
         }
         self.dirty.insert(who);
+    }
+
+    /// A message reaches the coordinator that may not change anything, for the reason that a check says
+    fn deliver_idle(&mut self, conn: ConnId, message: &[u8], check: Check) {
+        let now = self.clock(Who::Chief);
+        let Some(machine) = &mut self.chief.machine else { return };
+        // Whatever is due is not the message's doing.
+        machine.handle(now, coordinator::Input::Timeout).expect("time is never refused");
+        let (before, stats) = (machine.digest(), machine.stats());
+        let _ = machine.handle(now, coordinator::Input::Received { conn, bytes: message });
+        let (same, new) = (machine.digest() == before, machine.stats());
+        self.auditor.expect(check, same, || format!("connection {} changed something", conn.0));
+        let counted = (new.bad_tags + new.violations + new.failed_handshakes)
+            - (stats.bad_tags + stats.violations + stats.failed_handshakes);
+        self.auditor.expect(Check::S16, counted <= 1, || format!("one message counts as {counted} bad ones"));
+        self.provoked += new.violations - stats.violations;
     }
 
     /// Tells machines of messages that have begun to arrive (LIVE-2)
@@ -394,6 +532,11 @@ impl Simulation {
     pub(super) fn closed(&mut self, conn: ConnId, at: Side) {
         let Some(socket) = self.sockets.get_mut(&conn).filter(|socket| socket.is_open(at)) else { return };
         socket.open[at as usize] = false;
+        self.tell_closed(conn, at);
+    }
+
+    fn tell_closed(&mut self, conn: ConnId, at: Side) {
+        let Some(socket) = self.sockets.get(&conn) else { return };
         let (peer, attempt) = (socket.peer, socket.attempt);
         match at {
             Side::Coordinator => {
@@ -417,6 +560,7 @@ impl Simulation {
 
     pub(super) fn tell_lost(&mut self, peer: usize, attempt: u64, loss: Loss) {
         let now = self.clock(Who::Peer(peer));
+        self.auditor.lost(peer, now);
         if let Some(machine) = &mut self.peers[peer].machine {
             machine.lost(now, attempt, loss).expect("what the network does is never refused");
             self.dirty.insert(Who::Peer(peer));
@@ -424,10 +568,14 @@ impl Simulation {
     }
 
     /// Nobody believes in it any more, and nothing is under way
-    fn forget_if_over(&mut self, conn: ConnId) {
-        let over = |socket: &Socket| socket.open == [false; 2] && socket.pipes.iter().all(|pipe| pipe.in_flight == 0);
+    pub(super) fn forget_if_over(&mut self, conn: ConnId) {
+        let over = |socket: &Socket| {
+            let closed = socket.open == [false; 2] && !socket.ghost;
+            closed && socket.pipes.iter().all(|pipe| pipe.in_flight == 0)
+        };
         if self.sockets.get(&conn).is_some_and(over) {
             self.sockets.remove(&conn);
+            self.auditor.hung_up(conn);
         }
     }
 

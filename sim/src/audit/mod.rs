@@ -40,26 +40,42 @@ checks! {
     S4 "an attempt's result is applied at most once",
     S5 "an outcome that is told is durable",
     S6 "a worker forgets a result only when the coordinator has it durably",
+    S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing",
+    S8 "nothing that comes on a connection that was replaced changes anything",
     S10 "attempts only rise, and no token is given twice",
-    S11 "whoever keeps to the rules is never found to break them, whatever the network does",
+    S11 "whoever resumes says every number once, in order, as it was; nobody who keeps to the rules is found to break them",
+    S12 "acknowledgements never go back, and never name what was not sent",
     S13 "checkpoints rise, and an attempt starts from the newest durable one",
+    S14 "only the newest attempt of a task makes checkpoints, and none after its end",
     S15 "a message that was altered on its way changes nothing",
+    S16 "a bad frame counts once, and nothing behind it counts at all",
     S17 "every queue, window and table is within its bound",
-    S19 "nothing is given out that was cancelled before",
+    S18 "a result that comes again is known as such",
+    S19 "the most urgent comes first, in the order of submits among equals, and nothing that was cancelled",
     S20 "no task is counted twice, nor one that nobody submitted",
     S21 "no worker runs more tasks than it has slots",
+    S22 "dials obey the law of backoff, and are spread",
     S23 "a peer has one connection at a time",
+    S24 "an idle link beats within its period",
     S25 "no timer spins, whatever the clock shows",
     S26 "cancel and result race to one outcome, the same at both ends",
     S27 "what a coordinator recovers depends on its durable records alone",
     S30 "after a drain nothing is left",
+    S32 "all that clients are told of a task is one history",
+    S33 "with replay switched off, tasks end as they do with it",
     S31 "a task that ended as succeeded was executed to its end",
     L1 "every accepted task ends within the bound after the network has healed",
     L2 "every peer is connected within the bound after the network has healed",
     L3 "an end that hears nothing finds that out within its bound",
+    L4 "no result waits at a worker that is connected",
+    L5 "tasks of workers that never come back are done by others",
     L6 "the noise dies down: in quiet there is nothing but heartbeats",
+    L7 "the least urgent tasks are done as well",
     L8 "a poisonous task ends as failed",
-    L11 "a drain ends",
+    L9 "whoever could not send can send again",
+    L10 "after the network has healed, work is done as fast as if nothing had been broken",
+    L11 "a drain ends, and loses nothing",
+    L12 "a checkpoint is durable after the time of one upload",
     Log1 "output arrives without gap, overlap or error",
 }
 
@@ -68,6 +84,17 @@ impl fmt::Display for Check {
         write!(f, "{self:?}")
     }
 }
+
+mod dials;
+mod order;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use self::dials::DialAudit;
+pub(crate) use self::dials::beat_within;
+use self::order::Place;
+use self::wire::Wire;
 
 /// What did not hold
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,16 +116,26 @@ pub struct Auditor {
     premises: Vec<u64>,
     violation: Option<Violation>,
     submitted: BTreeMap<TaskId, Promised>,
+    /// Clients that submitted something else under the id of a task
+    clashing: BTreeSet<(TaskId, usize)>,
     /// Attempts, by token: task, number
     assigned: BTreeMap<Token, (TaskId, u32)>,
     results: BTreeSet<Token>,
     finished: BTreeMap<Token, Outcome>,
+    /// How the coordinator has judged attempts, durably or not
+    judged: BTreeMap<Token, Outcome>,
+    wire: Wire,
+    dials: DialAudit,
+    /// Submits so far
+    submits: u64,
 }
 
 /// What is known of a task
 #[derive(Clone, Debug, Default)]
 struct Promised {
     accepted: bool,
+    /// Whether what was accepted is what came second under its id
+    content: Option<bool>,
     cancelled: bool,
     cancel_durable: bool,
     /// Attempts that began, by their number
@@ -106,6 +143,14 @@ struct Promised {
     durable: bool,
     attempts: u32,
     ended: Option<Outcome>,
+    /// The attempt that ended it
+    ended_by: Option<Token>,
+    /// What some client was told
+    told: Option<Outcome>,
+    /// The attempt that was given out last
+    newest: Option<Token>,
+    /// Its place among those that wait
+    place: Option<Place>,
     /// Durable checkpoints: attempt and number
     checkpoints: Vec<(Token, u64)>,
 }
@@ -117,9 +162,14 @@ impl Default for Auditor {
             premises: vec![0; Check::ALL.len()],
             violation: None,
             submitted: BTreeMap::new(),
+            clashing: BTreeSet::new(),
             assigned: BTreeMap::new(),
             results: BTreeSet::new(),
             finished: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            wire: Wire::default(),
+            dials: DialAudit::default(),
+            submits: 0,
         }
     }
 }
@@ -167,12 +217,28 @@ impl Auditor {
         self.submitted.entry(task).or_default().cancelled = true;
     }
 
+    /// A client submits something else under the id of a task
+    pub(crate) fn clashes(&mut self, task: TaskId, client: usize) {
+        self.clashing.insert((task, client));
+    }
+
     /// A client was told that its task is accepted
-    pub(crate) fn accepted(&mut self, task: TaskId) {
+    pub(crate) fn accepted(&mut self, task: TaskId, client: usize) {
+        let other = self.clashing.contains(&(task, client));
         let known = self.submitted.entry(task).or_default();
         known.accepted = true;
-        let durable = known.durable;
+        let (durable, before) = (known.durable, known.content.replace(other));
+        if before.is_some() {
+            self.expect_of(Check::S2, task, before == Some(other), || {
+                format!("{task} was accepted with two different inputs")
+            });
+        }
         self.expect_of(Check::S1, task, durable, || format!("{task} was accepted before it was durable"));
+    }
+
+    /// The coordinator writes how an attempt ended
+    pub(crate) fn judged(&mut self, token: Token, outcome: Outcome) {
+        self.judged.insert(token, outcome);
     }
 
     /// A record has become durable
@@ -187,6 +253,7 @@ impl Auditor {
                 let known = self.submitted.entry(task).or_default();
                 let before = known.attempts;
                 known.attempts = attempt.max(before);
+                known.newest = Some(token);
                 let again = self.assigned.insert(token, (task, attempt));
                 // One that was given back before it began leaves its number to the next.
                 let cancelled = known.cancel_durable;
@@ -207,6 +274,7 @@ impl Auditor {
                 if last {
                     let known = self.submitted.entry(task).or_default();
                     let before = known.ended.replace(outcome);
+                    known.ended_by = token;
                     self.expect_of(Check::S3, task, before.is_none(), || {
                         format!("{task} ended as {outcome:?} after it had ended as {before:?}")
                     });
@@ -222,6 +290,10 @@ impl Auditor {
                 let known = self.submitted.entry(task).or_default();
                 let before = known.checkpoints.last().copied();
                 known.checkpoints.push((token, number));
+                let (newest, ended) = (known.newest, known.ended);
+                self.expect_of(Check::S14, task, newest == Some(token) && ended.is_none(), || {
+                    format!("{token} makes a checkpoint of {task}; its newest attempt is {newest:?}, ended: {ended:?}")
+                });
                 let rises = before.is_none_or(|(attempt, n)| attempt <= token && n < number);
                 self.expect_of(Check::S13, task, rises, || {
                     format!("{task}: checkpoint {number} of {token} follows {before:?}")
@@ -270,6 +342,11 @@ impl Auditor {
     pub(crate) fn told(&mut self, task: TaskId, outcome: Outcome) {
         let known = self.submitted.entry(task).or_default();
         let (durable, raced) = (known.ended, known.cancelled);
+        let before = known.told.replace(outcome);
+        let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);
+        self.expect_of(Check::S32, task, one, || {
+            format!("a client is told that {task} ended as {outcome:?}; told before: {before:?}, cancel asked: {raced}")
+        });
         let check = if raced { Check::S26 } else { Check::S5 };
         self.expect_of(check, task, durable == Some(outcome), || {
             format!("a client is told that {task} ended as {outcome:?}, and durable is {durable:?}")
@@ -279,6 +356,11 @@ impl Auditor {
     /// How a task has durably ended
     pub(crate) fn ended(&self, task: TaskId) -> Option<Outcome> {
         self.submitted.get(&task)?.ended
+    }
+
+    /// Whether a task was accepted
+    pub(crate) fn is_promised(&self, task: TaskId) -> bool {
+        self.submitted.get(&task).is_some_and(|known| known.accepted || known.durable)
     }
 
     /// Tasks that were accepted

@@ -1,0 +1,86 @@
+//! When peers dial: the law of backoff (S22)
+//!
+//! Only of lives whose clocks are right and that do not stand still: of others it cannot be said from outside when they
+//! know what.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rejoin_core::Instant;
+use rejoin_core::backoff::BackoffConfig;
+
+use super::{Auditor, Check};
+
+/// From which loss in a row on pauses are drawn
+const DRAWN_FROM: u32 = 2;
+/// Equal pauses of different peers, to the microsecond, above which nothing can be drawn
+const EQUAL_MAX: u32 = 4;
+
+/// What is known of a peer's dials
+#[derive(Clone, Copy, Debug, Default)]
+struct Dials {
+    /// Losses in a row, none behind a session that was stable
+    losses: u32,
+    lost_at: Option<Instant>,
+    opened_at: Option<Instant>,
+}
+
+/// All of them
+#[derive(Clone, Debug, Default)]
+pub(super) struct DialAudit {
+    peers: BTreeMap<usize, Dials>,
+    /// Pauses that were drawn, and by whom
+    pauses: BTreeMap<u64, usize>,
+    equal: u32,
+}
+
+impl Auditor {
+    /// A peer's life begins
+    pub(crate) fn born(&mut self, peer: usize) {
+        self.dials.peers.insert(peer, Dials::default());
+    }
+
+    /// A peer's connection opens
+    pub(crate) fn opened(&mut self, peer: usize, now: Instant) {
+        self.dials.peers.entry(peer).or_default().opened_at = Some(now);
+    }
+
+    /// A peer knows that it has no connection, or that a dial has failed
+    pub(crate) fn lost(&mut self, peer: usize, now: Instant) {
+        let stable = BackoffConfig::default().stable_after;
+        let dials = self.dials.peers.entry(peer).or_default();
+        if dials.lost_at.is_some() {
+            // It knew before.
+            return;
+        }
+        let was_stable = dials.opened_at.take().is_some_and(|at| now.since(at) >= stable);
+        dials.losses = if was_stable { 1 } else { dials.losses + 1 };
+        dials.lost_at = Some(now);
+    }
+
+    /// A peer dials; `sound` says that its clock can be believed
+    pub(crate) fn dials(&mut self, peer: usize, now: Instant, sound: bool) {
+        let dials = self.dials.peers.entry(peer).or_default();
+        let (Some(lost_at), losses) = (dials.lost_at.take(), dials.losses) else { return };
+        if losses < DRAWN_FROM || !sound {
+            return;
+        }
+        let (pause, least) = (now.since(lost_at), BackoffConfig::default().base / 2);
+        self.expect(Check::S22, pause >= least, || {
+            format!("peer {peer} dials {pause:?} after its loss number {losses} in a row, and {least:?} is the least")
+        });
+        if losses > DRAWN_FROM {
+            let by = *self.dials.pauses.entry(pause.as_micros() as u64).or_insert(peer);
+            self.dials.equal += u32::from(by != peer);
+            let equal = self.dials.equal;
+            self.expect(Check::S22, equal <= EQUAL_MAX, || {
+                format!("{equal} times two peers paused for the same time, now for {pause:?}")
+            });
+        }
+    }
+}
+
+/// Two heartbeats follow each other within so long (LIVE-1)
+pub(crate) fn beat_within(period: Duration) -> Duration {
+    period * 11 / 10 + Duration::from_millis(1)
+}

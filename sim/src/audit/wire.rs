@@ -1,0 +1,259 @@
+//! What leaves the machines, read off the wire: numbers, acknowledgements, settlements (S7, S11, S12)
+//!
+//! Each connection is one of a session; each session has numbers in both directions. Whoever resumes sends every number
+//! above what the other end has received, once and in order, and each number stands for what it stood for (SESS-3).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
+use rejoin_core::wire::handshake::Resume;
+use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
+
+use super::{Auditor, Check};
+use crate::draws::mix;
+use crate::net::Side;
+use crate::tap::{Handshake, Message, Said};
+
+/// Sessions of a peer that may still go on: one, and another one that it has not replaced yet
+const SESSIONS_KEPT: usize = 3;
+
+/// What has been read
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wire {
+    lines: BTreeMap<ConnId, Line>,
+    talks: BTreeMap<SessionId, Talk>,
+    sessions: BTreeMap<usize, VecDeque<SessionId>>,
+}
+
+impl Wire {
+    fn greeted(&mut self, conn: ConnId) {
+        self.lines.insert(conn, Line::default());
+    }
+}
+
+/// A connection
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// Up to which number the coordinator says in M2 that it has received
+    open: Option<u64>,
+    resume: Option<Resume>,
+    session: Option<SessionId>,
+    /// The number that is due from each end, by its side; none before it may number
+    due: [Option<u64>; 2],
+}
+
+/// A session
+#[derive(Clone, Debug, Default)]
+struct Talk {
+    /// The highest number that each end has used, by its side
+    sent: [u64; 2],
+    /// Up to which number each end says that it has received
+    told: [u64; 2],
+    /// What numbers stand for that were not acknowledged
+    meanings: [BTreeMap<u64, u64>; 2],
+    /// Results among them
+    results: BTreeMap<u64, (TaskId, Token, Outcome)>,
+}
+
+impl Auditor {
+    /// A frame leaves that says this, among other things
+    pub(crate) fn said(&mut self, conn: ConnId, peer: usize, from: Side, said: &Said<'_>) {
+        let mut wire = std::mem::take(&mut self.wire);
+        match said {
+            Said::Handshake(handshake) => self.shook(&mut wire, conn, handshake),
+            Said::Control(control) => self.controlled(&mut wire, conn, peer, from, control),
+            Said::Void(number) => self.numbered(&mut wire, conn, from, *number, None),
+            Said::Numbered(number, message) => {
+                self.numbered(&mut wire, conn, from, *number, Some(message));
+                self.settled(message);
+            }
+            Said::Loose(_) => {}
+            Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what {from:?} says")),
+        }
+        self.wire = wire;
+    }
+
+    /// What a peer will say is not what it has said: it goes on from an earlier state
+    pub(crate) fn put_back(&mut self, peer: usize) {
+        for session in self.wire.sessions.remove(&peer).into_iter().flatten() {
+            self.wire.talks.remove(&session);
+        }
+    }
+
+    /// A peer greets on a new connection
+    #[cfg(test)]
+    pub(super) fn greeted(&mut self, conn: ConnId) {
+        self.wire.greeted(conn);
+    }
+
+    /// Nobody says anything on a connection any more
+    pub(crate) fn hung_up(&mut self, conn: ConnId) {
+        self.wire.lines.remove(&conn);
+    }
+
+    fn shook(&mut self, wire: &mut Wire, conn: ConnId, handshake: &Handshake<'_>) {
+        match handshake {
+            Handshake::Hello(_) => wire.greeted(conn),
+            Handshake::Challenge(challenge) => {
+                if let Some(line) = wire.lines.get_mut(&conn) {
+                    line.open = challenge.open;
+                }
+            }
+            Handshake::Refusal(_) => {}
+            Handshake::Proof(proof) => {
+                let (Some(line), Some(resume)) = (wire.lines.get_mut(&conn), proof.resume) else { return };
+                line.session = Some(resume.session);
+                line.resume = Some(resume);
+                line.due[Side::Peer as usize] = line.open.map(|open| open + 1);
+                if let Some(talk) = wire.talks.get_mut(&resume.session) {
+                    self.acknowledged(talk, Side::Peer, resume.received);
+                    // It counts as sent what it could not be seen to send: those frames may have been lost in its system.
+                    talk.sent[Side::Peer as usize] = talk.sent[Side::Peer as usize].max(resume.sent);
+                }
+            }
+        }
+    }
+
+    fn controlled(&mut self, wire: &mut Wire, conn: ConnId, peer: usize, from: Side, control: &Control) {
+        let Some(line) = wire.lines.get_mut(&conn) else { return };
+        match *control {
+            Control::Begin { session } => {
+                let coordinator = line.due[Side::Coordinator as usize].map_or(0, |due| due - 1);
+                line.session = Some(session);
+                line.due[Side::Peer as usize] = Some(1);
+                let talk = Talk { sent: [0, coordinator], ..Talk::default() };
+                wire.talks.insert(session, talk);
+                let sessions = wire.sessions.entry(peer).or_default();
+                sessions.push_back(session);
+                if sessions.len() > SESSIONS_KEPT
+                    && let Some(old) = sessions.pop_front()
+                {
+                    wire.talks.remove(&old);
+                }
+            }
+            Control::Welcome(welcome) => match (welcome.resumed, line.resume) {
+                (Some(received), Some(resume)) => {
+                    line.due[Side::Coordinator as usize] = Some(resume.received + 1);
+                    if let Some(talk) = wire.talks.get_mut(&resume.session) {
+                        self.acknowledged(talk, Side::Coordinator, received);
+                    }
+                }
+                (Some(_), None) => self.expect(Check::S11, false, || "a session goes on that nobody resumed".into()),
+                (None, _) => {
+                    line.due[Side::Coordinator as usize] = Some(1);
+                    // What is said before the peer learns that, and begins anew, counts as never sent (AUTH-3).
+                    if line.resume.take().is_some() {
+                        line.session = None;
+                    }
+                }
+            },
+            Control::Ack { received } => {
+                if let Some(talk) = line.session.and_then(|session| wire.talks.get_mut(&session)) {
+                    self.acknowledged(talk, from, received);
+                }
+            }
+            Control::Denied(_)
+            | Control::Confirm { .. }
+            | Control::Credit(_)
+            | Control::Beat { .. }
+            | Control::Echo { .. }
+            | Control::Bye => {}
+        }
+    }
+
+    /// An end says up to which number it has received (S12); the coordinator's word is that all of that is durable
+    fn acknowledged(&mut self, talk: &mut Talk, by: Side, received: u64) {
+        let (before, sent) = (talk.told[by as usize], talk.sent[by.other() as usize]);
+        self.expect(Check::S12, (before..=sent).contains(&received), || {
+            format!("{by:?} acknowledges {received} after {before}, and {sent} were sent")
+        });
+        talk.told[by as usize] = before.max(received);
+        let kept = talk.meanings[by.other() as usize].split_off(&received.saturating_add(1));
+        talk.meanings[by.other() as usize] = kept;
+        while by == Side::Coordinator
+            && let Some(first) = talk.results.first_entry().filter(|first| *first.key() <= received)
+        {
+            let (task, token, outcome) = first.remove();
+            // One that the coordinator has judged before it came is of no use any more.
+            let overruled = self.judged.get(&token).is_some_and(|judged| *judged != outcome);
+            let counted = overruled || self.is_over(task, token);
+            self.expect_of(Check::S6, task, counted, || {
+                format!("the result of {token} at {task} is acknowledged, and not durable")
+            });
+        }
+    }
+
+    /// A reliable message leaves (S11)
+    fn numbered(&mut self, wire: &mut Wire, conn: ConnId, from: Side, number: u64, message: Option<&Message<'_>>) {
+        let Some(line) = wire.lines.get_mut(&conn) else { return };
+        let due = line.due[from as usize];
+        // A peer that goes on from an earlier state may know of no session that anybody has seen it open.
+        let known = line.session.and_then(|session| wire.talks.get_mut(&session));
+        if from == Side::Peer && line.session.is_some() && known.is_none() {
+            return;
+        }
+        self.expect(Check::S11, due == Some(number), || {
+            format!("{from:?} says number {number} on connection {}, and {due:?} is due", conn.0)
+        });
+        line.due[from as usize] = Some(number.saturating_add(1));
+        let Some(talk) = known else { return };
+        let again = number <= talk.sent[from as usize];
+        talk.sent[from as usize] = talk.sent[from as usize].max(number);
+        let Some(message) = message else { return };
+        if let (Side::Peer, Message::FromWorker(FromWorker::Result { task, token, outcome, .. })) = (from, message) {
+            talk.results.insert(number, (*task, *token, *outcome));
+        }
+        let means = meaning(message);
+        let before = *talk.meanings[from as usize].entry(number).or_insert(means);
+        if again {
+            self.expect_of(Check::S11, message.task(), before == means, || {
+                format!("{from:?} says something else under number {number} than before")
+            });
+        }
+    }
+
+    /// The coordinator says what became of a result (S5, S7)
+    fn settled(&mut self, message: &Message<'_>) {
+        let Message::ToWorker(ToWorker::Settled { token, settlement, outcome }) = *message else { return };
+        let Some((task, _)) = self.assigned.get(&token).copied() else {
+            return self.expect(Check::S7, settlement == Settlement::Stale, || {
+                format!("{token} was never given out, and its result is {settlement:?}")
+            });
+        };
+        let (ended, ended_by) = self.submitted.get(&task).map_or((None, None), |known| (known.ended, known.ended_by));
+        let counted = self.results.contains(&token);
+        match settlement {
+            Settlement::Applied => self.expect_of(Check::S5, task, counted, || {
+                format!("the result of {token} at {task} is said to be applied, and is not durable")
+            }),
+            Settlement::Duplicate => self.expect_of(Check::S18, task, counted, || {
+                format!("the result of {token} at {task} is said to be known, and never was")
+            }),
+            Settlement::Stale => self.expect_of(Check::S7, task, ended_by != Some(token), || {
+                format!("the result of {token} ended {task}, and is said to be stale")
+            }),
+        }
+        if outcome.is_some() {
+            self.expect_of(Check::S5, task, outcome == ended, || {
+                format!("a worker is told that {task} ended as {outcome:?}, and durable is {ended:?}")
+            });
+        }
+    }
+
+    /// Whether nothing can come of an attempt's result any more
+    fn is_over(&self, task: TaskId, token: Token) -> bool {
+        let Some(known) = self.submitted.get(&task) else { return true };
+        self.results.contains(&token) || known.ended.is_some() || known.newest != Some(token)
+    }
+}
+
+/// What may never change under a number: the kind, the task and the attempt
+fn meaning(message: &Message<'_>) -> u64 {
+    let kind = message.verb().bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31) ^ u64::from(byte));
+    let task = message.task().map_or(0, |task| {
+        let (first, second) = task.0.split_at(8);
+        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        mix(number(first)) ^ number(second)
+    });
+    mix(kind ^ mix(task ^ mix(message.token().map_or(0, |token| token.0))))
+}

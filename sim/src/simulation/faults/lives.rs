@@ -1,0 +1,203 @@
+//! Crashes, clones, keys, and the coordinator's disk
+
+use std::time::Duration;
+
+use rejoin_core::Loss;
+use rejoin_core::coordinator;
+use rejoin_core::worker;
+
+use super::super::nodes::{Machine, Peer, Snapshot};
+use super::super::{Happening, Simulation, Who};
+use crate::menu::Kind;
+use crate::schedule::Fault;
+
+/// Most processes with somebody else's key at a time
+const CLONES_MAX: usize = 8;
+
+impl Simulation {
+    pub(super) fn disturb_worker(&mut self, peer: usize, fault: Fault) {
+        let until = self.now + fault.span;
+        let who = Who::Peer(peer);
+        let lives = self.peers[peer].machine.is_some();
+        match fault.kind {
+            Kind::Crash if lives => {
+                self.tally.hit(fault.kind);
+                self.kill_peer(peer);
+                self.happen(fault.span, peer as u64, Happening::Start(who));
+            }
+            Kind::CrashLoop => {
+                self.peers[peer].life.loops.set(fault.amount, until);
+                if lives {
+                    self.dies(peer, self.peers[peer].life.number, Kind::CrashLoop, Duration::ZERO);
+                }
+            }
+            Kind::CrashResuming => self.peers[peer].dies_resuming = Some((fault.amount, fault.span)),
+            Kind::Snapshot => {
+                let node = &mut self.peers[peer];
+                let Some(machine) = node.machine.clone() else { return };
+                let (running, dialled) = (node.running.clone(), node.dialled);
+                node.snapshot = Some(Box::new(Snapshot { machine, running, dialled }));
+                self.happen(fault.span, peer as u64, Happening::PutBack { peer });
+            }
+            Kind::Clone => self.start_clone(peer, fault.span),
+            Kind::WrongKey if lives && !self.peers[peer].revoked => {
+                self.tally.hit(fault.kind);
+                self.peers[peer].wrong_key = true;
+                self.kill_peer(peer);
+                self.start_peer(peer);
+                self.happen(fault.span, peer as u64, Happening::RightKey { peer });
+            }
+            Kind::Rekey if !self.peers[peer].revoked && self.chief.machine.is_some() => {
+                self.tally.hit(fault.kind);
+                self.revoke(peer);
+                self.happen(fault.span, peer as u64, Happening::Enrols { peer });
+            }
+            Kind::Drain if lives && !self.peers[peer].draining => {
+                self.drain_worker(peer);
+                self.tally.hit(fault.kind);
+                self.happen(fault.span, peer as u64, Happening::Start(who));
+            }
+            Kind::Frozen => self.peers[peer].frozen = true,
+            // It is not there to suffer that.
+            _ => {}
+        }
+    }
+
+    /// A worker ends, because some fault says so of this life, and starts again after a while
+    pub(in super::super) fn dies(&mut self, peer: usize, life: u64, kind: Kind, away: Duration) {
+        let node = &self.peers[peer];
+        if node.life.number != life || node.machine.is_none() || self.is_whole(Who::Peer(peer)) {
+            return;
+        }
+        self.tally.hit(kind);
+        self.kill_peer(peer);
+        // Whoever supervises it needs a moment.
+        let away = away.max(Duration::from_millis(10));
+        self.happen(away, peer as u64, Happening::Start(Who::Peer(peer)));
+    }
+
+    /// A worker goes on from what it was some time ago, as a machine does that is put back to a snapshot
+    pub(in super::super) fn put_back(&mut self, peer: usize) {
+        let Some(snapshot) = self.peers[peer].snapshot.take() else { return };
+        if self.is_whole(Who::Peer(peer)) {
+            return;
+        }
+        self.tally.hit(Kind::Snapshot);
+        self.kill_peer(peer);
+        self.boots += 1;
+        let boots = self.boots;
+        let Snapshot { machine, running, dialled } = *snapshot;
+        let node = &mut self.peers[peer];
+        node.life.number = boots;
+        node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
+        (node.machine, node.running) = (Some(machine), running);
+        // Nothing can be said of when it does what: its clock is ahead of all that it remembers.
+        node.life.disturbed = true;
+        self.auditor.put_back(peer);
+        self.auditor.born(peer);
+        self.go_on(peer);
+        self.tell_lost(peer, dialled, Loss::Local);
+        self.drain();
+    }
+
+    /// Another process with a worker's key starts
+    fn start_clone(&mut self, of: usize, span: Duration) {
+        let first = usize::from(self.schedule.workers) + usize::from(self.schedule.clients);
+        let free = (first..self.peers.len()).find(|peer| self.peers[*peer].machine.is_none());
+        let clone = match free {
+            Some(clone) => clone,
+            None if self.peers.len() < first + CLONES_MAX => {
+                self.peers.push(Peer::default());
+                self.peers.len() - 1
+            }
+            None => return,
+        };
+        self.tally.hit(Kind::Clone);
+        self.peers[clone].clone_of = Some(of);
+        self.start_peer(clone);
+        let life = self.peers[clone].life.number;
+        self.happen(span, clone as u64, Happening::CloneEnds { clone, life });
+    }
+
+    /// Nobody starts it again
+    pub(in super::super) fn clone_ends(&mut self, clone: usize, life: u64) {
+        if self.peers[clone].life.number == life {
+            self.kill_peer(clone);
+        }
+    }
+
+    /// Its secret is the right one again
+    pub(in super::super) fn right_key(&mut self, peer: usize) {
+        if std::mem::take(&mut self.peers[peer].wrong_key) && self.peers[peer].machine.is_some() {
+            self.kill_peer(peer);
+            self.start_peer(peer);
+        }
+    }
+
+    /// The coordinator takes back a worker's key (AUTH-6)
+    fn revoke(&mut self, peer: usize) {
+        let key = self.key_of(peer).id;
+        self.peers[peer].revoked = true;
+        self.chief.config.revoked.push(key);
+        let now = self.clock(Who::Chief);
+        if let Some(machine) = &mut self.chief.machine {
+            // After its journal has failed it takes nothing in; the next one has it from its settings.
+            let _ = machine.handle(now, coordinator::Input::RevokeKey { key });
+            self.dirty.insert(Who::Chief);
+        }
+    }
+
+    /// A worker whose key was revoked has another one, under its old name
+    pub(in super::super) fn enrols(&mut self, peer: usize) {
+        if !std::mem::take(&mut self.peers[peer].revoked) {
+            return;
+        }
+        self.peers[peer].enrolled += 1;
+        let key = self.key_of(peer);
+        self.chief.config.keys.push(key.clone());
+        let now = self.clock(Who::Chief);
+        if let Some(machine) = &mut self.chief.machine {
+            let _ = machine.handle(now, coordinator::Input::AddKey { key: &key });
+            self.dirty.insert(Who::Chief);
+        }
+        self.kill_peer(peer);
+        self.start_peer(peer);
+    }
+
+    pub(in super::super) fn drain_worker(&mut self, peer: usize) {
+        let now = self.clock(Who::Peer(peer));
+        if let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine {
+            worker.handle(now, worker::Input::Drain).expect("a drain is never refused");
+            self.peers[peer].draining = true;
+            self.dirty.insert(Who::Peer(peer));
+        }
+    }
+
+    // The coordinator.
+
+    pub(super) fn disturb_chief(&mut self, fault: Fault) {
+        let until = self.now + fault.span;
+        match fault.kind {
+            Kind::Restart if self.chief.machine.is_some() => {
+                self.tally.hit(fault.kind);
+                self.kill_chief(fault.amount);
+                self.happen(fault.span, 0, Happening::Start(Who::Chief));
+            }
+            Kind::RestartAgain => self.chief.dies_again = Some((fault.amount, fault.span)),
+            Kind::SyncError => self.chief.fails_next = Some(fault.span),
+            Kind::SlowSync => self.chief.slow.set(fault.amount, until),
+            Kind::DiskFull => self.chief.full.set(until.as_micros(), until),
+            Kind::ReadError => self.chief.unreadable.set(until.as_micros(), until),
+            _ => {}
+        }
+    }
+
+    /// The coordinator ends once more, soon after it has started
+    pub(in super::super) fn chief_dies(&mut self, life: u64, away: Duration) {
+        if self.chief.life.number == life && self.chief.machine.is_some() && !self.healed {
+            self.tally.hit(Kind::RestartAgain);
+            self.kill_chief(0);
+            self.happen(away, 0, Happening::Start(Who::Chief));
+        }
+    }
+}
