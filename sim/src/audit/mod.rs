@@ -329,10 +329,13 @@ impl Auditor {
         self.finished.insert(token, outcome);
     }
 
-    /// A worker forgets an attempt that it had executed
-    pub(crate) fn forgotten(&mut self, task: TaskId, token: Token) {
-        let ended = self.submitted.get(&task).is_some_and(|known| known.ended.is_some());
-        let kept = ended || self.results.contains(&token);
+    /// A worker forgets an attempt that it had executed; whether another process has its key as well
+    pub(crate) fn forgotten(&mut self, task: TaskId, token: Token, cloned: bool) {
+        let known = self.submitted.get(&task);
+        let ended = known.is_some_and(|known| known.ended.is_some());
+        // Of two with one key, what the first one had counts as gone when the second one comes.
+        let replaced = cloned && known.is_some_and(|known| known.newest != Some(token));
+        let kept = ended || replaced || self.results.contains(&token);
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });

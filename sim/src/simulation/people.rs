@@ -223,8 +223,9 @@ impl Simulation {
             }
             worker::Output::Checkpointed { refused, .. } => self.figures.checkpoints += u64::from(refused.is_none()),
             worker::Output::Forget { token } => {
+                let cloned = self.peers[peer].cloned;
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
-                    self.auditor.forgotten(execution.id, token);
+                    self.auditor.forgotten(execution.id, token, cloned);
                 }
             }
             worker::Output::Idle { .. } => return false,
@@ -303,9 +304,10 @@ impl Simulation {
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
+            let cloned = self.peers[peer].cloned;
             let over: Vec<_> =
                 self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
-            over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
+            over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token, cloned));
         }
         let conn =
             self.sockets.values().find(|s| s.peer == Some(peer) && s.attempt == attempt && s.is_open(Side::Peer));

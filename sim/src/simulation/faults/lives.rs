@@ -114,6 +114,8 @@ impl Simulation {
         };
         self.tally.hit(Kind::Clone);
         self.peers[clone].clone_of = Some(of);
+        self.peers[of].cloned = true;
+        self.peers[clone].cloned = true;
         self.start_peer(clone);
         let life = self.peers[clone].life.number;
         self.happen(span, clone as u64, Happening::CloneEnds { clone, life });
