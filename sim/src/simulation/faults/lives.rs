@@ -32,7 +32,7 @@ impl Simulation {
                 }
             }
             Kind::CrashResuming => self.peers[peer].dies_resuming = Some((fault.amount, fault.span)),
-            Kind::Snapshot => {
+            Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key => {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
                 let (running, dialled) = (node.running.clone(), node.dialled);
@@ -43,6 +43,7 @@ impl Simulation {
             Kind::WrongKey if lives && !self.peers[peer].revoked => {
                 self.tally.hit(fault.kind);
                 self.peers[peer].wrong_key = true;
+                self.peers[peer].snapshot = None;
                 self.kill_peer(peer);
                 self.start_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::RightKey { peer });
@@ -140,6 +141,7 @@ impl Simulation {
     fn revoke(&mut self, peer: usize) {
         let key = self.key_of(peer).id;
         self.peers[peer].revoked = true;
+        self.peers[peer].snapshot = None;
         self.chief.config.revoked.push(key);
         let now = self.clock(Who::Chief);
         if let Some(machine) = &mut self.chief.machine {

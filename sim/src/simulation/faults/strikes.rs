@@ -93,7 +93,8 @@ impl Simulation {
         if struck.altered_behind.is_some() {
             self.tally.hit(fault.kind);
         }
-        if fault.kind == Kind::Drop
+        if struck.altered_behind.is_some()
+            && struck.parts.iter().all(Vec::is_empty)
             && let Some(socket) = self.sockets.get_mut(&conn)
         {
             // It was never sent: said again, it would be in its place after all.
