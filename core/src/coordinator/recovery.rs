@@ -55,6 +55,8 @@ impl Recovery {
     pub fn finish(mut self) -> Coordinator {
         self.desk.begin();
         self.desk.recovered();
+        // Whoever is not waited for at all has been away for long enough already.
+        self.desk.settle_down();
         Coordinator { scratch: Scratch::new(), desk: alloc::boxed::Box::new(self.desk) }
     }
 }
