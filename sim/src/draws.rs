@@ -17,6 +17,8 @@ pub enum Purpose {
     Entropy,
     /// How long bytes take
     Latency,
+    /// Everything that the second generator draws
+    Wild,
 }
 
 /// A stream of random numbers

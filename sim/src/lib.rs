@@ -34,6 +34,7 @@ pub mod simulation;
 pub mod stranger;
 pub mod swarm;
 pub mod trace;
+pub mod wild;
 mod world;
 
 pub use executor::Job;

@@ -291,7 +291,8 @@ impl Simulation {
         });
         let again = history.and_then(|get| {
             let fault = self.peers[peer].net.ways[towards as usize].struck.front()?;
-            (fault.kind == Kind::Replay).then(|| get(fault.amount))?
+            // None before it is the message itself, and that would be a duplicate.
+            (fault.kind == Kind::Replay).then(|| get(fault.amount.max(1)))?
         });
         let way = &mut self.peers[peer].net.ways[towards as usize];
         let held = way.overtaken.take();
