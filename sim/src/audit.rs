@@ -61,6 +61,7 @@ checks! {
     L8 "a poisonous task ends as failed",
     L11 "a drain ends",
     Log1 "output arrives without gap, overlap or error",
+    Outside "what tasks act upon is as their workload says that it must be",
 }
 
 impl fmt::Display for Check {
@@ -106,6 +107,8 @@ struct Promised {
     durable: bool,
     attempts: u32,
     ended: Option<Outcome>,
+    /// Whose result that was
+    ended_by: Option<Token>,
     /// Durable checkpoints: attempt and number
     checkpoints: Vec<(Token, u64)>,
 }
@@ -207,6 +210,7 @@ impl Auditor {
                 if last {
                     let known = self.submitted.entry(task).or_default();
                     let before = known.ended.replace(outcome);
+                    known.ended_by = token;
                     self.expect_of(Check::S3, task, before.is_none(), || {
                         format!("{task} ended as {outcome:?} after it had ended as {before:?}")
                     });
@@ -279,6 +283,11 @@ impl Auditor {
     /// How a task has durably ended
     pub(crate) fn ended(&self, task: TaskId) -> Option<Outcome> {
         self.submitted.get(&task)?.ended
+    }
+
+    /// The attempt whose result a task has
+    pub(crate) fn ended_by(&self, task: TaskId) -> Option<Token> {
+        self.submitted.get(&task)?.ended_by
     }
 
     /// Tasks that were accepted

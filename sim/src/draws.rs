@@ -19,6 +19,8 @@ pub enum Purpose {
     Latency,
     /// Everything that the second generator draws
     Wild,
+    /// An execution of a user's own logic
+    Logic,
 }
 
 /// A stream of random numbers

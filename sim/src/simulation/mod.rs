@@ -35,6 +35,7 @@ use self::nodes::{Chief, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 use crate::audit::{Auditor, Check};
 use crate::draws::{Draws, Purpose, mix};
+use crate::logic::{Scripted, Seen, Workload};
 use crate::menu::Tally;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
@@ -89,16 +90,16 @@ enum Happening {
 
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    Prints,
-    Step(u8),
-    Ends,
-    /// It takes its worker with it
-    Kills,
+    /// It goes on with what it does
+    Acts,
+    /// It was told to stop, and has
+    Stopped,
 }
 
 /// One simulation
 pub struct Simulation {
     schedule: Schedule,
+    workload: Box<dyn Workload>,
     now: Instant,
     heap: BinaryHeap<Reverse<(Instant, u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -126,17 +127,29 @@ pub struct Simulation {
     auditor: Auditor,
     trace: Trace,
     figures: Figures,
+    /// What each attempt printed, and of which one clients have how much
+    printed: BTreeMap<Token, Vec<u8>>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
+    seen: Seen,
     frame: Vec<u8>,
 }
 
 impl Simulation {
-    /// Prepares what a schedule says
+    /// Prepares what a schedule says, with tasks that do what its lines say
     ///
     /// # Panics
     ///
     /// If its settings are not legal together.
     pub fn new(schedule: &Schedule) -> Simulation {
+        Simulation::with(schedule, Box::new(Scripted))
+    }
+
+    /// Prepares what a schedule says, with tasks that do what a workload says
+    ///
+    /// # Panics
+    ///
+    /// If its settings are not legal together.
+    pub fn with(schedule: &Schedule, workload: Box<dyn Workload>) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
         let mut simulation = Simulation {
@@ -163,9 +176,12 @@ impl Simulation {
             auditor: Auditor::default(),
             trace: Trace::default(),
             figures: Figures::default(),
+            printed: BTreeMap::new(),
             output: BTreeMap::new(),
+            seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],
             schedule: schedule.clone(),
+            workload,
         };
         for index in 0..schedule.entries.len() {
             let at = Instant::ZERO + schedule.entries[index].at;

@@ -10,6 +10,7 @@ use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
+use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::Trace;
@@ -101,6 +102,8 @@ pub struct Ending {
     pub tally: Tally,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
+    /// How the tasks ended
+    pub seen: Seen,
     /// The fingerprint of all that happened (S29)
     pub hash: u64,
     /// What happened, where it was recorded
@@ -115,7 +118,7 @@ fn retry_pauses(first: Duration, fails: u32) -> Duration {
 }
 
 impl Simulation {
-    /// Runs a schedule from the start to the last audit
+    /// Runs a schedule from the start to the last audit, with tasks that do what its lines say
     pub fn run(schedule: &Schedule) -> Ending {
         Simulation::new(schedule).finish()
     }
@@ -132,6 +135,10 @@ impl Simulation {
         }
         if self.goes_on() {
             self.leave();
+        }
+        if self.goes_on() {
+            let outside = self.workload.check(&self.seen);
+            self.auditor.expect(Check::Outside, outside.is_ok(), || outside.err().unwrap_or_default());
         }
         self.end()
     }
@@ -333,6 +340,7 @@ impl Simulation {
             figures: self.figures,
             tally: self.tally,
             premises: Auditor::premises(&self.auditor).to_vec(),
+            seen: self.seen,
             hash: self.trace.hash(),
             trace: self.trace,
         }
