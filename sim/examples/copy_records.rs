@@ -178,7 +178,8 @@ mod tests {
         let trial = trial(true);
         let fails = |seed: &u64| trial.run(&trial.schedule(*seed)).is_ok_and(|ending| ending.violation.is_some());
         let seed = (0..40).find(fails).expect("booked twice");
-        let small = trial.shrink(&trial.schedule(seed), Duration::from_secs(20)).expect("it fails");
+        let small = trial.shrink(&trial.schedule(seed), Duration::from_secs(600)).expect("it fails");
+        assert!(small.finished, "it was not given the time");
         assert_eq!(small.mark, Mark::Check(Check::Outside));
         let (tasks, faults) = (small.schedule.tasks(), small.schedule.faults());
         assert!(tasks <= 2 && faults <= 3, "{}", small.schedule);
