@@ -55,14 +55,16 @@ impl Outgoing {
         true
     }
 
-    /// The peer says where to go on, whatever it had acknowledged; more than was ever sent is a breach
-    pub(crate) fn go_on_at(&mut self, offset: u64) -> bool {
-        if offset > self.hashed {
-            return false;
-        }
+    /// The peer says where to go on, whatever it had acknowledged; at most [`Self::known`]
+    pub(crate) fn go_on_at(&mut self, offset: u64) {
+        debug_assert!(offset <= self.hashed);
         self.acknowledged = offset;
         self.sent = offset;
-        true
+    }
+
+    /// How much of it was ever sent
+    pub(crate) fn known(&self) -> u64 {
+        self.hashed
     }
 
     /// On a new connection: go on behind what the peer keeps

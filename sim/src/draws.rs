@@ -17,6 +17,10 @@ pub enum Purpose {
     Entropy,
     /// How long bytes take
     Latency,
+    /// Everything that the second generator draws
+    Wild,
+    /// An execution of a user's own logic
+    Logic,
 }
 
 /// A stream of random numbers

@@ -12,6 +12,7 @@ use crate::draws::{Draws, Purpose};
 use crate::menu::{Kind, Scope};
 use crate::net::Side;
 use crate::schedule::{Entry, Fault, Knob, Node, Schedule, Setting, Task, What};
+use crate::wild;
 
 /// How wide the net is cast
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Profile {
     Standard,
     /// 1 to 64 workers, now and then hundreds, minutes of faults, and settings to match
     Wide,
+    /// Stories and extreme values, of the second generator
+    Wild,
 }
 
 impl FromStr for Profile {
@@ -29,7 +32,8 @@ impl FromStr for Profile {
         match text {
             "standard" => Ok(Profile::Standard),
             "wide" => Ok(Profile::Wide),
-            _ => Err(format!("{text} is no profile: standard or wide")),
+            "wild" => Ok(Profile::Wild),
+            _ => Err(format!("{text} is no profile: standard, wide or wild")),
         }
     }
 }
@@ -39,12 +43,16 @@ impl fmt::Display for Profile {
         f.write_str(match self {
             Profile::Standard => "standard",
             Profile::Wide => "wide",
+            Profile::Wild => "wild",
         })
     }
 }
 
 /// Makes the schedule of a seed
 pub fn generate(seed: u64, profile: Profile) -> Schedule {
+    if profile == Profile::Wild {
+        return wild::generate(seed);
+    }
     let mut draws = Draws::new(seed, Purpose::Settings, 0);
     let mut schedule = Schedule::quiet(seed);
     (schedule.workers, schedule.clients) = (8, 2);
@@ -181,10 +189,7 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
 fn load(schedule: &mut Schedule, profile: Profile) {
     let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
     let safety = schedule.safety.as_micros() as u64;
-    let count = match profile {
-        Profile::Standard => draws.between(50, 130),
-        Profile::Wide => draws.between_log(20, 600),
-    };
+    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(50, 130) };
     let poisonous = draws.one_in(150);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::audit::Check;
 use crate::schedule::{Entry, Schedule, What};
+use crate::simulation::Ending;
 use crate::swarm::{Failure, attempt};
 
 /// What a failure is known by
@@ -22,7 +23,11 @@ pub enum Mark {
 impl Mark {
     /// How a schedule fails, if it does
     pub fn of(schedule: &Schedule) -> Option<Mark> {
-        match attempt(schedule, false) {
+        Mark::of_attempt(attempt(schedule, false))
+    }
+
+    pub(crate) fn of_attempt(ending: Result<Ending, Failure>) -> Option<Mark> {
+        match ending {
             Ok(ending) => ending.violation.map(|violation| Mark::Check(violation.check)),
             Err(Failure::Panic(_)) => Some(Mark::Panic),
             // Of one run there is nothing to compare.
@@ -46,9 +51,17 @@ pub struct Shrunk {
 
 /// Shrinks a schedule that fails, for so long; `None` if it does not fail
 pub fn shrink(schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
-    let mark = Mark::of(schedule)?;
+    shrink_with(schedule, budget, &Mark::of)
+}
+
+pub(crate) fn shrink_with(
+    schedule: &Schedule,
+    budget: Duration,
+    mark_of: &dyn Fn(&Schedule) -> Option<Mark>,
+) -> Option<Shrunk> {
+    let mark = mark_of(schedule)?;
     let best = Shrunk { schedule: schedule.clone(), mark, tried: 1, finished: false };
-    let mut shrinker = Shrinker { best, until: Instant::now() + budget };
+    let mut shrinker = Shrinker { best, mark_of, until: Instant::now() + budget };
     shrinker.cut_time();
     loop {
         let before = shrinker.best.schedule.clone();
@@ -66,12 +79,13 @@ pub fn shrink(schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
     }
 }
 
-struct Shrinker {
+struct Shrinker<'a> {
     best: Shrunk,
+    mark_of: &'a dyn Fn(&Schedule) -> Option<Mark>,
     until: Instant,
 }
 
-impl Shrinker {
+impl Shrinker<'_> {
     fn is_late(&self) -> bool {
         Instant::now() >= self.until
     }
@@ -82,7 +96,7 @@ impl Shrinker {
             return false;
         }
         self.best.tried += 1;
-        let fails = Mark::of(&candidate) == Some(self.best.mark);
+        let fails = (self.mark_of)(&candidate) == Some(self.best.mark);
         if fails {
             self.best.schedule = candidate;
         }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::audit::{Check, Violation};
 use crate::generate::{Profile, generate};
+use crate::logic::{Scripted, Workload};
 use crate::menu::{Kind, Tally};
 use crate::schedule::Schedule;
 use crate::simulation::{Ending, Figures, Simulation};
@@ -130,8 +132,16 @@ impl Report {
 
 /// Runs one schedule; a panic of a machine is a failure like any other
 pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
+    attempt_with(schedule, double, &|| Box::new(Scripted))
+}
+
+/// Makes a workload, a new one for each simulation
+pub(crate) type Make<'a> = &'a dyn Fn() -> Box<dyn Workload>;
+
+pub(crate) fn attempt_with(schedule: &Schedule, double: bool, make: Make<'_>) -> Result<Ending, Failure> {
     let run = || {
-        let caught = std::panic::catch_unwind(|| Simulation::run(schedule));
+        let simulate = AssertUnwindSafe(|| Simulation::with(schedule, make()).finish());
+        let caught = std::panic::catch_unwind(simulate);
         caught.map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -150,23 +160,38 @@ pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
 
 /// Runs seeds on several threads
 pub fn swarm(plan: &Plan) -> Report {
+    let try_seed = |seed| {
+        let schedule = generate(seed, plan.profile);
+        let ending = attempt(&schedule, plan.double);
+        (schedule, ending)
+    };
+    swarm_of(plan.first, plan.seeds, plan.jobs, &try_seed)
+}
+
+/// Runs seeds on several threads, each as it is told to
+pub(crate) fn swarm_of(
+    first: u64,
+    seeds: u64,
+    jobs: usize,
+    try_seed: &(dyn Fn(u64) -> (Schedule, Result<Ending, Failure>) + Sync),
+) -> Report {
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
     let work = || {
         let mut own = Report::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
-            if nth >= plan.seeds {
+            if nth >= seeds {
                 break;
             }
-            let seed = plan.first.saturating_add(nth);
-            let schedule = generate(seed, plan.profile);
-            own.take(seed, &schedule, attempt(&schedule, plan.double));
+            let seed = first.saturating_add(nth);
+            let (schedule, ending) = try_seed(seed);
+            own.take(seed, &schedule, ending);
         }
         report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
     };
     thread::scope(|scope| {
-        for _ in 0..plan.jobs.max(1) {
+        for _ in 0..jobs.max(1) {
             scope.spawn(work);
         }
     });

@@ -536,9 +536,9 @@ impl Desk {
             ToWorker::Settled { token, .. } => self.settle(now, token),
             ToWorker::Kept { token, stream, offset } => {
                 if let Some(attempt) = self.attempts.get_mut(&token) {
-                    if !attempt.streams[stream.index()].acknowledge(offset) {
-                        return Err(Violation);
-                    }
+                    let stream = &mut attempt.streams[stream.index()];
+                    // More than was ever sent, where this memory was put back: what it says again is known there.
+                    stream.acknowledge(offset.min(stream.known()));
                     // What is kept is not sent again, and its result may have waited for nothing else.
                     self.outbox.offer_result(token, attempt);
                 }
@@ -706,9 +706,7 @@ impl Desk {
         match verdict {
             Verdict::Keep { kept } | Verdict::SendResult { kept } => {
                 for (stream, offset) in attempt.streams.iter_mut().zip(kept) {
-                    if !stream.go_on_at(offset) {
-                        return Err(Violation);
-                    }
+                    stream.go_on_at(offset.min(stream.known()));
                 }
                 self.outbox.resume(token, attempt);
                 self.may_start = true;

@@ -77,6 +77,7 @@ checks! {
     L11 "a drain ends, and loses nothing",
     L12 "a checkpoint is durable after the time of one upload",
     Log1 "output arrives without gap, overlap or error",
+    Outside "what tasks act upon is as their workload says that it must be",
 }
 
 impl fmt::Display for Check {
@@ -366,6 +367,11 @@ impl Auditor {
     /// Whether a task was accepted
     pub(crate) fn is_promised(&self, task: TaskId) -> bool {
         self.submitted.get(&task).is_some_and(|known| known.accepted || known.durable)
+    }
+
+    /// The attempt whose result a task has
+    pub(crate) fn ended_by(&self, task: TaskId) -> Option<Token> {
+        self.submitted.get(&task)?.ended_by
     }
 
     /// Tasks that were accepted

@@ -157,7 +157,7 @@ impl Simulation {
             self.figures.resumed += stats.resumed;
             self.figures.opened += stats.opened;
         }
-        self.chief.life.wake = None;
+        (self.chief.life.wake, self.chief.life.overslept) = (None, false);
         let left = self.chief.journal.records.len() - self.chief.journal.durable;
         let survive = (survive as usize).min(left);
         let from = self.chief.journal.durable;

@@ -39,6 +39,7 @@ use self::nodes::{Chief, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 use crate::audit::{Auditor, Check};
 use crate::draws::{Draws, Purpose, mix};
+use crate::logic::{Scripted, Seen, Workload};
 use crate::menu::{Kind, Tally};
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
@@ -115,16 +116,16 @@ enum Happening {
 
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    Prints,
-    Step(u8),
-    Ends,
-    /// It takes its worker with it
-    Kills,
+    /// It goes on with what it does
+    Acts,
+    /// It was told to stop, and has
+    Stopped,
 }
 
 /// One simulation
 pub struct Simulation {
     schedule: Schedule,
+    workload: Box<dyn Workload>,
     now: Instant,
     heap: BinaryHeap<Reverse<(Instant, u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -167,17 +168,29 @@ pub struct Simulation {
     auditor: Auditor,
     trace: Trace,
     figures: Figures,
+    /// What each attempt printed, and of which one clients have how much
+    printed: BTreeMap<Token, Vec<u8>>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
+    seen: Seen,
     frame: Vec<u8>,
 }
 
 impl Simulation {
-    /// Prepares what a schedule says
+    /// Prepares what a schedule says, with tasks that do what its lines say
     ///
     /// # Panics
     ///
     /// If its settings are not legal together.
     pub fn new(schedule: &Schedule) -> Simulation {
+        Simulation::with(schedule, Box::new(Scripted))
+    }
+
+    /// Prepares what a schedule says, with tasks that do what a workload says
+    ///
+    /// # Panics
+    ///
+    /// If its settings are not legal together.
+    pub fn with(schedule: &Schedule, workload: Box<dyn Workload>) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
         let has = |kinds: &[Kind]| schedule.entries.iter().any(|entry| entry.what.is_one_of(kinds));
@@ -213,9 +226,12 @@ impl Simulation {
             auditor: Auditor::default(),
             trace: Trace::default(),
             figures: Figures::default(),
+            printed: BTreeMap::new(),
             output: BTreeMap::new(),
+            seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],
             schedule: schedule.clone(),
+            workload,
         };
         for index in 0..schedule.entries.len() {
             let at = Instant::ZERO + schedule.entries[index].at;
@@ -396,7 +412,10 @@ impl Simulation {
     fn oversleeps(&mut self, who: Who) -> bool {
         let (now, whole) = (self.now, self.is_whole(who));
         let life = self.life_of(who);
-        let Some(us) = life.late.at(now).filter(|_| !whole) else { return false };
+        let Some(us) = life.late.at(now).filter(|_| !whole) else {
+            life.overslept = false;
+            return false;
+        };
         life.overslept = !life.overslept;
         if !life.overslept {
             return false;
@@ -464,7 +483,8 @@ impl Simulation {
                     (peer.machine.as_ref().and_then(Machine::wake_at), peer.life.clock)
                 }
             };
-            if let Some(at) = wake_at {
+            // One that oversleeps was not told the time, and will be woken.
+            if let Some(at) = wake_at.filter(|_| !self.life_of(who).overslept) {
                 let shows = clock.read(self.now);
                 let later = at > shows;
                 self.auditor.expect(Check::S25, later, || format!("a timer is due at {at:?}, and it is {shows:?}"));

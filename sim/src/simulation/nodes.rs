@@ -6,14 +6,13 @@ use std::time::Duration;
 use rejoin_core::client::Client;
 use rejoin_core::coordinator::{self, Coordinator};
 use rejoin_core::ids::{ConnId, TaskId, Token};
-use rejoin_core::wire::message::{Outcome, Stream};
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Net, Timed};
 use crate::journal::Journal;
+use crate::logic::Logic;
 use crate::menu::Kind;
-use crate::schedule::Task;
 
 /// What every clock shows at the start, so that there is room to go back
 const CLOCK_START: u64 = 10_000_000_000;
@@ -127,13 +126,14 @@ impl Life {
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) machine: Machine,
-    pub(super) running: BTreeMap<Token, Execution>,
+    /// What it was executing: task, and whether that was over
+    pub(super) running: Vec<(Token, TaskId, bool)>,
     /// Its last dial
     pub(super) dialled: u64,
 }
 
 /// A worker or a client
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Peer {
     /// None while it is not alive
     pub(super) machine: Option<Machine>,
@@ -172,25 +172,13 @@ pub(super) enum Machine {
 }
 
 /// A task that runs at a worker
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Execution {
     pub(super) id: TaskId,
-    pub(super) task: Task,
-    pub(super) outcome: Outcome,
-    pub(super) printed: u64,
+    pub(super) logic: Box<dyn Logic>,
+    /// It was told to stop
+    pub(super) stops: bool,
     pub(super) over: bool,
-}
-
-/// The byte of a task's output at an offset
-pub(super) fn printed(task: u32, offset: u64) -> u8 {
-    (u64::from(task).wrapping_mul(31).wrapping_add(offset.wrapping_mul(7)) ^ (offset >> 8)) as u8
-}
-
-impl Execution {
-    pub(super) fn read(&self, stream: Stream, offset: u64, max: u32) -> Vec<u8> {
-        let total = if stream == Stream::Out { self.printed } else { 0 };
-        (offset..total.min(offset + u64::from(max))).map(|at| printed(self.task.number, at)).collect()
-    }
 }
 
 impl Machine {

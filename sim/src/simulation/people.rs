@@ -10,10 +10,11 @@ use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, Worker};
 
-use super::nodes::{Execution, Machine, printed};
+use super::nodes::{Execution, Machine};
 use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
+use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, Start};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
@@ -93,7 +94,8 @@ impl Simulation {
             self.breaches += machine.violations();
         }
         self.peers[peer].running.clear();
-        self.peers[peer].life.wake = None;
+        let life = &mut self.peers[peer].life;
+        (life.wake, life.overslept) = (None, false);
         let old: Vec<_> = self.sockets.values().filter(|s| s.peer == Some(peer) && s.is_open(Side::Peer)).collect();
         for conn in old.into_iter().map(|socket| socket.conn).collect::<Vec<_>>() {
             self.hang_up(conn, Side::Peer);
@@ -101,14 +103,12 @@ impl Simulation {
         self.peers[peer].conn = None;
     }
 
-    /// What ran when a worker was what it is now runs on, from its start
-    pub(super) fn go_on(&mut self, peer: usize) {
+    /// An execution of a worker that was put back: if it was not over then, it ends as failed
+    pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
+        let execution = Execution { id, logic: Box::new(Gone), stops: false, over };
+        self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
-        let run: Vec<_> = self.peers[peer].running.iter().filter(|(_, e)| !e.over).map(|(t, e)| (*t, e.task)).collect();
-        for (token, task) in run {
-            let ends = Happening::Work { peer, life, token, moment: Moment::Ends };
-            self.happen(task.takes, peer as u64, ends);
-        }
+        self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
     }
 
     // What people ask for.
@@ -122,7 +122,7 @@ impl Simulation {
         self.tasks.insert(id, task);
         self.auditor.submitted(id);
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
-        let payload = payload_of(task, false);
+        let payload = self.workload.payload(&task);
         let now = self.clock(Who::Peer(peer));
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         let follow = Follow::Output;
@@ -141,7 +141,8 @@ impl Simulation {
         if client.task(id).is_some() {
             return;
         }
-        let payload = payload_of(task, other);
+        let submitted = self.workload.payload(&task);
+        let payload = if other { something_else(submitted) } else { submitted };
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let follow = Follow::Output;
         let asked = client.handle(now, client::Input::Submit { task: id, spec, about: &[], payload: &payload, follow });
@@ -208,17 +209,18 @@ impl Simulation {
             worker::Output::Cancel { token, .. } => {
                 let life = self.peers[peer].life.number;
                 if let Some(execution) = self.peers[peer].running.get_mut(&token).filter(|e| !e.over) {
-                    execution.outcome = Outcome::Cancelled;
-                    let ends = Happening::Work { peer, life, token, moment: Moment::Ends };
-                    self.happen(STOPS_AFTER, peer as u64, ends);
+                    execution.stops = true;
+                    let stopped = Happening::Work { peer, life, token, moment: Moment::Stopped };
+                    self.happen(STOPS_AFTER, peer as u64, stopped);
                 }
             }
             worker::Output::ReadOutput { token, stream, offset, max } => {
-                let bytes = self.peers[peer].running.get(&token).map(|e| e.read(stream, offset, max));
                 let now = self.clock(Who::Peer(peer));
                 let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine else { return false };
-                let bytes = bytes.unwrap_or_default();
-                let input = worker::Input::OutputRead { token, stream, offset, bytes: &bytes };
+                let output = self.printed.get(&token).filter(|_| stream == Stream::Out);
+                let bytes = output.and_then(|output| output.get(offset as usize..)).unwrap_or_default();
+                let bytes = &bytes[..bytes.len().min(max as usize)];
+                let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(now, input).expect("an answer is never refused");
             }
             worker::Output::Checkpointed { refused, .. } => self.figures.checkpoints += u64::from(refused.is_none()),
@@ -251,8 +253,8 @@ impl Simulation {
                 }
                 let expected = known.1;
                 known.1 += bytes.len() as u64;
-                let from = self.tasks.get(&task).map_or(0, |task| task.number);
-                let right = bytes.iter().zip(offset..).all(|(byte, at)| *byte == printed(from, at));
+                let output = self.printed.get(&token).and_then(|output| output.get(offset as usize..));
+                let right = output.is_some_and(|output| output.starts_with(bytes));
                 self.auditor.expect_of(Check::Log1, task, offset == expected && right, || {
                     format!("output of {task}: {} bytes at {offset}, expected at {expected}", bytes.len())
                 });
@@ -271,16 +273,16 @@ impl Simulation {
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
-                let outcome = client.task(task).and_then(|task| task.end).map(|end| end.0);
+                let end = client.task(task).and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
                 self.figures.told += 1;
-                let Some(outcome) = outcome else {
+                let Some((outcome, result)) = end else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
                 };
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
-                // A worker that was put back executes what it had begun without what may befall it.
-                let poison = known.poison > 100 && self.tally.hit[Kind::Snapshot as usize] == 0;
-                if poison && outcome != Outcome::Cancelled {
+                let seen = self.seen.tasks.entry(known.number).or_default();
+                (seen.outcome, seen.result) = (Some(outcome), result);
+                if known.poison > 100 && outcome != Outcome::Cancelled {
                     let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
                         format!("{task} takes every worker along, and ended as {outcome:?}")
@@ -289,7 +291,8 @@ impl Simulation {
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
                 let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
                 if outcome == Outcome::Succeeded {
-                    let all = u64::from(known.prints);
+                    let by = self.auditor.ended_by(task);
+                    let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
                     self.auditor.expect_of(Check::Log1, task, have == all, || {
                         format!("{task} wrote {all} bytes, and {have} of them reached its client")
                     });
@@ -324,95 +327,110 @@ impl Simulation {
     fn run_task(&mut self, peer: usize, id: TaskId, token: Token, attempt: u32) {
         let now = self.clock(Who::Peer(peer));
         let slots = worker_slots(&self.schedule);
+        let task = self.tasks.get(&id).copied();
         let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine else { return };
-        let restored = worker.checkpoint(token).map(|(number, bytes)| (number, bytes[0]));
-        let right = worker.payload(token).is_some_and(|payload| payload.len() >= 4);
-        worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
-        let Some(task) = self.tasks.get(&id).copied().filter(|_| right) else {
+        let restored = worker.checkpoint(token).map(|(number, _)| number);
+        let payload = worker.payload(token).unwrap_or_default();
+        let known = task.is_some_and(|task| {
+            let submitted = self.workload.payload(&task);
+            submitted == payload || something_else(submitted) == payload
+        });
+        let Some(task) = task.filter(|_| known) else {
+            worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
             return self.auditor.expect_of(Check::S1, id, false, || format!("{id} is run, and nobody submitted it"));
         };
+        let draws = Draws::new(self.schedule.seed, Purpose::Logic, token.0);
+        let checkpoint = worker.checkpoint(token).map(|(_, bytes)| bytes);
+        let logic = self.workload.execute(Start { task, payload, attempt, token, checkpoint, draws });
+        worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
         let who = self.name(Who::Peer(peer));
         self.trace.note_with(self.now, who, || format!("starts task {}, attempt {attempt}, {token}", task.number));
         self.figures.executions += 1;
-        self.auditor.started(id, token, attempt, restored.map(|(number, _)| number));
-        let outcome = if attempt <= task.fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
-        let execution = Execution { id, task, outcome, printed: 0, over: false };
-        self.peers[peer].running.insert(token, execution);
+        self.seen.tasks.entry(task.number).or_default().executions += 1;
+        self.auditor.started(id, token, attempt, restored);
+        self.printed.insert(token, Vec::new());
+        self.peers[peer].running.insert(token, Execution { id, logic, stops: false, over: false });
         let running = self.peers[peer].running.values().filter(|execution| !execution.over).count();
         self.auditor
             .expect_of(Check::S21, id, running <= slots, || format!("{who} runs {running} tasks in {slots} slots"));
         let life = self.peers[peer].life.number;
-        let mut work = |after, moment| {
-            self.happen(after, peer as u64, Happening::Work { peer, life, token, moment });
-        };
-        let done = restored.map_or(0, |(_, step)| step).min(task.steps);
-        let left = u32::from(task.steps - done).max(1);
-        let takes = task.takes * left / u32::from(task.steps);
-        work(takes / 2, Moment::Prints);
-        for step in done + 1..task.steps {
-            work(takes * u32::from(step - done) / left, Moment::Step(step));
-        }
-        if attempt <= task.poison {
-            work(takes / 2, Moment::Kills);
-        }
-        work(takes, Moment::Ends);
+        self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
     }
 
     pub(super) fn work(&mut self, peer: usize, life: u64, token: Token, moment: Moment) {
-        let now = self.clock(Who::Peer(peer));
         if self.peers[peer].life.number != life {
             return;
         }
-        if let Moment::Kills = moment {
-            let runs = self.peers[peer].running.get(&token).is_some_and(|e| !e.over);
-            if runs {
-                self.figures.poisoned += 1;
-                self.kill_peer(peer);
-                self.happen(AWAY_AFTER_POISON, peer as u64, Happening::Start(Who::Peer(peer)));
-            }
-            return;
+        match moment {
+            Moment::Acts => self.act(peer, token),
+            Moment::Stopped => self.end_task(peer, token, Outcome::Cancelled, &[]),
         }
+    }
+
+    /// An execution does what comes next, until it waits or is over
+    fn act(&mut self, peer: usize, token: Token) {
+        let now = self.clock(Who::Peer(peer));
+        for _ in 0..ACTS_AT_ONCE_MAX {
+            let node = &mut self.peers[peer];
+            let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+            let Some(execution) = node.running.get_mut(&token).filter(|e| !e.over && !e.stops) else { return };
+            // A task that was told to stop may be gone by now, which is why these may be refused.
+            match execution.logic.next() {
+                Act::Wait(span) => {
+                    let (life, moment) = (node.life.number, Moment::Acts);
+                    self.dirty.insert(Who::Peer(peer));
+                    return self.happen(span, peer as u64, Happening::Work { peer, life, token, moment });
+                }
+                Act::Print(bytes) => {
+                    let output = self.printed.entry(token).or_default();
+                    output.extend_from_slice(&bytes);
+                    let (stream, total) = (Stream::Out, output.len() as u64);
+                    let _ = worker.handle(now, worker::Input::OutputGrew { token, stream, total });
+                }
+                Act::Progress(value) => {
+                    let _ = worker.handle(now, worker::Input::Progress { token, value });
+                }
+                Act::Checkpoint(bytes) => {
+                    let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes });
+                }
+                Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
+                Act::Crash => {
+                    self.figures.poisoned += 1;
+                    self.kill_peer(peer);
+                    return self.happen(AWAY_AFTER_POISON, peer as u64, Happening::Start(Who::Peer(peer)));
+                }
+            }
+        }
+        panic!("a task has done {ACTS_AT_ONCE_MAX} things at one moment: let it wait between them");
+    }
+
+    fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: &[u8]) {
+        let now = self.clock(Who::Peer(peer));
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let Some(execution) = node.running.get_mut(&token).filter(|execution| !execution.over) else { return };
-        let stream = Stream::Out;
-        // A task that was told to stop may be gone by now, which is why these may be refused.
-        match moment {
-            Moment::Prints => {
-                execution.printed = u64::from(execution.task.prints / 2);
-                let _ = worker.handle(now, worker::Input::OutputGrew { token, stream, total: execution.printed });
-                let _ = worker.handle(now, worker::Input::Progress { token, value: 50 });
-            }
-            Moment::Step(step) => {
-                if execution.outcome != Outcome::Cancelled {
-                    let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &[step; 20] });
-                }
-            }
-            Moment::Ends => {
-                execution.over = true;
-                execution.printed = u64::from(execution.task.prints);
-                let (outcome, total) = (execution.outcome, execution.printed);
-                let result = vec![7; execution.task.returns as usize];
-                let _ = worker.handle(now, worker::Input::OutputGrew { token, stream, total });
-                let finished = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });
-                if finished.is_ok() {
-                    self.auditor.finished(token, outcome);
-                }
-            }
-            Moment::Kills => {}
+        execution.over = true;
+        if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
+            self.auditor.finished(token, outcome);
         }
         self.dirty.insert(Who::Peer(peer));
     }
 }
 
-/// The input of a task, or of another one under the same id
-fn payload_of(task: Task, other: bool) -> Vec<u8> {
-    let mut payload = task.number.to_le_bytes().to_vec();
-    payload.resize(4 + task.input as usize, if other { 0x71 } else { 0x17 });
-    if other && task.input == 0 {
-        payload.push(0x71);
-    }
+/// What is submitted under the id of a task that it is not
+fn something_else(mut payload: Vec<u8>) -> Vec<u8> {
+    payload.iter_mut().for_each(|byte| *byte ^= 0x66);
     payload
+}
+
+/// A process that is not there any more
+#[derive(Debug)]
+struct Gone;
+
+impl Logic for Gone {
+    fn next(&mut self) -> Act {
+        Act::End(Outcome::Failed(Failure::Signal(9)), Vec::new())
+    }
 }
 
 pub(super) fn heartbeat(schedule: &Schedule) -> Duration {

@@ -10,10 +10,14 @@ use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
+use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::Trace;
 
+/// Losses that end a task, and the longest pause behind a failed attempt: what the coordinator has where nothing is said
+const LOSSES_MAX: u32 = 20;
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Heartbeats of quiet
 const QUIET_HEARTBEATS: u32 = 20;
 
@@ -101,14 +105,23 @@ pub struct Ending {
     pub tally: Tally,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
+    /// How the tasks ended
+    pub seen: Seen,
     /// The fingerprint of all that happened (S29)
     pub hash: u64,
     /// What happened, where it was recorded
     pub trace: Trace,
 }
 
+/// All pauses of a task that fails so often: each twice as long as the one before
+fn retry_pauses(first: Duration, fails: u32) -> Duration {
+    let pause = |n: u32| first.saturating_mul(1 << n.min(16)).min(RETRY_PAUSE_MAX);
+    let doubling = fails.min(17);
+    (0..doubling).map(pause).sum::<Duration>() + pause(16) * (fails - doubling)
+}
+
 impl Simulation {
-    /// Runs a schedule from the start to the last audit
+    /// Runs a schedule from the start to the last audit, with tasks that do what its lines say
     pub fn run(schedule: &Schedule) -> Ending {
         Simulation::new(schedule).finish()
     }
@@ -140,6 +153,10 @@ impl Simulation {
         }
         if self.goes_on() {
             self.leave();
+        }
+        if self.goes_on() {
+            let outside = self.workload.check(&self.seen);
+            self.auditor.expect(Check::Outside, outside.is_ok(), || outside.err().unwrap_or_default());
         }
     }
 
@@ -237,19 +254,29 @@ impl Simulation {
         // Whoever comes second with a key is told to stay away for so long.
         let clones = self.schedule.entries.iter().any(|entry| entry.what.is_one_of(&[Kind::Clone]));
         let timers = timers + Duration::from_secs(if clones { 45 } else { 0 });
-        let tasks = self.schedule.entries.iter().filter_map(|entry| match entry.what {
-            // Each attempt, and the pauses between them.
-            What::Submit(task) => {
-                let attempts = 1 + task.fails.min(task.retries) + task.poison.min(10);
-                Some((task.takes + Duration::from_secs(1)).saturating_mul(attempts))
-            }
-            What::Cancel { .. } | What::Again { .. } | What::Clash { .. } | What::Fault(_) => None,
-        });
-        let work = tasks.fold(Duration::ZERO, Duration::saturating_add);
-        let slots = self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32;
-        let pauses = Duration::from_secs(130).min(work);
+        // Everybody is let in, and says and writes down what there is.
+        let us = |knob, usual| Duration::from_micros(self.schedule.setting(knob).unwrap_or(usual));
+        let talk = us(Knob::Latency, 1_000) * 10 + us(Knob::SyncTakes, 500) * 4;
+        let rate = self.schedule.setting(Knob::AdmissionRate).unwrap_or(2_000).max(1);
+        let herd = Duration::from_secs(self.peers.len() as u64 / rate);
+        // Each attempt, and the pauses between them.
+        let (mut work, mut pauses, mut poisonous) = (Duration::ZERO, Duration::ZERO, false);
+        let mut longest = Duration::ZERO;
+        for entry in &self.schedule.entries {
+            let What::Submit(task) = entry.what else { continue };
+            let fails = task.fails.min(task.retries);
+            let attempts = 1 + fails + task.poison.min(LOSSES_MAX);
+            let takes = (task.takes + Duration::from_secs(1) + talk).saturating_mul(attempts);
+            work = work.saturating_add(takes);
+            longest = longest.max(takes);
+            pauses = pauses.max(retry_pauses(ms(Knob::RetryPause, 100), fails));
+            poisonous |= task.poison > 0;
+        }
+        // Whoever goes takes along what runs beside, so that slots are of no help.
+        let slots = if poisonous { 1 } else { self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32 };
+        let work = (work / slots).saturating_add(longest).saturating_add(pauses);
         // A year is for ever.
-        let all = timers.saturating_add(work / slots).saturating_add(pauses).min(Duration::from_secs(366 * 86_400));
+        let all = (timers + talk + herd).saturating_add(work).min(Duration::from_secs(366 * 86_400));
         all * 2 + self.time_lost()
     }
 
@@ -418,6 +445,7 @@ impl Simulation {
             figures: self.figures,
             tally: self.tally,
             premises: Auditor::premises(&self.auditor).to_vec(),
+            seen: self.seen,
             hash: self.trace.hash(),
             trace: self.trace,
         }

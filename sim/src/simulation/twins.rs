@@ -86,7 +86,8 @@ impl Simulation {
 
 /// Whether an outcome depends on what happened when
 fn by_chance(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Cancelled | Outcome::Failed(Failure::WorkerLost | Failure::Poisonous))
+    let failed = |failure| matches!(failure, Failure::WorkerLost | Failure::Poisonous | Failure::Signal(_));
+    outcome == Outcome::Cancelled || matches!(outcome, Outcome::Failed(failure) if failed(failure))
 }
 
 fn without_faults(schedule: &Schedule) -> Schedule {

@@ -41,7 +41,7 @@ pub struct SimRun {
     #[arg(long, value_name = "S")]
     pub seed: u64,
 
-    /// How wide the net is cast: standard or wide
+    /// How wide the net is cast: standard, wide or wild
     #[arg(long, value_name = "P", default_value = "standard")]
     pub profile: Profile,
 
@@ -65,7 +65,7 @@ pub struct SimSwarm {
     #[arg(long, value_name = "N|A..B", value_parser = seeds)]
     pub seeds: (u64, u64),
 
-    /// How wide the net is cast: standard or wide
+    /// How wide the net is cast: standard, wide or wild
     #[arg(long, value_name = "P", default_value = "standard")]
     pub profile: Profile,
 

@@ -35,7 +35,8 @@ impl Simulation {
             Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key => {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
-                let (running, dialled) = (node.running.clone(), node.dialled);
+                let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
+                let dialled = node.dialled;
                 node.snapshot = Some(Box::new(Snapshot { machine, running, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
@@ -91,12 +92,12 @@ impl Simulation {
         let node = &mut self.peers[peer];
         node.life.number = boots;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
-        (node.machine, node.running) = (Some(machine), running);
+        node.machine = Some(machine);
         // Nothing can be said of when it does what: its clock is ahead of all that it remembers.
         node.life.disturbed = true;
         self.auditor.put_back(peer);
         self.auditor.born(peer);
-        self.go_on(peer);
+        running.into_iter().for_each(|(token, id, over)| self.execution_gone(peer, token, id, over));
         self.tell_lost(peer, dialled, Loss::Local);
         self.drain();
     }

@@ -129,7 +129,8 @@ impl Simulation {
             socket.pipes[towards as usize].history.iter().rev().nth(back as usize).cloned()
         };
         match fault.kind {
-            Kind::Replay => back(peer, fault.amount),
+            // None before it is the message itself, and that would be a duplicate.
+            Kind::Replay => back(peer, fault.amount.max(1)),
             Kind::Splice => back((peer + fault.amount as usize) % self.peers.len(), 0),
             _ => None,
         }
