@@ -13,8 +13,10 @@ use super::{Auditor, Check};
 
 /// From which loss in a row on pauses are drawn
 const DRAWN_FROM: u32 = 2;
-/// Equal pauses of different peers, to the microsecond, above which nothing can be drawn
+/// Equal pauses of different peers, to the microsecond, that chance makes now and then
 const EQUAL_MAX: u32 = 4;
+/// Pauses squared for which there may be one more: many are drawn from the first hundred thousand microseconds
+const PAIRS_FOR_ONE: u64 = 50_000;
 
 /// What is known of a peer's dials
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,8 +74,9 @@ impl Auditor {
         if losses > DRAWN_FROM {
             let by = *self.dials.pauses.entry(pause.as_micros() as u64).or_insert(peer);
             self.dials.equal += u32::from(by != peer);
-            let equal = self.dials.equal;
-            self.expect(Check::S22, equal <= EQUAL_MAX, || {
+            let (equal, drawn) = (self.dials.equal, self.dials.pauses.len() as u64);
+            let by_chance = (drawn * drawn / PAIRS_FOR_ONE) as u32;
+            self.expect(Check::S22, equal <= EQUAL_MAX + by_chance, || {
                 format!("{equal} times two peers paused for the same time, now for {pause:?}")
             });
         }

@@ -127,8 +127,11 @@ pub struct Auditor {
     judged: BTreeMap<Token, Outcome>,
     wire: Wire,
     dials: DialAudit,
-    /// Submits so far
+    /// Submits so far, and when the last one was taken in
     submits: u64,
+    queued_at: Instant,
+    /// Some worker does not know what it has done
+    amnesia: bool,
 }
 
 /// What is known of a task
@@ -171,6 +174,8 @@ impl Default for Auditor {
             wire: Wire::default(),
             dials: DialAudit::default(),
             submits: 0,
+            queued_at: Instant::ZERO,
+            amnesia: false,
         }
     }
 }
@@ -313,7 +318,8 @@ impl Auditor {
         });
         let known = self.submitted.entry(task).or_default();
         let before = *known.begun.entry(attempt).or_insert(token);
-        self.expect_of(Check::S10, task, before == token, || {
+        let once = before == token || self.amnesia;
+        self.expect_of(Check::S10, task, once, || {
             format!("{task}: attempt {attempt} begins under {token}, and had begun under {before}")
         });
         let known = self.submitted.entry(task).or_default();
@@ -329,16 +335,23 @@ impl Auditor {
 
     /// An execution is over
     pub(crate) fn finished(&mut self, token: Token, outcome: Outcome) {
-        self.finished.insert(token, outcome);
+        // A worker that was put back may come to another end, after the first one has counted.
+        let known = self.finished.entry(token).or_insert(outcome);
+        if outcome == Outcome::Succeeded {
+            *known = outcome;
+        }
     }
 
-    /// A worker forgets an attempt that it had executed; whether another process has its key as well
-    pub(crate) fn forgotten(&mut self, task: TaskId, token: Token, cloned: bool) {
-        let known = self.submitted.get(&task);
-        let ended = known.is_some_and(|known| known.ended.is_some());
+    /// A worker was put back, or has a double: what it says to have never begun may have run
+    pub(crate) fn forgets(&mut self) {
+        self.amnesia = true;
+    }
+
+    /// A worker forgets an attempt that it had executed
+    pub(crate) fn forgotten(&mut self, task: TaskId, token: Token) {
+        let ended = self.submitted.get(&task).is_some_and(|known| known.ended.is_some());
         // Of two with one key, what the first one had counts as gone when the second one comes.
-        let replaced = cloned && known.is_some_and(|known| known.newest != Some(token));
-        let kept = ended || replaced || self.results.contains(&token);
+        let kept = ended || self.amnesia || self.results.contains(&token);
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });

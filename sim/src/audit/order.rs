@@ -20,7 +20,9 @@ impl Auditor {
     /// A coordinator takes a task in, at that time of its clock
     pub(crate) fn queued(&mut self, task: TaskId, now: Instant, later: Duration) {
         self.submits += 1;
-        let place = Place { due: now + later, order: self.submits };
+        // No machine lets its time go back.
+        self.queued_at = self.queued_at.max(now);
+        let place = Place { due: self.queued_at + later, order: self.submits };
         self.submitted.entry(task).or_default().place = Some(place);
     }
 
@@ -29,6 +31,7 @@ impl Auditor {
         let mut waiting: Vec<(Place, TaskId)> =
             self.submitted.iter().filter_map(|(id, known)| Some((known.place?, *id))).collect();
         waiting.sort_by_key(|(place, _)| place.order);
+        self.queued_at = now;
         for (_, task) in waiting {
             self.queued(task, now, later(task));
         }

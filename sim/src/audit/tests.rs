@@ -146,7 +146,7 @@ const STORIES: &[Story] = &[
     }),
     (Check::S6, |a| {
         executed(a);
-        a.forgotten(TASK, Token(1), false);
+        a.forgotten(TASK, Token(1));
     }),
     (Check::S6, |a| {
         executed(a);
@@ -282,7 +282,7 @@ fn what_is_right_is_not_objected_to() {
     result(&mut auditor, 1, GOOD);
     auditor.said(ConnId(2), 0, Side::Coordinator, &ack(2));
     auditor.said(ConnId(2), 0, Side::Coordinator, &settled(Settlement::Applied));
-    auditor.forgotten(TASK, Token(1), false);
+    auditor.forgotten(TASK, Token(1));
     auditor.told(TASK, GOOD);
     for (lost, dialled) in [(10, 10), (20, 90), (100, 333)] {
         auditor.lost(0, at(lost));

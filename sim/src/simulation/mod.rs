@@ -338,6 +338,8 @@ impl Simulation {
             // One that leaves after everything has healed has been told to for good.
             Happening::Start(Who::Peer(peer)) if self.healed && self.peers[peer].machine.is_some() => {}
             Happening::Start(Who::Peer(peer)) if self.healed && self.peers[peer].frozen => {}
+            // Nobody looks after a clone.
+            Happening::Start(Who::Peer(peer)) if self.is_clone(peer) => {}
             Happening::Start(Who::Peer(peer)) => self.start_peer(peer),
             Happening::Opens { conn } => self.opens(conn),
             Happening::Accepted { conn } => {

@@ -147,8 +147,6 @@ pub(super) struct Peer {
     pub(super) draining: bool,
     /// It is another process with the key of that worker
     pub(super) clone_of: Option<usize>,
-    /// There is, or was, another process with its key
-    pub(super) cloned: bool,
     /// Counts the keys that its name has had
     pub(super) enrolled: u32,
     /// Its key was revoked, and it has no other one yet

@@ -225,9 +225,8 @@ impl Simulation {
             }
             worker::Output::Checkpointed { refused, .. } => self.figures.checkpoints += u64::from(refused.is_none()),
             worker::Output::Forget { token } => {
-                let cloned = self.peers[peer].cloned;
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
-                    self.auditor.forgotten(execution.id, token, cloned);
+                    self.auditor.forgotten(execution.id, token);
                 }
             }
             worker::Output::Idle { .. } => return false,
@@ -280,9 +279,11 @@ impl Simulation {
                 };
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
+                // Each crash and each loss is an attempt.
+                let crashes = self.chief.config.crashes_max.saturating_add(self.chief.config.losses_max);
                 let seen = self.seen.tasks.entry(known.number).or_default();
                 (seen.outcome, seen.result) = (Some(outcome), result);
-                if known.poison > 100 && outcome != Outcome::Cancelled {
+                if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
                     let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
                         format!("{task} takes every worker along, and ended as {outcome:?}")
@@ -309,10 +310,9 @@ impl Simulation {
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
-            let cloned = self.peers[peer].cloned;
             let over: Vec<_> =
                 self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
-            over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token, cloned));
+            over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
         }
         let conn =
             self.sockets.values().find(|s| s.peer == Some(peer) && s.attempt == attempt && s.is_open(Side::Peer));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rejoin_core::Instant;
 use rejoin_core::link::{LinkState, Reason};
 
-use super::net::{Net, Timed};
+use super::net::{Net, Pipe, Timed};
 use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
@@ -377,7 +377,8 @@ impl Simulation {
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
         self.auditor.expect(Check::S30, held == 0, || format!("workers still keep {held} executions"));
         if self.was_full {
-            let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(|pipe| pipe.full));
+            let stuck = |pipe: &Pipe| pipe.full && pipe.in_flight == 0;
+            let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(stuck));
             let full = full.count();
             self.auditor.expect(Check::L9, full == 0, || format!("{full} connections still take nothing in"));
         }

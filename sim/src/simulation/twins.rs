@@ -36,7 +36,8 @@ impl Simulation {
         twin.play();
         let failed = twin.auditor.violation().map(|violation| violation.what.clone());
         self.auditor.expect(Check::S33, failed.is_none(), || format!("with replay switched off: {failed:?}"));
-        for (id, task) in &self.tasks {
+        // How often a task that fails at first is executed depends on which workers were lost.
+        for (id, task) in self.tasks.iter().filter(|(_, task)| task.fails == 0) {
             let (with, without) = (self.auditor.ended(*id), twin.auditor.ended(*id));
             // What depends on when things happen may differ: cancels, lost workers, and a coordinator that is full.
             let (Some(with), Some(without)) = (with, without) else { continue };

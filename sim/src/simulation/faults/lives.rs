@@ -96,6 +96,7 @@ impl Simulation {
         // Nothing can be said of when it does what: its clock is ahead of all that it remembers.
         node.life.disturbed = true;
         self.auditor.put_back(peer);
+        self.auditor.forgets();
         self.auditor.born(peer);
         running.into_iter().for_each(|(token, id, over)| self.execution_gone(peer, token, id, over));
         self.tell_lost(peer, dialled, Loss::Local);
@@ -116,8 +117,7 @@ impl Simulation {
         };
         self.tally.hit(Kind::Clone);
         self.peers[clone].clone_of = Some(of);
-        self.peers[of].cloned = true;
-        self.peers[clone].cloned = true;
+        self.auditor.forgets();
         self.start_peer(clone);
         let life = self.peers[clone].life.number;
         self.happen(span, clone as u64, Happening::CloneEnds { clone, life });

@@ -131,7 +131,10 @@ impl Simulation {
         match fault.kind {
             // None before it is the message itself, and that would be a duplicate.
             Kind::Replay => back(peer, fault.amount.max(1)),
-            Kind::Splice => back((peer + fault.amount as usize) % self.peers.len(), 0),
+            Kind::Splice => {
+                let others = self.people().saturating_sub(1).max(1);
+                back((peer + 1 + fault.amount as usize % others) % self.people(), 0).filter(|_| self.people() > 1)
+            }
             _ => None,
         }
     }
@@ -175,7 +178,8 @@ fn struck(fault: Fault, message: &[u8], again: Option<Vec<u8>>) -> Struck {
             Struck::altered(vec![bytes])
         }
         Kind::Truncate => {
-            bytes.truncate(whole - amount.clamp(1, whole));
+            // Fewer could be made good by chance, by the first bytes of what follows.
+            bytes.truncate(whole - amount.clamp(4, whole));
             Struck::altered(vec![bytes])
         }
         Kind::Insert => {
