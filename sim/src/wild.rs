@@ -114,6 +114,8 @@ impl Wild {
             Knob::Slots | Knob::Prefetch => (PLACES / 2 / workers).clamp(1, 64),
             // Everybody is to be let in within some twenty seconds.
             Knob::AdmissionRate => return ((peers / 20).max(low), high),
+            // Those that greet at once must not push each other out for ever.
+            Knob::PendingMax => return ((peers * 2).max(low), high),
             Knob::Heartbeat
             | Knob::LostAfter
             | Knob::RecoveryWindow
@@ -128,7 +130,6 @@ impl Wild {
             | Knob::Ageing
             | Knob::LossesMax
             | Knob::TasksMax
-            | Knob::PendingMax
             | Knob::OutputMax
             | Knob::CheckpointsMax => high,
             // It would run everything twice.
@@ -579,8 +580,10 @@ mod tests {
     #[test]
     fn the_ends_of_ranges_are_reached_and_every_kind_is_drawn_at_both_ends_and_beyond() {
         let all: Vec<Schedule> = (0..SEEDS).map(generate).collect();
-        for knob in
-            Knob::ALL.iter().copied().filter(|knob| ![Knob::Latency, Knob::SyncTakes, Knob::Compare].contains(knob))
+        for knob in Knob::ALL
+            .iter()
+            .copied()
+            .filter(|knob| ![Knob::Latency, Knob::SyncTakes, Knob::Compare, Knob::PendingMax].contains(knob))
         {
             let (low, high) = knob.range();
             let has = |value| all.iter().any(|schedule| schedule.setting(knob) == Some(value));

@@ -33,6 +33,7 @@ pub(super) struct DialAudit {
     peers: BTreeMap<usize, Dials>,
     /// Pauses that were drawn, and by whom
     pauses: BTreeMap<u64, usize>,
+    drawn: u64,
     equal: u32,
 }
 
@@ -74,7 +75,8 @@ impl Auditor {
         if losses > DRAWN_FROM {
             let by = *self.dials.pauses.entry(pause.as_micros() as u64).or_insert(peer);
             self.dials.equal += u32::from(by != peer);
-            let (equal, drawn) = (self.dials.equal, self.dials.pauses.len() as u64);
+            self.dials.drawn += 1;
+            let (equal, drawn) = (self.dials.equal, self.dials.drawn);
             let by_chance = (drawn * drawn / PAIRS_FOR_ONE) as u32;
             self.expect(Check::S22, equal <= EQUAL_MAX + by_chance, || {
                 format!("{equal} times two peers paused for the same time, now for {pause:?}")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rejoin_core::Instant;
+use rejoin_core::limits::RETRY_AFTER_MAX;
 use rejoin_core::link::{LinkState, Reason};
 
 use super::net::{Net, Pipe, Timed};
@@ -258,7 +259,9 @@ impl Simulation {
         let us = |knob, usual| Duration::from_micros(self.schedule.setting(knob).unwrap_or(usual));
         let talk = us(Knob::Latency, 1_000) * 10 + us(Knob::SyncTakes, 500) * 4;
         let rate = self.schedule.setting(Knob::AdmissionRate).unwrap_or(2_000).max(1);
-        let herd = Duration::from_secs(self.peers.len() as u64 / rate);
+        // Whoever dials again and again while few are let in may have been told to stay away for the longest time there is.
+        let herd = Duration::from_secs(self.peers.len() as u64 / rate)
+            + if rate < 1_000 { RETRY_AFTER_MAX } else { Duration::ZERO };
         // Each attempt, and the pauses between them.
         let (mut work, mut pauses, mut poisonous) = (Duration::ZERO, Duration::ZERO, false);
         let mut longest = Duration::ZERO;
