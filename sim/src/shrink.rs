@@ -17,16 +17,18 @@ pub enum Mark {
     Check(Check),
     /// A machine panics
     Panic,
+    /// It does not do the same again (S29)
+    NotDeterministic,
 }
 
 impl Mark {
-    /// How a schedule fails, if it does
-    pub fn of(schedule: &Schedule) -> Option<Mark> {
-        match attempt(schedule, false) {
+    /// How a schedule fails, if it does; that it does not do the same again is seen only if it is run twice
+    pub fn of(schedule: &Schedule, double: bool) -> Option<Mark> {
+        match attempt(schedule, double) {
             Ok(ending) => ending.violation.map(|violation| Mark::Check(violation.check)),
+            Err(Failure::Violation(violation)) => Some(Mark::Check(violation.check)),
             Err(Failure::Panic(_)) => Some(Mark::Panic),
-            // Of one run there is nothing to compare.
-            Err(Failure::Violation(_) | Failure::NotDeterministic { .. }) => None,
+            Err(Failure::NotDeterministic { .. }) => Some(Mark::NotDeterministic),
         }
     }
 }
@@ -46,7 +48,7 @@ pub struct Shrunk {
 
 /// Shrinks a schedule that fails, for so long; `None` if it does not fail
 pub fn shrink(schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
-    let mark = Mark::of(schedule)?;
+    let mark = Mark::of(schedule, false).or_else(|| Mark::of(schedule, true))?;
     let best = Shrunk { schedule: schedule.clone(), mark, tried: 1, finished: false };
     let mut shrinker = Shrinker { best, until: Instant::now() + budget };
     shrinker.cut_time();
@@ -82,7 +84,8 @@ impl Shrinker {
             return false;
         }
         self.best.tried += 1;
-        let fails = Mark::of(&candidate) == Some(self.best.mark);
+        let double = self.best.mark == Mark::NotDeterministic;
+        let fails = Mark::of(&candidate, double) == Some(self.best.mark);
         if fails {
             self.best.schedule = candidate;
         }
