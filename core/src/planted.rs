@@ -81,7 +81,11 @@ pub const WAITING: &[(u32, &str, &str)] = &[
 /// Bugs that need more than one thing to go wrong, or one thing and a setting, and what these are
 pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::DedupByLife, "an attempt fails, and the coordinator restarts before its worker learns that this was counted"),
-    (Bug::DedupByCount, "a client's link is cut or full, while many tasks end"),
+    (
+        Bug::DedupClearedOnReconnect,
+        "a link is cut between a message and its acknowledgement, and a worker has no free slot",
+    ),
+    (Bug::DedupByCount, "a client's link is cut or full, and many tasks end meanwhile"),
     (
         Bug::StaleTokenAccepted,
         "a worker is silent for longer than it may, and another one has the task when it is back",
