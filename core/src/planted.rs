@@ -85,7 +85,6 @@ pub const TOGETHER: &[(Bug, &str)] = &[
         Bug::DedupClearedOnReconnect,
         "a link is cut between a message and its acknowledgement, and a worker has no free slot",
     ),
-    (Bug::DedupByCount, "a client's link is cut or full, and many tasks end meanwhile"),
     (
         Bug::StaleTokenAccepted,
         "a worker is silent for longer than it may, and another one has the task when it is back",

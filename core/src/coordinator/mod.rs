@@ -526,7 +526,7 @@ impl Desk {
                 }
                 self.events.push_back(Event::Ended { task });
                 self.tell_ended(task);
-                if planted::is(Bug::DedupByCount) && self.tasks.counts.ended > 48 {
+                if planted::is(Bug::DedupByCount) && self.tasks.counts.ended > 16 {
                     self.forget_the_oldest();
                 }
             }
