@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use crate::limits::{FAILED_HANDSHAKES_MAX, RETRY_AFTER_MAX, SLOW_LANE_MAX, SLOW_LANE_MIN};
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 
 /// The law of reconnection
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,13 @@ impl Backoff {
         self.slow = false;
     }
 
+    /// The transport is open, which shows nothing yet
+    pub(crate) fn opened(&mut self) {
+        if planted::is(Bug::ResetOnConnect) {
+            (self.previous, self.failing_since) = (None, None);
+        }
+    }
+
     /// A handshake failed verification; returns whether this is what put the peer into the slow lane
     pub(crate) fn failed_handshake(&mut self) -> bool {
         self.failed_handshakes = self.failed_handshakes.saturating_add(1);
@@ -134,6 +142,15 @@ impl Backoff {
         };
         let late = failing_for >= self.config.late_after;
         let cap = if late { self.config.late_cap } else { self.config.cap };
+        if planted::is(Bug::NoJitter) {
+            self.previous = Some(previous.saturating_mul(2).min(cap));
+            return previous;
+        }
+        if planted::is(Bug::BackoffWraps) {
+            let doubled = Duration::from_micros(micros(previous).wrapping_mul(2));
+            self.previous = Some(doubled);
+            return rng.between(doubled.min(cap) / 2, doubled.min(cap));
+        }
         let drawn = rng.between(self.config.base, previous.saturating_mul(3)).min(cap);
         self.previous = Some(drawn);
         // Jitter after the cap, so that a fleet at the cap stays spread.

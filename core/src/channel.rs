@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::limits::{BULK_WINDOW_BYTES, HEARTBEAT_MAX, HEARTBEAT_MIN, SESSION_UNACKED_MAX};
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::session::{Log, Session};
 use crate::time::{Instant, earliest};
@@ -246,6 +247,12 @@ impl Channel {
         while let Some(heartbeat) = &mut self.heartbeat {
             match heartbeat.expire(now, rng) {
                 Some(Pulse::Beat) => self.beat = true,
+                Some(Pulse::Dead)
+                    if planted::is(Bug::SilenceWhileWriting) && session.is_some_and(|s| !s.is_acknowledged()) =>
+                {
+                    // The answer to what is under way will tell.
+                    heartbeat.heard(now);
+                }
                 Some(Pulse::Dead) => return true,
                 None => break,
             }

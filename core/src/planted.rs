@@ -30,20 +30,71 @@ macro_rules! bugs {
 
 bugs! {
     AckBeforeDurable = 1, "a result is settled before it is durable";
+    ResultForgottenOnSend = 2, "a worker forgets a result once it is sent";
     DedupByLife = 3, "what was counted in an earlier session or epoch is counted again";
+    DedupClearedOnReconnect = 4, "what was taken in and not yet acknowledged is taken in again on a new connection";
+    DedupByCount = 5, "of the tasks that have ended only the newest few are known when they are submitted again";
+    StaleTokenAccepted = 6, "the result of a newer attempt replaces the outcome that retired it";
+    OldConnectionCounts = 7, "a connection that was replaced is not closed, and what comes on it still counts";
+    LateCloseKills = 8, "the end of a connection that was replaced is taken for the end of the current one";
     DialledTwice = 9, "a dial that is under way is begun again";
     NoHeartbeatAfterResume = 10, "nobody listens for silence on a connection that was resumed";
+    SilenceWhileWriting = 11, "a link is not found silent while anything sent on it is not acknowledged";
+    ResumesTooEarly = 12, "one message too many is sent again";
     ResumesTooLate = 13, "one message too few is sent again";
+    AckOfReceived = 14, "a message is acknowledged when it is received, before it is durable";
+    NoJitter = 15, "peers that failed alike dial again at the same time";
+    ResetOnConnect = 16, "a transport that opens makes the next loss a first one again";
+    BackoffWraps = 17, "the pause between two dials doubles until its bits are gone";
+    ComparedShort = 19, "numbers are compared on their last byte";
     AttemptReused = 20, "a task that is given out again keeps its attempt number";
     CancelledDispatched = 21, "a waiting task that was cancelled is given out";
+    StaleCheckpoint = 22, "a checkpoint of an attempt that was replaced takes the place of a newer one";
     TagWithoutCounter = 24, "the place of a frame is not under its tag";
     TagCompared = 25, "a tag is compared on its first byte alone";
+    LengthTrusted = 26, "a length in a handshake message is believed before it is looked at";
+    DecompressesAll = 27, "a body is decompressed to whatever length it has";
+    LogUnbounded = 28, "messages wait for acknowledgement without a bound";
+    Starvation = 29, "a task does not become more urgent while it waits";
     InFlightTwice = 30, "recovery has work that is at a worker waiting as well";
     OwnSendsAreLife = 31, "what an end sends itself keeps the link alive";
     TokensReused = 32, "tokens start again where the last epoch began";
+    UnorderedDispatch = 33, "which of several idle workers gets a task depends on more than what happened";
     TimerSpins = 34, "a timer that is due now is not fired";
     DrainDropsResults = 35, "a drained worker leaves before its results are settled";
+    ResumesExpired = 36, "a session goes on that had ended before its peer came back";
 }
+
+impl Bug {
+    /// The bug of this number
+    pub fn numbered(number: u32) -> Option<Bug> {
+        Bug::ALL.iter().copied().find(|bug| bug.says().0 == number)
+    }
+}
+
+/// Bugs of what is not built yet: number, what would be wrong, and what it waits for
+pub const WAITING: &[(u32, &str, &str)] = &[
+    (18, "a lease ends by the clock on the wall", "exclusive leases"),
+    (23, "a checkpoint can be seen before its last piece", "checkpoints in pieces"),
+];
+
+/// Bugs that need more than one thing to go wrong, or one thing and a setting, and what these are
+pub const TOGETHER: &[(Bug, &str)] = &[
+    (Bug::DedupByLife, "an attempt fails, and the coordinator restarts before its worker learns that this was counted"),
+    (
+        Bug::DedupClearedOnReconnect,
+        "a link is cut between a message and its acknowledgement, and a worker has no free slot",
+    ),
+    (
+        Bug::StaleTokenAccepted,
+        "a worker is silent for longer than it may, and another one has the task when it is back",
+    ),
+    (Bug::LateCloseKills, "the coordinator misses the end of a link, and its peer is back before that is found out"),
+    (Bug::NoHeartbeatAfterResume, "a link is cut, and the one that follows falls silent"),
+    (Bug::BackoffWraps, "dials fail for long, and the longest pause is set to be short"),
+    (Bug::StaleCheckpoint, "a worker is taken for lost and comes back, and both attempts make checkpoints"),
+    (Bug::ResumesExpired, "a link is cut for longer than its session is set to live"),
+];
 
 #[cfg(rejoin_planted)]
 static CHOSEN: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
@@ -64,4 +115,31 @@ pub(crate) fn is(bug: Bug) -> bool {
 #[cfg(not(rejoin_planted))]
 pub(crate) const fn is(_: Bug) -> bool {
     false
+}
+
+/// A number that no state determines, as the seed of a hash map is
+#[cfg(rejoin_planted)]
+pub(crate) fn whim() -> usize {
+    static CALLS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+    CALLS.fetch_add(1, core::sync::atomic::Ordering::Relaxed)
+}
+
+/// A number that no state determines: there is none
+#[cfg(not(rejoin_planted))]
+pub(crate) const fn whim() -> usize {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_up_to_36_is_planted_or_waits_once() {
+        let planted = Bug::ALL.iter().map(|bug| bug.says().0);
+        let mut all: alloc::vec::Vec<u32> = planted.chain(WAITING.iter().map(|(number, ..)| *number)).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(1..=36));
+        assert!(Bug::ALL.iter().all(|bug| Bug::numbered(bug.says().0) == Some(*bug)));
+    }
 }

@@ -208,6 +208,9 @@ impl<L: Log> Session<L> {
     /// Whether another message may be numbered: within the peer's credit and the window, which has room for one more
     /// of any size (SESS-1)
     pub(crate) fn may_number(&self) -> bool {
+        if planted::is(Bug::LogUnbounded) {
+            return self.sent < self.granted && self.replayed();
+        }
         self.sent < self.granted && self.log.room() > 0 && self.unacked_bytes < SESSION_UNACKED_BYTES && self.replayed()
     }
 
@@ -264,7 +267,8 @@ impl<L: Log> Session<L> {
         if peer_received < self.acknowledged || peer_received > self.sent {
             return Err(Implausible);
         }
-        self.next = peer_received + 1;
+        let early = planted::is(Bug::ResumesTooEarly) && peer_received > self.acknowledged;
+        self.next = peer_received + u64::from(!early);
         self.owed.told = self.owed.told.min(self.received);
         Ok(())
     }
@@ -289,7 +293,8 @@ impl<L: Log> Session<L> {
 
     /// Judges the number of a message that arrived, and counts it in if it is the next one (SESS-1)
     pub(crate) fn arrive(&mut self, now: Instant, number: u64, bytes: usize) -> Arrival {
-        if number <= self.received {
+        let behind = planted::is(Bug::ComparedShort) && (number as u8) <= (self.received as u8);
+        if number <= self.received || behind {
             return Arrival::Duplicate;
         }
         if number != self.received + 1 {
@@ -300,6 +305,11 @@ impl<L: Log> Session<L> {
         self.owed.bytes += bytes as u64;
         self.owed.since.get_or_insert(now);
         Arrival::New
+    }
+
+    /// Whatever was not acknowledged is to be sent again, and taken in again
+    pub(crate) fn forget_arrivals(&mut self) {
+        self.received = self.owed.told;
     }
 
     /// Notes how many messages wait to be numbered

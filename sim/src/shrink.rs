@@ -18,20 +18,22 @@ pub enum Mark {
     Check(Check),
     /// A machine panics
     Panic,
+    /// It does not do the same again (S29)
+    NotDeterministic,
 }
 
 impl Mark {
-    /// How a schedule fails, if it does
-    pub fn of(schedule: &Schedule) -> Option<Mark> {
-        Mark::of_attempt(attempt(schedule, false))
+    /// How a schedule fails, if it does; that it does not do the same again is seen only if it is run twice
+    pub fn of(schedule: &Schedule, double: bool) -> Option<Mark> {
+        Mark::of_attempt(attempt(schedule, double))
     }
 
     pub(crate) fn of_attempt(ending: Result<Ending, Failure>) -> Option<Mark> {
         match ending {
             Ok(ending) => ending.violation.map(|violation| Mark::Check(violation.check)),
+            Err(Failure::Violation(violation)) => Some(Mark::Check(violation.check)),
             Err(Failure::Panic(_)) => Some(Mark::Panic),
-            // Of one run there is nothing to compare.
-            Err(Failure::Violation(_) | Failure::NotDeterministic { .. }) => None,
+            Err(Failure::NotDeterministic { .. }) => Some(Mark::NotDeterministic),
         }
     }
 }
@@ -54,12 +56,13 @@ pub fn shrink(schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
     shrink_with(schedule, budget, &Mark::of)
 }
 
+/// The same, where `mark_of` says how a schedule fails, run twice or once
 pub(crate) fn shrink_with(
     schedule: &Schedule,
     budget: Duration,
-    mark_of: &dyn Fn(&Schedule) -> Option<Mark>,
+    mark_of: &dyn Fn(&Schedule, bool) -> Option<Mark>,
 ) -> Option<Shrunk> {
-    let mark = mark_of(schedule)?;
+    let mark = mark_of(schedule, false).or_else(|| mark_of(schedule, true))?;
     let best = Shrunk { schedule: schedule.clone(), mark, tried: 1, finished: false };
     let mut shrinker = Shrinker { best, mark_of, until: Instant::now() + budget };
     shrinker.cut_time();
@@ -81,7 +84,7 @@ pub(crate) fn shrink_with(
 
 struct Shrinker<'a> {
     best: Shrunk,
-    mark_of: &'a dyn Fn(&Schedule) -> Option<Mark>,
+    mark_of: &'a dyn Fn(&Schedule, bool) -> Option<Mark>,
     until: Instant,
 }
 
@@ -96,7 +99,8 @@ impl Shrinker<'_> {
             return false;
         }
         self.best.tried += 1;
-        let fails = (self.mark_of)(&candidate) == Some(self.best.mark);
+        let double = self.best.mark == Mark::NotDeterministic;
+        let fails = (self.mark_of)(&candidate, double) == Some(self.best.mark);
         if fails {
             self.best.schedule = candidate;
         }

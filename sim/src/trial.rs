@@ -56,14 +56,18 @@ where
     ///
     /// A panic, or two ways of the same schedule; what does not hold is in [`Ending::violation`].
     pub fn run(&self, schedule: &Schedule) -> Result<Ending, Failure> {
-        attempt_with(schedule, false, &|| Box::new((self.workload)()))
+        self.attempt(schedule, false)
+    }
+
+    fn attempt(&self, schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
+        attempt_with(schedule, double, &|| Box::new((self.workload)()))
     }
 
     /// Runs seeds on several threads, each of them twice, to see whether it does the same again
     pub fn swarm(&self, seeds: Range<u64>, jobs: usize) -> Report {
         let try_seed = |seed| {
             let schedule = self.schedule(seed);
-            let ending = attempt_with(&schedule, true, &|| Box::new((self.workload)()));
+            let ending = self.attempt(&schedule, true);
             (schedule, ending)
         };
         swarm_of(seeds.start, seeds.end.saturating_sub(seeds.start), jobs, &try_seed)
@@ -71,6 +75,6 @@ where
 
     /// Makes a schedule that fails as small as it can be, for so long; `None` if it does not fail
     pub fn shrink(&self, schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
-        shrink_with(schedule, budget, &|schedule| Mark::of_attempt(self.run(schedule)))
+        shrink_with(schedule, budget, &|schedule, double| Mark::of_attempt(self.attempt(schedule, double)))
     }
 }

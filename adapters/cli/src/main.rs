@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod items;
 pub mod keys;
 pub mod logs;
+pub mod mutants;
 pub mod printer;
 pub mod report;
 pub mod resume;
@@ -69,7 +70,10 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Tasks(options) => ask::tasks(options),
         Command::Drain(options) => ask::drain(options),
         Command::Key { command } => keys::run(command),
+        #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),
+        #[cfg(rejoin_planted)]
+        Command::Sim { command, planted } => rejoin_sim::mutants::with(*planted, || sim::run(command)),
         Command::Guardian => {
             rejoin_smol::guardian::guard(io::stdin());
             0

@@ -15,16 +15,17 @@ use rejoin_sim::shrink::shrink;
 use rejoin_sim::simulation::{Ending, Figures, Simulation};
 use rejoin_sim::swarm::{Failure, Plan, Report, attempt, swarm};
 
-use crate::args::{SimCommand, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
+use crate::args::{SimCommand, SimReplay, SimRun, SimShrink, SimSwarm};
+use crate::mutants::mutants;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::{complain, print};
 
 /// Something did not hold
-const EXIT_VIOLATION: u8 = 1;
+pub const EXIT_VIOLATION: u8 = 1;
 /// Too many seeds did nothing
 const EXIT_VOID: u8 = 2;
 /// The same schedule went two ways
-const EXIT_NOT_DETERMINISTIC: u8 = 3;
+pub const EXIT_NOT_DETERMINISTIC: u8 = 3;
 
 /// Does what the command line asks for, and returns the exit status
 pub fn run(command: &SimCommand) -> u8 {
@@ -45,9 +46,10 @@ pub fn run(command: &SimCommand) -> u8 {
 }
 
 /// A file that cannot be used: exit status, and why
-struct Unusable(u8, String);
+pub struct Unusable(pub u8, pub String);
 
-fn write(path: &Path, text: &str) -> Result<(), Unusable> {
+/// Writes a file; `-` is standard output
+pub fn write(path: &Path, text: &str) -> Result<(), Unusable> {
     if path == Path::new("-") {
         return if print(text) { Ok(()) } else { Err(Unusable(EXIT_INTERNAL, "standard output is closed".into())) };
     }
@@ -71,7 +73,7 @@ fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
     let schedule = read(&args.file)?;
-    show(&schedule, false, args.trace.as_ref(), &format!("rejoin sim replay {}", args.file.display()))
+    show(&schedule, args.double, args.trace.as_ref(), &format!("rejoin sim replay {}", args.file.display()))
 }
 
 /// Runs a schedule, and prints what it did
@@ -203,7 +205,8 @@ fn table(report: &Report) -> String {
     text
 }
 
-fn verdict(report: &Report) -> u8 {
+/// The exit status that a swarm deserves
+pub fn verdict(report: &Report) -> u8 {
     if let Some(failure) = report.failures.values().find(|f| matches!(f, Failure::NotDeterministic { .. })) {
         return status(failure);
     }
@@ -242,63 +245,6 @@ fn shrink_file(args: &SimShrink) -> Result<u8, Unusable> {
     ));
     write(&args.out, &shrunk.schedule.to_string())?;
     Ok(0)
-}
-
-/// Hunts each planted bug, in a build that has them
-#[cfg(rejoin_planted)]
-fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
-    use rejoin_sim::mutants::{Bug, hunt};
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut text = String::new();
-    let mut missed = 0;
-    let mut all: Vec<u64> = Vec::new();
-    for bug in Bug::ALL {
-        let (number, says) = bug.says();
-        match hunt(Some(*bug), args.seeds, jobs) {
-            Some(found) => {
-                all.push(found.seeds);
-                let by = match &found.failure {
-                    Failure::Violation(violation) => violation.check.to_string(),
-                    Failure::Panic(_) => "panic".into(),
-                    Failure::NotDeterministic { .. } => "S29".into(),
-                };
-                let _ = writeln!(text, "M{number:<3} {:>5} seeds  {by:<6} {says}", found.seeds);
-            }
-            None => {
-                missed += 1;
-                let _ = writeln!(text, "M{number:<3}     not found    {says}");
-            }
-        }
-    }
-    if let Some(found) = hunt(None, args.seeds.min(200), jobs) {
-        missed += 1;
-        let _ = writeln!(text, "without any bug seed {} fails: {}", found.seed, found.failure);
-    }
-    all.sort_unstable();
-    let (median, worst) = (all.get(all.len() / 2).copied().unwrap_or(0), all.last().copied().unwrap_or(0));
-    let _ = writeln!(text, "{} of {} found, median {median} seeds, worst {worst}", all.len(), Bug::ALL.len());
-    write(Path::new("-"), &text)?;
-    Ok(if missed == 0 { 0 } else { EXIT_VIOLATION })
-}
-
-/// Builds the program with planted bugs, and has that one do it
-#[cfg(not(rejoin_planted))]
-fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
-    use std::process::Command;
-    let unusable = |what: &str| Unusable(EXIT_INTERNAL, format!("{what}; run it in a checkout of rejoin"));
-    complain("building rejoin with planted bugs");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "rejoin", "--profile", "planted", "--target-dir", "target/planted"])
-        .env("RUSTFLAGS", "--cfg rejoin_planted")
-        .status();
-    if !built.map_err(|error| unusable(&format!("cargo cannot be run: {error}")))?.success() {
-        return Err(unusable("it cannot be built here"));
-    }
-    let seeds = args.seeds.to_string();
-    let hunted = Command::new("target/planted/planted/rejoin").args(["sim", "mutants", "--seeds", &seeds]).status();
-    let status = hunted.map_err(|error| unusable(&format!("the program that was built cannot be run: {error}")))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(EXIT_INTERNAL))
 }
 
 fn menu() -> Result<u8, Unusable> {

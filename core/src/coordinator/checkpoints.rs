@@ -3,6 +3,7 @@
 use crate::ids::Token;
 use crate::journal::Record;
 use crate::limits::INLINE_BYTES_MAX;
+use crate::planted::{self, Bug};
 use crate::wire::message::CheckpointRefused;
 
 use super::Desk;
@@ -34,7 +35,12 @@ impl Desk {
             // Sent again: it is kept already.
             return Ok(());
         }
-        if !newest || known.is_some_and(|known| known.number >= number) {
+        let stale = if planted::is(Bug::StaleCheckpoint) {
+            known.is_some_and(|known| known.token == token && known.number >= number)
+        } else {
+            !newest || known.is_some_and(|known| known.number >= number)
+        };
+        if stale {
             return Err(CheckpointRefused::Stale);
         }
         if bytes.len() > INLINE_BYTES_MAX {

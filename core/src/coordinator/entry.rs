@@ -9,6 +9,7 @@ use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role, Token};
 use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
+use crate::planted::{self, Bug};
 use crate::session::Numbers;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
@@ -379,6 +380,9 @@ impl Desk {
             }
             None => return,
         };
+        if planted::is(Bug::OldConnectionCounts) && self.roster.get(ix).conn != Some(conn) {
+            return;
+        }
         let peer = self.roster.get_mut(ix);
         peer.conn = None;
         peer.disconnected_at = Some(self.now);
@@ -403,6 +407,13 @@ impl Desk {
         }
         if let Some(old) = self.roster.get(ix).conn {
             self.stats.takeovers += 1;
+            if planted::is(Bug::OldConnectionCounts) {
+                return;
+            }
+            if planted::is(Bug::LateCloseKills) {
+                // Its place is kept until its transport is gone.
+                return self.closes.push_back((old, Reason::Superseded));
+            }
             self.hang_up(old, Reason::Superseded);
         }
     }

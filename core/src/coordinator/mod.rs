@@ -61,6 +61,7 @@ use crate::ids::{ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
 use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
 use crate::link::Reason;
+use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
 use crate::stats::CoordinatorStats;
 use crate::story::{Note, Story};
@@ -475,6 +476,7 @@ impl Desk {
             Timer::Conn(conn) => self.conn_due(conn),
             Timer::Contender(conn) => self.contention_over(conn),
             Timer::Lost(peer) => self.peer_lost(peer),
+            Timer::Session(peer) if planted::is(Bug::ResumesExpired) && self.roster.get(peer).session.is_some() => {}
             Timer::Session(peer) => self.session_over(peer),
             Timer::Retry(task) => {
                 self.tasks.step(task, TaskStep::Due);
@@ -529,9 +531,27 @@ impl Desk {
                 }
                 self.events.push_back(Event::Ended { task });
                 self.tell_ended(task);
+                if planted::is(Bug::DedupByCount) && self.tasks.counts.ended > 16 {
+                    self.forget_the_oldest();
+                }
             }
             Effect::Event(event) => self.events.push_back(event),
             Effect::Answer(peer, session, ask, question) => self.answer(peer, session, ask, &question),
+        }
+    }
+
+    /// Forgets the oldest task whose outcome is on its way to all who wait for it
+    fn forget_the_oldest(&mut self) {
+        let is_behind =
+            |id: &TaskId, ix: &PeerIx| self.roster.get(*ix).watches.get(id).is_some_and(|watch| !watch.outcome_queued);
+        let is_over = |id: &&TaskId| {
+            let task = self.tasks.all.get(*id).filter(|task| task.told);
+            task.is_some_and(|task| !task.watchers.iter().any(|ix| is_behind(id, ix)))
+        };
+        if let Some(oldest) = self.tasks.by_order.values().find(is_over).copied()
+            && self.forget(oldest).is_ok()
+        {
+            self.tasks.forgotten.remove(&oldest);
         }
     }
 

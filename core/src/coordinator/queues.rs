@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::about::Tags;
 use crate::ids::TaskId;
+use crate::planted::{self, Bug};
 use crate::time::{Instant, micros};
 
 use super::peers::PeerIx;
@@ -25,6 +26,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(submitted: Instant, priority: u8, ageing: Duration, order: u64) -> Self {
+        if planted::is(Bug::Starvation) {
+            return Place { due: Instant::from_micros(u64::from(priority)), order };
+        }
         let later = micros(ageing).saturating_mul(u64::from(priority));
         Place { due: Instant::from_micros(submitted.as_micros().saturating_add(later)), order }
     }
@@ -104,8 +108,12 @@ impl Queues {
     /// The most urgent task that a free worker can take, and the least loaded of those
     pub(crate) fn next(&self) -> Option<(TaskId, PeerIx)> {
         let takeable = self.kinds.values().filter_map(|kind| {
-            let ((place, task), (_, worker)) = (kind.ready.first_key_value()?, kind.free.first()?);
-            Some((*place, *task, *worker))
+            let ((place, task), (load, mut worker)) = (kind.ready.first_key_value()?, *kind.free.first()?);
+            if planted::is(Bug::UnorderedDispatch) {
+                let alike = || kind.free.iter().take_while(|(other, _)| *other == load);
+                worker = alike().nth(planted::whim() % alike().count())?.1;
+            }
+            Some((*place, *task, worker))
         });
         takeable.min_by_key(|(place, ..)| *place).map(|(_, task, worker)| (task, worker))
     }

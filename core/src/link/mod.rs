@@ -187,6 +187,7 @@ impl<L: Log> Link<L> {
             return Err(Rejected::NotExpected);
         }
         self.step(LinkStep::Opened);
+        self.backoff.opened();
         self.give_up_at = Some(now + self.config.handshake_time);
         self.stats.connections += 1;
         let mut versions = heapless::Vec::new();
@@ -217,7 +218,8 @@ impl<L: Log> Link<L> {
 
     /// The transport is gone
     pub(crate) fn closed(&mut self, now: Instant, attempt: u64, loss: Loss) {
-        if self.is_current(attempt) {
+        let late = planted::is(Bug::LateCloseKills) && self.is_current(self.attempt);
+        if self.is_current(attempt) || late {
             self.lose(now, loss);
         }
     }
@@ -323,6 +325,11 @@ impl<L: Log> Link<L> {
             (Some(session), Some(received)) => session.rewind(received).is_ok(),
             _ => false,
         };
+        if planted::is(Bug::DedupClearedOnReconnect)
+            && let Some(session) = &mut self.session
+        {
+            session.forget_arrivals();
+        }
         let resume = self.session.as_ref().filter(|_| resumed).map(|session| {
             let Numbers { received, sent, acknowledged } = session.numbers();
             let rmac = proofs.rmac(&session.resume_key);

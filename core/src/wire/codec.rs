@@ -100,6 +100,10 @@ impl Codec {
         if header[1] & FLAG_LZ4 == 0 {
             return if body.len() == full_len { Ok(body) } else { Err(OpenError::Malformed) };
         }
+        if planted::is(Bug::DecompressesAll) {
+            let len = decompress_into(body, &mut scratch.buf).map_err(|_| OpenError::Malformed)?;
+            return Ok(&scratch.buf[..len]);
+        }
         match decompress_into(body, &mut scratch.buf[..full_len]) {
             Ok(len) if len == full_len && self.compress => Ok(&scratch.buf[..full_len]),
             _ => Err(OpenError::Malformed),

@@ -6,6 +6,7 @@
 
 use crate::ids::{BootId, ClusterId, KeyId, PeerName, Role, SessionId};
 use crate::limits::{AUDIENCE_BYTES_MAX, HANDSHAKE_BYTES_MAX};
+use crate::planted::{self, Bug};
 use crate::wire::keys::MacBytes;
 
 /// Capability bit: lz4 bodies may be sent (FRAME-5)
@@ -356,7 +357,7 @@ impl<'a> Reader<'a> {
         let len = self.all.get(self.at..self.at + 2)?;
         let start = self.at + 2;
         let end = start + usize::from(u16::from_le_bytes([len[0], len[1]]));
-        let field = self.all.get(start..end)?;
+        let field = if planted::is(Bug::LengthTrusted) { &self.all[start..end] } else { self.all.get(start..end)? };
         self.at = end;
         Some(field)
     }

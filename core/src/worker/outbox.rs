@@ -147,6 +147,16 @@ impl Outbox {
         }
     }
 
+    /// A result that was numbered, and is not settled
+    pub(crate) fn a_sent_result(&self, attempts: &Attempts) -> Option<Token> {
+        let sent = |(token, attempt): &(&Token, &Attempt)| {
+            attempt.state == AttemptState::Finished
+                && attempt.result_queued
+                && !self.results.iter().any(|waiting| waiting == *token)
+        };
+        attempts.iter().find(sent).map(|(token, _)| *token)
+    }
+
     /// Queues a report that an attempt runs
     pub(crate) fn report(&mut self, token: Token, attempt: &mut Attempt) {
         if !attempt.unjudged && !attempt.report_queued {

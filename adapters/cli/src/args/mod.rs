@@ -122,6 +122,11 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: SimCommand,
+
+        /// Have one of the bugs that this build may have
+        #[cfg(rejoin_planted)]
+        #[arg(long, global = true, value_name = "M5", value_parser = sim::bug)]
+        planted: Option<rejoin_core::planted::Bug>,
     },
     /// Watch over a worker's processes; for the program's own use
     #[command(hide = true)]

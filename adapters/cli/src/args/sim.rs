@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use rejoin_core::planted::{Bug, WAITING};
 use rejoin_sim::generate::Profile;
 
 use crate::args::values::duration;
@@ -89,6 +90,10 @@ pub struct SimReplay {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
+    /// Run it twice, and compare
+    #[arg(long)]
+    pub double: bool,
+
     /// Write all that happens there, a line each; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -116,6 +121,31 @@ pub struct SimMutants {
     /// Most seeds for each bug
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
+
+    /// Only these bugs
+    #[arg(long, value_name = "M5,M6", value_delimiter = ',', value_parser = bug)]
+    pub only: Vec<Bug>,
+
+    /// Write the schedule that found each bug to this directory
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+
+    /// Shrink each of these schedules, for 30 seconds at most
+    #[arg(long)]
+    pub shrink: bool,
+
+    /// See instead whether a swarm can fail: by a check, by a panic, and by a second run
+    /// that differs
+    #[arg(long, conflicts_with_all = ["only", "report", "shrink"])]
+    pub canary: bool,
+}
+
+pub(super) fn bug(text: &str) -> Result<Bug, String> {
+    let number = text.strip_prefix(['M', 'm']).unwrap_or(text).parse().map_err(|_| format!("no bug: {text}"))?;
+    if let Some((.., what)) = WAITING.iter().find(|(waiting, ..)| *waiting == number) {
+        return Err(format!("{text} cannot be planted yet: it waits for {what}"));
+    }
+    Bug::numbered(number).ok_or_else(|| format!("there is no bug {text}: they are M1 to M36"))
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -162,6 +192,7 @@ Exit status:
   0      everything held
   1      something did not
   2      nothing was executed
+  3      it did not do the same again
   254    a file cannot be read or written
   255    wrong usage, or the file is no schedule";
 
@@ -176,12 +207,17 @@ Exit status:
   255    wrong usage, or the file is no schedule";
 
 const MUTANTS_HELP: &str = "\
-Example:
+Examples:
     rejoin sim mutants --seeds 200
+    rejoin sim mutants --only M5,M6 --shrink --report failed
+    target/planted/planted/rejoin sim replay failed/M5.small.sched --planted M5
+    rejoin sim mutants --canary
 
 Exit status:
-  0      every bug was found, and nothing without any
-  1      a bug was not found, or something was found without any
+  0      every bug was found that does not wait for what it would be in, and nothing
+         without any; with --canary: what must fail failed
+  1      a bug was not found, or something was found without any; with --canary:
+         something did not fail that must
   254    it cannot be built here
   255    wrong usage";
 
@@ -214,6 +250,14 @@ mod tests {
         assert_eq!((seeds("10"), seeds("5..9")), (Ok((0, 10)), Ok((5, 9))));
         for bad in ["0", "9..5", "5..5", "x", "1..", "-1", ""] {
             assert!(seeds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bugs_are_named_by_their_number() {
+        assert_eq!((bug("M5"), bug("5")), (Ok(Bug::DedupByCount), Ok(Bug::DedupByCount)));
+        for bad in ["M0", "M18", "M37", "x", ""] {
+            assert!(bug(bad).is_err(), "{bad}");
         }
     }
 }
