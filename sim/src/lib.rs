@@ -17,6 +17,11 @@
 //! ```
 
 pub mod audit;
+pub mod bench;
+pub mod cause;
+pub mod corpus;
+pub mod cover;
+pub mod diff;
 pub mod draws;
 mod executor;
 pub mod fuzz;
@@ -28,6 +33,7 @@ pub mod mutants;
 mod net;
 pub mod pair;
 mod puppet;
+pub mod recorded;
 pub mod schedule;
 pub mod shrink;
 pub mod simulation;

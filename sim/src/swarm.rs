@@ -1,16 +1,23 @@
 //! Many seeds, and what they have shown together
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::audit::{Check, Violation};
+use crate::cover::Cover;
+use crate::diff::{Difference, diff};
 use crate::generate::{Profile, generate};
 use crate::menu::{Kind, Tally};
 use crate::schedule::Schedule;
 use crate::simulation::{Ending, Figures, Simulation};
+
+/// How often two runs that differed are run again, to see where they part
+const RECORDED_PAIRS: usize = 4;
 
 /// Which seeds to run, and how
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +47,8 @@ pub enum Failure {
         first: u64,
         /// The one of the second
         second: u64,
+        /// Where they part, unless two more that were recorded were the same
+        parts: Option<Box<Difference>>,
     },
 }
 
@@ -50,8 +59,12 @@ impl fmt::Display for Failure {
                 write!(f, "{check}: {} (at {at:?}: {what})", check.sentence())
             }
             Failure::Panic(message) => write!(f, "a machine panicked: {message}"),
-            Failure::NotDeterministic { first, second } => {
-                write!(f, "S29: the same schedule went two ways: {first:016x} and {second:016x}")
+            Failure::NotDeterministic { first, second, parts } => {
+                write!(f, "S29: the same schedule went two ways: {first:016x} and {second:016x}")?;
+                match parts {
+                    Some(difference) => write!(f, "\n{}", difference.to_string().trim_end()),
+                    None => f.write_str("; runs that were recorded to see where they part were the same"),
+                }
             }
         }
     }
@@ -70,6 +83,8 @@ pub struct Report {
     pub figures: Figures,
     /// Which faults happened, and had an effect
     pub tally: Tally,
+    /// In which states faults struck
+    pub cover: Cover,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
     /// Tasks, reconnections and kinds of fault with effect, by seed: for their medians
@@ -86,6 +101,7 @@ impl Report {
         self.void += u64::from(ending.void);
         self.figures.add(&ending.figures);
         self.tally.add(&ending.tally);
+        self.cover.add(&ending.cover);
         self.premises.resize(Check::ALL.len(), 0);
         self.premises.iter_mut().zip(&ending.premises).for_each(|(sum, n)| *sum += n);
         let peers = u64::from(schedule.workers) + u64::from(schedule.clients);
@@ -102,6 +118,7 @@ impl Report {
         self.failures.extend(other.failures);
         self.figures.add(&other.figures);
         self.tally.add(&other.tally);
+        self.cover.add(&other.cover);
         self.premises.resize(Check::ALL.len(), 0);
         self.premises.iter_mut().zip(&other.premises).for_each(|(sum, n)| *sum += n);
         self.spread.extend(other.spread);
@@ -132,31 +149,45 @@ impl Report {
 pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
     let run = || {
         let caught = std::panic::catch_unwind(|| Simulation::run(schedule));
-        caught.map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
-        })
+        caught.map_err(|panic| Failure::Panic(said(&*panic)))
     };
     let ending = run()?;
     if double {
         let again = run()?;
         if again.hash != ending.hash {
-            return Err(Failure::NotDeterministic { first: ending.hash, second: again.hash });
+            let parts = (0..RECORDED_PAIRS).find_map(|_| diff(schedule, schedule).ok()?.difference);
+            return Err(Failure::NotDeterministic {
+                first: ending.hash,
+                second: again.hash,
+                parts: parts.map(Box::new),
+            });
         }
     }
     Ok(ending)
 }
 
+/// What a panic said
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "without a word".into())
+}
+
 /// Runs seeds on several threads
 pub fn swarm(plan: &Plan) -> Report {
+    swarm_for(plan, None)
+}
+
+/// The same; no seed is begun once so much time of this machine has passed
+pub fn swarm_for(plan: &Plan, time: Option<Duration>) -> Report {
+    let until = time.map(|time| Instant::now() + time);
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
     let work = || {
         let mut own = Report::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
-            if nth >= plan.seeds {
+            if nth >= plan.seeds || until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
             let seed = plan.first.saturating_add(nth);
@@ -188,5 +219,6 @@ mod tests {
         assert!(tasks >= 50 && reconnections >= 5 && kinds >= 3, "{tasks} {reconnections} {kinds}");
         let one = swarm(&Plan { jobs: 1, double: false, ..plan });
         assert_eq!(one.figures, report.figures, "whichever thread runs a seed");
+        assert_eq!(swarm_for(&plan, Some(Duration::ZERO)).seeds, 0, "the time is over at once");
     }
 }

@@ -19,6 +19,8 @@ use crate::world::{client_key, worker_key};
 
 /// How long a sync takes, where nothing else is said
 const SYNC_TAKES: Duration = Duration::from_micros(500);
+/// The recovery window, where nothing else is said
+pub(super) const RECOVERY_WINDOW_MS: u64 = 6_000;
 
 impl Chief {
     pub(super) fn new(schedule: &Schedule) -> Chief {
@@ -26,6 +28,7 @@ impl Chief {
         Chief {
             machine: None,
             life: Life::default(),
+            begun: Instant::ZERO,
             config: config(schedule),
             journal: Journal::new(),
             written: 0,
@@ -44,7 +47,7 @@ fn config(schedule: &Schedule) -> Config {
     let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
-    config.recovery_window = ms(Knob::RecoveryWindow, 6_000);
+    config.recovery_window = ms(Knob::RecoveryWindow, RECOVERY_WINDOW_MS);
     config.session_lifetime = ms(Knob::SessionLifetime, 10_000);
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
@@ -67,6 +70,7 @@ impl Simulation {
             return;
         }
         self.chief.life.number += 1;
+        self.chief.begun = self.now;
         let life = self.chief.life.number;
         let now = self.clock(Who::Chief);
         let seed = Seed(Draws::new(self.schedule.seed, Purpose::Jitter, life << 32).bytes());

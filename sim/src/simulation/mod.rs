@@ -9,7 +9,9 @@
 //! | `people` | what workers and clients do |
 //! | `chief` | what the coordinator does, and its journal |
 //! | `faults` | what the menu's kinds do |
+//! | `struck` | what whoever a fault strikes is like |
 //! | `phases` | from the start to the last audit |
+//! | `view` | stopping on the way, and what everything is like there |
 //!
 //! There are no ticks. Every machine is drained until it is idle, then time jumps to the earliest thing that happens.
 //! What happens at the same time to different entities happens in an order that is drawn.
@@ -20,6 +22,8 @@ mod net;
 mod nodes;
 mod people;
 mod phases;
+mod struck;
+mod view;
 mod wires;
 
 use std::cmp::Reverse;
@@ -33,7 +37,9 @@ use rejoin_core::{Instant, Loss, coordinator};
 use self::net::Socket;
 use self::nodes::{Chief, Machine, Peer};
 pub use self::phases::{Ending, Figures};
+pub use self::view::Stop;
 use crate::audit::{Auditor, Check};
+use crate::cover::Cover;
 use crate::draws::{Draws, Purpose, mix};
 use crate::menu::Tally;
 use crate::net::Side;
@@ -123,11 +129,17 @@ pub struct Simulation {
     /// Breaches of the rules that lives which have ended had found
     breaches: u64,
     tally: Tally,
+    cover: Cover,
     auditor: Auditor,
     trace: Trace,
     figures: Figures,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     frame: Vec<u8>,
+    /// Messages in all that was sent, where they are counted
+    messages: Option<u64>,
+    /// Where to stop on the way, and whether it has
+    stop: Option<Stop>,
+    stopped: bool,
 }
 
 impl Simulation {
@@ -160,11 +172,15 @@ impl Simulation {
             boots: 0,
             breaches: 0,
             tally: Tally::default(),
+            cover: Cover::default(),
             auditor: Auditor::default(),
             trace: Trace::default(),
             figures: Figures::default(),
             output: BTreeMap::new(),
             frame: vec![0; FRAME_BYTES_MAX],
+            messages: None,
+            stop: None,
+            stopped: false,
             schedule: schedule.clone(),
         };
         for index in 0..schedule.entries.len() {
@@ -193,14 +209,17 @@ impl Simulation {
 
     /// Lets time pass up to a moment, or to the first violation
     fn run_until(&mut self, end: Instant) {
-        while self.auditor.violation().is_none() && self.step_before(end) {}
-        self.now = self.now.max(end.min(Instant::from_micros(u64::MAX - 1)));
+        while self.goes_on() && self.step_before(end) {}
+        if !self.stopped {
+            self.now = self.now.max(end.min(Instant::from_micros(u64::MAX - 1)));
+        }
     }
 
     /// Jumps to the next thing that happens and lets it happen; `false` when that is later
     fn step_before(&mut self, end: Instant) -> bool {
         let Some(Reverse((at, ..))) = self.heap.peek() else { return false };
-        if *at > end {
+        let at = *at;
+        if self.stops_before(at, end) || at > end {
             return false;
         }
         let Some(Reverse((at, _, key))) = self.heap.pop() else { return false };

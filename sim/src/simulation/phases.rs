@@ -10,6 +10,7 @@ use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
+use crate::cover::Cover;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::Trace;
@@ -96,6 +97,8 @@ pub struct Ending {
     pub figures: Figures,
     /// Which faults happened, and had an effect
     pub tally: Tally,
+    /// In which states faults struck
+    pub cover: Cover,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
     /// The fingerprint of all that happened (S29)
@@ -112,6 +115,12 @@ impl Simulation {
 
     /// Runs to the last audit, or the first violation
     pub fn finish(mut self) -> Ending {
+        self.pass_phases();
+        self.end()
+    }
+
+    /// Everything up to the last audit, the first violation, or where it is to stop
+    pub(crate) fn pass_phases(&mut self) {
         self.run_until(Instant::ZERO + self.schedule.safety);
         if self.goes_on() {
             self.heal();
@@ -123,11 +132,10 @@ impl Simulation {
         if self.goes_on() {
             self.leave();
         }
-        self.end()
     }
 
-    fn goes_on(&self) -> bool {
-        self.auditor.violation().is_none()
+    pub(super) fn goes_on(&self) -> bool {
+        self.auditor.violation().is_none() && !self.stopped
     }
 
     /// Nothing breaks any more: links are whole, everybody is there, clocks run right from where they are
@@ -239,7 +247,7 @@ impl Simulation {
         told && connected && self.auditor.promised().all(|task| self.auditor.ended(task).is_some())
     }
 
-    fn state(&self, peer: usize) -> Option<LinkState> {
+    pub(super) fn state(&self, peer: usize) -> Option<LinkState> {
         match self.peers[peer].machine.as_ref()? {
             Machine::Worker(worker) => Some(worker.state()),
             Machine::Client(client) => Some(client.state()),
@@ -300,7 +308,7 @@ impl Simulation {
         self.auditor.expect(Check::S11, violations == 0, || format!("{violations} breaches were found"));
     }
 
-    fn end(mut self) -> Ending {
+    pub(crate) fn end(mut self) -> Ending {
         self.figures.time_us = self.now.as_micros();
         if let Some(machine) = &self.chief.machine {
             self.figures.resumed += machine.stats().resumed;
@@ -312,6 +320,7 @@ impl Simulation {
             void,
             figures: self.figures,
             tally: self.tally,
+            cover: self.cover,
             premises: Auditor::premises(&self.auditor).to_vec(),
             hash: self.trace.hash(),
             trace: self.trace,

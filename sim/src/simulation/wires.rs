@@ -9,6 +9,7 @@ use rejoin_core::{Instant, Loss, Rejected};
 use super::net::{Arrived, Pipe, Socket};
 use super::{Happening, Simulation, Who};
 use crate::audit::Check;
+use crate::bench::messages_in;
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::Node;
@@ -124,6 +125,9 @@ impl Simulation {
     pub(super) fn send(&mut self, conn: ConnId, from: Side, message: &[u8]) {
         self.figures.frames += 1;
         self.figures.bytes += message.len() as u64;
+        if let Some(messages) = &mut self.messages {
+            *messages += messages_in(message);
+        }
         self.trace.mix_bytes(message);
         let Some(socket) = self.sockets.get(&conn).filter(|socket| socket.is_open(from)) else { return };
         let towards = from.other();
