@@ -23,7 +23,12 @@ pub struct Recorded {
 impl Recorded {
     /// Runs a schedule to its end, its first failure, or where it is to stop
     pub fn run(schedule: &Schedule, stop: Option<Stop>) -> Result<Recorded, Failure> {
-        let caught = std::panic::catch_unwind(|| Simulation::new(schedule));
+        Recorded::run_behind(schedule, 0, stop)
+    }
+
+    /// The same, with connections numbered as in a schedule that has at least so many lines
+    pub(crate) fn run_behind(schedule: &Schedule, lines: usize, stop: Option<Stop>) -> Result<Recorded, Failure> {
+        let caught = std::panic::catch_unwind(|| Simulation::new_behind(schedule, lines));
         let mut simulation = caught.map_err(|panic| Failure::Panic(said(&*panic)))?;
         simulation.record();
         if let Some(stop) = stop {

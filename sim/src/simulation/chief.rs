@@ -19,6 +19,8 @@ use crate::world::{client_key, worker_key};
 
 /// How long a sync takes, where nothing else is said
 const SYNC_TAKES: Duration = Duration::from_micros(500);
+/// Tasks and peers above which the coordinator checks itself less often
+const MANY: u64 = 1024;
 /// The recovery window, where nothing else is said
 pub(super) const RECOVERY_WINDOW_MS: u64 = 6_000;
 
@@ -187,11 +189,17 @@ impl Simulation {
             self.auditor.expect(Check::S20, counts.open() + counts.ended <= known, || {
                 format!("{} tasks are open and {} ended, of {known}", counts.open(), counts.ended)
             });
-            if self.figures.events.is_multiple_of(64) {
+            if self.figures.events.is_multiple_of(self.chief_checked_every()) {
                 machine.check();
                 self.trace.mix(machine.digest());
             }
         }
+    }
+
+    /// After how many events the coordinator checks itself: it goes through all tasks and peers, and many would cost their square
+    fn chief_checked_every(&self) -> u64 {
+        let many = (self.tasks.len() + self.peers.len()) as u64;
+        if many <= MANY { 64 } else { many.next_power_of_two() / 2 }
     }
 
     /// Syncs what was written meanwhile, as soon as no sync is under way (JOURN-1)

@@ -280,6 +280,12 @@ impl Simulation {
         self.dirty.insert(Who::Chief);
     }
 
+    /// Whether something waits to strike what goes that way
+    pub(super) fn may_be_struck(&self, peer: usize, towards: Side) -> bool {
+        let way = &self.peers[peer].net.ways[towards as usize];
+        !self.healed && (!way.struck.is_empty() || way.overtaken.is_some())
+    }
+
     /// What becomes of a message that leaves: the bytes that go on their way in its place
     ///
     /// From the first byte that differs on, nothing on this connection may count any more (S15).

@@ -106,13 +106,18 @@ enum Moment {
 pub struct Simulation {
     schedule: Schedule,
     now: Instant,
-    heap: BinaryHeap<Reverse<(Instant, u64, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    /// Time, drawn rank, sequence, and the place of what happens
+    heap: BinaryHeap<Reverse<(Instant, u64, u64, usize)>>,
+    happenings: Vec<Option<Happening>>,
+    /// Places without one
+    free: Vec<usize>,
     sequence: u64,
     at_once: u64,
     chief: Chief,
     peers: Vec<Peer>,
     sockets: BTreeMap<ConnId, Socket>,
+    /// Connections with a part of a message at the coordinator
+    arriving: BTreeSet<ConnId>,
     dirty: BTreeSet<Who>,
     tasks: BTreeMap<TaskId, Task>,
     by_number: BTreeMap<u32, TaskId>,
@@ -149,17 +154,27 @@ impl Simulation {
     ///
     /// If its settings are not legal together.
     pub fn new(schedule: &Schedule) -> Simulation {
+        Simulation::new_behind(schedule, 0)
+    }
+
+    /// The same; connections are numbered as in a schedule that has at least so many lines
+    ///
+    /// Their numbers follow those of the lines, and draw the order of what happens at once: so one line less would
+    /// otherwise give a different run from the start.
+    pub(crate) fn new_behind(schedule: &Schedule, lines: usize) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
         let mut simulation = Simulation {
             now: Instant::ZERO,
             heap: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            happenings: Vec::new(),
+            free: Vec::new(),
             sequence: 0,
             at_once: 0,
             chief: Chief::new(schedule),
             peers: Vec::new(),
             sockets: BTreeMap::new(),
+            arriving: BTreeSet::new(),
             dirty: BTreeSet::new(),
             tasks: BTreeMap::new(),
             by_number: BTreeMap::new(),
@@ -187,6 +202,7 @@ impl Simulation {
             let at = Instant::ZERO + schedule.entries[index].at;
             simulation.happen_at(at, u64::MAX, Happening::Line(index));
         }
+        simulation.sequence = simulation.sequence.max(lines as u64);
         simulation.start_chief();
         for peer in 0..usize::from(schedule.workers) + usize::from(schedule.clients) {
             simulation.peers.push(Peer::default());
@@ -222,7 +238,7 @@ impl Simulation {
         if self.stops_before(at, end) || at > end {
             return false;
         }
-        let Some(Reverse((at, _, key))) = self.heap.pop() else { return false };
+        let Some(Reverse((at, _, _, place))) = self.heap.pop() else { return false };
         self.at_once = if at > self.now { 0 } else { self.at_once + 1 };
         self.now = self.now.max(at);
         self.auditor.at(self.now);
@@ -230,7 +246,8 @@ impl Simulation {
         if spins {
             self.auditor.expect(Check::S25, false, || "time does not pass any more".into());
         }
-        if let Some(happening) = self.happenings.remove(&key) {
+        if let Some(happening) = self.happenings[place].take() {
+            self.free.push(place);
             self.figures.events += 1;
             self.let_happen(happening);
             self.drain();
@@ -243,8 +260,12 @@ impl Simulation {
         self.sequence += 1;
         let at = at.max(self.now);
         let rank = mix(self.schedule.seed ^ mix(at.as_micros()) ^ entity);
-        self.heap.push(Reverse((at, rank, self.sequence)));
-        self.happenings.insert(self.sequence, happening);
+        let place = self.free.pop().unwrap_or(self.happenings.len());
+        match self.happenings.get_mut(place) {
+            Some(free) => *free = Some(happening),
+            None => self.happenings.push(Some(happening)),
+        }
+        self.heap.push(Reverse((at, rank, self.sequence, place)));
     }
 
     fn happen(&mut self, after: Duration, entity: u64, happening: Happening) {

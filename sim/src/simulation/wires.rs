@@ -6,7 +6,7 @@ use rejoin_core::coordinator::{self, Address};
 use rejoin_core::ids::ConnId;
 use rejoin_core::{Instant, Loss, Rejected};
 
-use super::net::{Arrived, Pipe, Socket};
+use super::net::{Arrived, Pipe, Socket, framed};
 use super::{Happening, Simulation, Who};
 use crate::audit::Check;
 use crate::bench::messages_in;
@@ -140,8 +140,12 @@ impl Simulation {
         {
             socket.pipe(towards).remember(message);
         }
-        for bytes in self.strike(conn, peer, towards, message) {
-            self.put_under_way(conn, peer, towards, bytes);
+        if peer.is_some_and(|peer| self.may_be_struck(peer, towards)) {
+            for bytes in self.strike(conn, peer, towards, message) {
+                self.put_under_way(conn, peer, towards, bytes);
+            }
+        } else {
+            self.put_under_way(conn, peer, towards, framed(message));
         }
         self.fill(conn, from);
     }
@@ -283,6 +287,13 @@ impl Simulation {
         let mut all = Vec::new();
         let was_deaf = socket.pipe(towards).deaf && socket.pipe(towards).in_flight > 0;
         socket.pipe(towards).arrive(now, |one| all.push(one));
+        if towards == Side::Coordinator {
+            if socket.pipe(towards).is_arriving() {
+                self.arriving.insert(conn);
+            } else {
+                self.arriving.remove(&conn);
+            }
+        }
         let room = socket.pipe(towards).full;
         if was_deaf && socket.is_open(towards) {
             self.tally.hit(Kind::HalfOpen);
@@ -357,9 +368,9 @@ impl Simulation {
             }
             Who::Chief => {
                 let Some(machine) = &mut self.chief.machine else { return };
-                for socket in self.sockets.values_mut().filter(|socket| socket.is_open(Side::Coordinator)) {
-                    if socket.pipe(Side::Coordinator).is_arriving() {
-                        let _ = machine.handle(now, coordinator::Input::Arriving { conn: socket.conn });
+                for conn in &self.arriving {
+                    if self.sockets.get(conn).is_some_and(|socket| socket.is_open(Side::Coordinator)) {
+                        let _ = machine.handle(now, coordinator::Input::Arriving { conn: *conn });
                     }
                 }
             }
@@ -432,6 +443,7 @@ impl Simulation {
         let over = |socket: &Socket| socket.open == [false; 2] && socket.pipes.iter().all(|pipe| pipe.in_flight == 0);
         if self.sockets.get(&conn).is_some_and(over) {
             self.sockets.remove(&conn);
+            self.arriving.remove(&conn);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rejoin_core::Instant;
+use rejoin_sim::bench::Load;
 use rejoin_sim::generate::Profile;
 use rejoin_sim::schedule::WORKERS_MAX;
 use rejoin_sim::simulation::Stop;
@@ -174,6 +175,10 @@ pub struct SimBench {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
 
+    /// How many of the loads without faults, from the smallest on
+    #[arg(long, value_name = "N", default_value_t = Load::ALL.len())]
+    pub loads: usize,
+
     /// A part of each load only: its tasks, divided by that
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub share: u32,
@@ -268,7 +273,7 @@ Exit status:
 const BENCH_HELP: &str = "\
 Examples:
     rejoin sim bench
-    rejoin sim bench --runs 1 --seeds 20 --share 100
+    rejoin sim bench --runs 1 --seeds 20 --loads 1 --share 10
 
 Exit status:
   0      printed

@@ -51,7 +51,7 @@ fn told(cause: &Cause, faults: usize) -> String {
     }
     match cause.healing {
         Some((saved, lost)) => {
-            let _ = writeln!(text, "heals   at {saved:?} it is saved, at {lost:?} it is too late");
+            let _ = writeln!(text, "heals   at {saved:.3?} it is saved, at {lost:.3?} it is too late");
         }
         None if cause.fault.is_some() => {
             text.push_str("heals   never: it is too late as soon as the fault has struck\n")

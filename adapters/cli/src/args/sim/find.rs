@@ -54,6 +54,10 @@ pub struct SimCover {
 }
 
 pub(super) const DIFF_HELP: &str = "\
+Connections of both runs are numbered as in the longer schedule, so that the runs part
+where what the schedules say differs; the shorter one's fingerprint is another than in
+its replay.
+
 Examples:
     rejoin sim diff failed/172.sched small.sched
     rejoin sim diff failed/172.sched failed/172.sched
