@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::draws::{Draws, Purpose};
 use crate::menu::{Kind, Scope};
 use crate::net::Side;
-use crate::schedule::{Entry, Fault, Knob, Node, Schedule, Setting, Task, What};
+use crate::schedule::{Entry, Fault, Knob, Node, Schedule, Setting, Task, WORKERS_MAX, What};
 use crate::wild;
 
 /// How wide the net is cast
@@ -48,10 +48,30 @@ impl fmt::Display for Profile {
     }
 }
 
+/// What is not as the profile says
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Workers
+    pub workers: Option<u16>,
+    /// How long faults may happen; tasks become as many more
+    pub safety: Option<Duration>,
+}
+
+/// Most tasks of a schedule that is made longer
+const TASKS_MAX: u64 = 20_000;
+
 /// Makes the schedule of a seed
 pub fn generate(seed: u64, profile: Profile) -> Schedule {
+    generate_sized(seed, profile, Size::default())
+}
+
+/// Makes the schedule of a seed with another size
+pub fn generate_sized(seed: u64, profile: Profile, size: Size) -> Schedule {
     if profile == Profile::Wild {
-        return wild::generate(seed);
+        let mut schedule = wild::generate(seed);
+        schedule.workers = size.workers.unwrap_or(schedule.workers);
+        schedule.safety = size.safety.unwrap_or(schedule.safety);
+        return schedule;
     }
     let mut draws = Draws::new(seed, Purpose::Settings, 0);
     let mut schedule = Schedule::quiet(seed);
@@ -64,8 +84,11 @@ pub fn generate(seed: u64, profile: Profile) -> Schedule {
         schedule.clients = draws.between(1, 4) as u16;
         schedule.safety = Duration::from_secs(draws.between_log(20, 240));
     }
+    let usual = schedule.safety;
+    schedule.workers = size.workers.unwrap_or(schedule.workers).clamp(1, WORKERS_MAX);
+    schedule.safety = size.safety.unwrap_or(usual);
     schedule.settings = settings(&mut draws);
-    load(&mut schedule, profile);
+    load(&mut schedule, profile, usual);
     for (kind, per_minute) in served(seed) {
         serve(&mut schedule, kind, per_minute);
     }
@@ -186,10 +209,17 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
 }
 
 /// Tasks of all kinds, in bursts and alone
-fn load(schedule: &mut Schedule, profile: Profile) {
+fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
     let safety = schedule.safety.as_micros() as u64;
     let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(50, 130) };
+    // In a time that was made longer or shorter as many a minute.
+    let count = if schedule.safety == usual {
+        count
+    } else {
+        let share = schedule.safety.as_secs_f64() / usual.as_secs_f64();
+        ((count as f64 * share).ceil() as u64).min(TASKS_MAX)
+    };
     let poisonous = draws.one_in(150);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
@@ -260,6 +290,18 @@ mod tests {
                 assert!(schedule.tasks() >= 20);
             }
         }
+    }
+
+    #[test]
+    fn another_size_has_as_many_tasks_a_minute_and_strikes_all_its_workers() {
+        let plain = generate(3, Profile::Standard);
+        assert_eq!(plain, generate_sized(3, Profile::Standard, Size::default()));
+        let size = Size { workers: Some(20), safety: Some(Duration::from_secs(600)) };
+        let large = generate_sized(3, Profile::Standard, size);
+        assert_eq!((large.workers, large.safety, large.tasks()), (20, Duration::from_secs(600), plain.tasks() * 10));
+        assert!(large.to_string().contains(" w19 ") && large.entries.iter().all(|entry| entry.at <= large.safety));
+        let endless = Size { workers: None, safety: Some(Duration::from_secs(7 * 86_400)) };
+        assert_eq!(generate_sized(3, Profile::Standard, endless).tasks() as u64, TASKS_MAX);
     }
 
     #[test]

@@ -65,6 +65,11 @@
 //! `examples/copy_records.rs` has checkpoints, a service with idempotency keys, and a mistake that is found.
 
 pub mod audit;
+pub mod bench;
+pub mod cause;
+pub mod corpus;
+pub mod cover;
+pub mod diff;
 pub mod draws;
 mod executor;
 pub mod fuzz;
@@ -77,6 +82,7 @@ pub mod mutants;
 mod net;
 pub mod pair;
 mod puppet;
+pub mod recorded;
 pub mod schedule;
 pub mod shrink;
 pub mod simulation;

@@ -1,18 +1,25 @@
 //! Many seeds, and what they have shown together
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::audit::{Check, Violation};
+use crate::cover::Cover;
+use crate::diff::{Difference, diff};
 use crate::generate::{Profile, generate};
 use crate::logic::{Scripted, Workload};
 use crate::menu::{Kind, Tally};
 use crate::schedule::Schedule;
 use crate::simulation::{Ending, Figures, Simulation};
+
+/// How often two runs that differed are run again, to see where they part
+const RECORDED_PAIRS: usize = 4;
 
 /// Which seeds to run, and how
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +49,8 @@ pub enum Failure {
         first: u64,
         /// The one of the second
         second: u64,
+        /// Where they part, unless two more that were recorded were the same
+        parts: Option<Box<Difference>>,
     },
 }
 
@@ -52,8 +61,12 @@ impl fmt::Display for Failure {
                 write!(f, "{check}: {} (at {at:?}: {what})", check.sentence())
             }
             Failure::Panic(message) => write!(f, "a machine panicked: {message}"),
-            Failure::NotDeterministic { first, second } => {
-                write!(f, "S29: the same schedule went two ways: {first:016x} and {second:016x}")
+            Failure::NotDeterministic { first, second, parts } => {
+                write!(f, "S29: the same schedule went two ways: {first:016x} and {second:016x}")?;
+                match parts {
+                    Some(difference) => write!(f, "\n{}", difference.to_string().trim_end()),
+                    None => f.write_str("; runs that were recorded to see where they part were the same"),
+                }
             }
         }
     }
@@ -72,6 +85,8 @@ pub struct Report {
     pub figures: Figures,
     /// Which faults happened, and had an effect
     pub tally: Tally,
+    /// In which states faults struck
+    pub cover: Cover,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
     /// Tasks, reconnections and kinds of fault with effect, by seed: for their medians
@@ -88,6 +103,7 @@ impl Report {
         self.void += u64::from(ending.void);
         self.figures.add(&ending.figures);
         self.tally.add(&ending.tally);
+        self.cover.add(&ending.cover);
         self.premises.resize(Check::ALL.len(), 0);
         self.premises.iter_mut().zip(&ending.premises).for_each(|(sum, n)| *sum += n);
         let peers = u64::from(schedule.workers) + u64::from(schedule.clients);
@@ -104,6 +120,7 @@ impl Report {
         self.failures.extend(other.failures);
         self.figures.add(&other.figures);
         self.tally.add(&other.tally);
+        self.cover.add(&other.cover);
         self.premises.resize(Check::ALL.len(), 0);
         self.premises.iter_mut().zip(&other.premises).for_each(|(sum, n)| *sum += n);
         self.spread.extend(other.spread);
@@ -142,30 +159,44 @@ pub(crate) fn attempt_with(schedule: &Schedule, double: bool, make: Make<'_>) ->
     let run = || {
         let simulate = AssertUnwindSafe(|| Simulation::with(schedule, make()).finish());
         let caught = std::panic::catch_unwind(simulate);
-        caught.map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
-        })
+        caught.map_err(|panic| Failure::Panic(said(&*panic)))
     };
     let ending = run()?;
     if double {
         let again = run()?;
         if again.hash != ending.hash {
-            return Err(Failure::NotDeterministic { first: ending.hash, second: again.hash });
+            let parts = (0..RECORDED_PAIRS).find_map(|_| diff(schedule, schedule).ok()?.difference);
+            return Err(Failure::NotDeterministic {
+                first: ending.hash,
+                second: again.hash,
+                parts: parts.map(Box::new),
+            });
         }
     }
     Ok(ending)
 }
 
+/// What a panic said
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "without a word".into())
+}
+
 /// Runs seeds on several threads
 pub fn swarm(plan: &Plan) -> Report {
+    swarm_for(plan, None)
+}
+
+/// The same; no seed is begun once so much time of this machine has passed
+pub fn swarm_for(plan: &Plan, time: Option<Duration>) -> Report {
     let try_seed = |seed| {
         let schedule = generate(seed, plan.profile);
         let ending = attempt(&schedule, plan.double);
         (schedule, ending)
     };
-    swarm_of(plan.first, plan.seeds, plan.jobs, &try_seed)
+    let until = time.map(|time| Instant::now() + time);
+    swarm_of(plan.first, plan.seeds, plan.jobs, until, &try_seed)
 }
 
 /// Runs seeds on several threads, each as it is told to
@@ -173,6 +204,7 @@ pub(crate) fn swarm_of(
     first: u64,
     seeds: u64,
     jobs: usize,
+    until: Option<Instant>,
     try_seed: &(dyn Fn(u64) -> (Schedule, Result<Ending, Failure>) + Sync),
 ) -> Report {
     let next = AtomicU64::new(0);
@@ -181,7 +213,7 @@ pub(crate) fn swarm_of(
         let mut own = Report::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
-            if nth >= seeds {
+            if nth >= seeds || until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
             let seed = first.saturating_add(nth);
@@ -213,5 +245,6 @@ mod tests {
         assert!(tasks >= 50 && reconnections >= 5 && kinds >= 3, "{tasks} {reconnections} {kinds}");
         let one = swarm(&Plan { jobs: 1, double: false, ..plan });
         assert_eq!(one.figures, report.figures, "whichever thread runs a seed");
+        assert_eq!(swarm_for(&plan, Some(Duration::ZERO)).seeds, 0, "the time is over at once");
     }
 }

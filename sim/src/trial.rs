@@ -70,7 +70,7 @@ where
             let ending = self.attempt(&schedule, true);
             (schedule, ending)
         };
-        swarm_of(seeds.start, seeds.end.saturating_sub(seeds.start), jobs, &try_seed)
+        swarm_of(seeds.start, seeds.end.saturating_sub(seeds.start), jobs, None, &try_seed)
     }
 
     /// Makes a schedule that fails as small as it can be, for so long; `None` if it does not fail

@@ -2,20 +2,26 @@
 //!
 //! Standard output depends on seeds and schedules alone: no times of this machine, no counts of its processors.
 
+mod bench;
+mod cause;
+mod corpus;
+mod cover;
+mod diff;
+mod step;
+mod swarm;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use rejoin_sim::audit::Check;
-use rejoin_sim::generate::generate;
+use rejoin_sim::generate::{Size, generate_sized};
 use rejoin_sim::menu::{Kind, Scope};
 use rejoin_sim::schedule::Schedule;
 use rejoin_sim::shrink::shrink;
 use rejoin_sim::simulation::{Ending, Figures, Simulation};
-use rejoin_sim::swarm::{Failure, Plan, Report, attempt, swarm};
+use rejoin_sim::swarm::{Failure, Report, attempt};
 
-use crate::args::{SimCommand, SimReplay, SimRun, SimShrink, SimSwarm};
+use crate::args::{SimCommand, SimReplay, SimRun, SimShrink};
 use crate::mutants::mutants;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::{complain, print};
@@ -33,10 +39,15 @@ pub fn run(command: &SimCommand) -> u8 {
     std::panic::set_hook(Box::new(|_| {}));
     let done = match command {
         SimCommand::Run(args) => run_seed(args),
-        SimCommand::Swarm(args) => run_swarm(args),
+        SimCommand::Swarm(args) => swarm::run(args),
         SimCommand::Replay(args) => replay(args),
         SimCommand::Shrink(args) => shrink_file(args),
         SimCommand::Mutants(args) => mutants(args),
+        SimCommand::Diff(args) => diff::run(args),
+        SimCommand::Cause(args) => cause::run(args),
+        SimCommand::Cover(args) => cover::run(args),
+        SimCommand::Corpus(args) => corpus::run(args),
+        SimCommand::Bench(args) => bench::run(args),
         SimCommand::Menu => menu(),
     };
     done.unwrap_or_else(|Unusable(status, message)| {
@@ -63,16 +74,25 @@ fn read(path: &Path) -> Result<Schedule, Unusable> {
 }
 
 fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
-    let schedule = generate(args.seed, args.profile);
+    let schedule = generate_sized(args.seed, args.profile, Size { workers: args.workers, safety: args.safety });
     if let Some(path) = &args.schedule {
         write(path, &schedule.to_string())?;
     }
-    let again = format!("rejoin sim run --seed {} --profile {}", args.seed, args.profile);
+    let mut again = format!("rejoin sim run --seed {} --profile {}", args.seed, args.profile);
+    if let Some(workers) = args.workers {
+        let _ = write!(again, " --workers {workers}");
+    }
+    if let Some(safety) = args.safety {
+        let _ = write!(again, " --for {}ms", safety.as_millis());
+    }
     show(&schedule, args.double, args.trace.as_ref(), &again)
 }
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
     let schedule = read(&args.file)?;
+    if args.step || args.until.is_some() {
+        return step::run(&schedule, args);
+    }
     show(&schedule, args.double, args.trace.as_ref(), &format!("rejoin sim replay {}", args.file.display()))
 }
 
@@ -115,6 +135,19 @@ fn status(failure: &Failure) -> u8 {
     }
 }
 
+/// The exit status that the failures of a swarm ask for
+fn verdict_of_failures(report: &Report) -> u8 {
+    let all = || report.failures.values();
+    let worst = all().find(|failure| matches!(failure, Failure::NotDeterministic { .. })).or_else(|| all().next());
+    worst.map_or(0, status)
+}
+
+/// Threads: as many as were asked for, or as there are processors
+fn jobs(asked: Option<u16>) -> usize {
+    let jobs = asked.map(usize::from);
+    jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1)
+}
+
 fn sums(figures: &Figures) -> String {
     format!(
         "{} tasks, {} executions, {} outcomes told, {} checkpoints\n\
@@ -143,7 +176,10 @@ fn sums(figures: &Figures) -> String {
 fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
     let said = failure.to_string();
     let first: Vec<&str> = said.lines().take(3).collect();
-    let mut text = format!("FAILED  {}\n", first.join(" "));
+    let mut text = match failure {
+        Failure::NotDeterministic { .. } => format!("FAILED  {said}\n"),
+        Failure::Violation(_) | Failure::Panic(_) => format!("FAILED  {}\n", first.join(" ")),
+    };
     if let Failure::Violation(violation) = failure {
         let at = std::time::Duration::from_micros(violation.at.as_micros());
         let faults = schedule.entries.iter().filter(|entry| entry.at <= at);
@@ -160,72 +196,6 @@ fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
     }
     let _ = writeln!(text, "again   {again}\nsmaller rejoin sim shrink FILE   (run and swarm write the schedule)");
     text
-}
-
-fn run_swarm(args: &SimSwarm) -> Result<u8, Unusable> {
-    let (first, end) = args.seeds;
-    let jobs = args.jobs.map(usize::from);
-    let jobs = jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let plan = Plan { first, seeds: end - first, profile: args.profile, double: args.double, jobs };
-    let begun = Instant::now();
-    let report = swarm(&plan);
-    // Not on standard output: it is this machine's.
-    complain(&format!("{} seeds in {:.1?} on {jobs} threads", report.seeds, begun.elapsed()));
-    for (seed, failure) in &report.failures {
-        if let Some(dir) = &args.report {
-            fs::create_dir_all(dir).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", dir.display())))?;
-            write(&dir.join(format!("{seed}.sched")), &generate(*seed, args.profile).to_string())?;
-        }
-        let again = format!("rejoin sim run --seed {seed} --profile {} --schedule FILE", args.profile);
-        write(Path::new("-"), &format!("seed {seed}: {failure}\n  {again}\n"))?;
-    }
-    write(Path::new("-"), &table(&report))?;
-    Ok(verdict(&report))
-}
-
-fn table(report: &Report) -> String {
-    let [tasks, reconnections, kinds] = report.medians();
-    let mut text = format!(
-        "{} seeds: {} failed, {} void\nmedian seed: {tasks} tasks, {reconnections} reconnections, {kinds} kinds of fault with effect\n{}",
-        report.seeds,
-        report.failures.len(),
-        report.void,
-        sums(&report.figures)
-    );
-    text.push_str("fault           happened   effects\n");
-    for kind in Kind::ALL {
-        let (fired, hit) = (report.tally.fired[*kind as usize], report.tally.hit[*kind as usize]);
-        let _ = writeln!(text, "{:<14} {fired:>9} {hit:>9}", kind.name());
-    }
-    text.push_str("check      occasions  what must hold\n");
-    for check in Check::ALL {
-        let occasions = report.premises.get(*check as usize).copied().unwrap_or(0);
-        let _ = writeln!(text, "{:<6} {occasions:>13}  {}", check.to_string(), check.sentence());
-    }
-    text
-}
-
-/// The exit status that a swarm deserves
-pub fn verdict(report: &Report) -> u8 {
-    if let Some(failure) = report.failures.values().find(|f| matches!(f, Failure::NotDeterministic { .. })) {
-        return status(failure);
-    }
-    if !report.failures.is_empty() {
-        return EXIT_VIOLATION;
-    }
-    if report.void * 100 > report.seeds {
-        return EXIT_VOID;
-    }
-    // A few seeds cannot have everything; ten thousand must.
-    let (dead, idle) = (report.dead(), report.idle());
-    if report.seeds >= 10_000 && !(dead.is_empty() && idle.is_empty()) {
-        let dead = dead.iter().map(|kind| kind.name());
-        let idle: Vec<String> = idle.iter().map(ToString::to_string).collect();
-        let missing: Vec<&str> = dead.chain(idle.iter().map(String::as_str)).collect();
-        complain(&format!("without any effect or occasion in all these seeds: {}", missing.join(", ")));
-        return EXIT_VIOLATION;
-    }
-    0
 }
 
 fn shrink_file(args: &SimShrink) -> Result<u8, Unusable> {

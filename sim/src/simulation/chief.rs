@@ -23,6 +23,10 @@ use crate::world::{client_key, worker_key};
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// How long a sync takes, where nothing else is said
 const SYNC_TAKES: Duration = Duration::from_micros(500);
+/// Tasks and peers above which the coordinator checks itself less often
+const MANY: u64 = 1024;
+/// The recovery window, where nothing else is said
+pub(super) const RECOVERY_WINDOW_MS: u64 = 6_000;
 
 impl Chief {
     pub(super) fn new(schedule: &Schedule) -> Chief {
@@ -30,6 +34,7 @@ impl Chief {
         Chief {
             machine: None,
             life: Life::default(),
+            begun: Instant::ZERO,
             config: config(schedule),
             journal: Journal::new(),
             written: 0,
@@ -52,7 +57,7 @@ fn config(schedule: &Schedule) -> Config {
     let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
-    config.recovery_window = ms(Knob::RecoveryWindow, 6_000);
+    config.recovery_window = ms(Knob::RecoveryWindow, RECOVERY_WINDOW_MS);
     config.session_lifetime = ms(Knob::SessionLifetime, 10_000);
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
@@ -86,6 +91,7 @@ impl Simulation {
             return self.happen(TRIES_AGAIN_AFTER, 0, Happening::Start(Who::Chief));
         }
         self.chief.life.number += 1;
+        self.chief.begun = self.now;
         let life = self.chief.life.number;
         let now = self.clock(Who::Chief);
         let seed = Seed(Draws::new(self.schedule.seed, Purpose::Jitter, life << 32).bytes());
@@ -240,11 +246,17 @@ impl Simulation {
             self.auditor.expect(Check::S20, counts.open() + counts.ended <= known, || {
                 format!("{} tasks are open and {} ended, of {known}", counts.open(), counts.ended)
             });
-            if self.figures.events.is_multiple_of(64) {
+            if self.figures.events.is_multiple_of(self.chief_checked_every()) {
                 machine.check();
                 self.trace.mix(machine.digest());
             }
         }
+    }
+
+    /// After how many events the coordinator checks itself: it goes through all tasks and peers, and many would cost their square
+    fn chief_checked_every(&self) -> u64 {
+        let many = (self.tasks.len() + self.peers.len()) as u64;
+        if many <= MANY { 64 } else { many.next_power_of_two() / 2 }
     }
 
     /// Syncs what was written meanwhile, as soon as no sync is under way (JOURN-1)

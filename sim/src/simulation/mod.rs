@@ -9,8 +9,10 @@
 //! | `people` | what workers and clients do |
 //! | `chief` | what the coordinator does, and its journal |
 //! | `faults`, `rogue` | what the menu's kinds do |
+//! | `struck` | what whoever a fault strikes is like |
 //! | `phases` | from the start to the last audit |
 //! | `twins` | the same with one thing changed, to compare with |
+//! | `view` | stopping on the way, and what everything is like there |
 //!
 //! There are no ticks. Every machine is drained until it is idle, then time jumps to the earliest thing that happens.
 //! What happens at the same time to different entities happens in an order that is drawn.
@@ -23,7 +25,9 @@ mod nodes;
 mod people;
 mod phases;
 mod rogue;
+mod struck;
 mod twins;
+mod view;
 mod wires;
 
 use std::cmp::Reverse;
@@ -37,7 +41,9 @@ use rejoin_core::{Instant, Loss, coordinator};
 use self::net::Socket;
 use self::nodes::{Chief, Machine, Peer};
 pub use self::phases::{Ending, Figures};
+pub use self::view::Stop;
 use crate::audit::{Auditor, Check};
+use crate::cover::Cover;
 use crate::draws::{Draws, Purpose, mix};
 use crate::logic::{Scripted, Seen, Workload};
 use crate::menu::{Kind, Tally};
@@ -127,13 +133,18 @@ pub struct Simulation {
     schedule: Schedule,
     workload: Box<dyn Workload>,
     now: Instant,
-    heap: BinaryHeap<Reverse<(Instant, u64, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    /// Time, drawn rank, sequence, and the place of what happens
+    heap: BinaryHeap<Reverse<(Instant, u64, u64, usize)>>,
+    happenings: Vec<Option<Happening>>,
+    /// Places without one
+    free: Vec<usize>,
     sequence: u64,
     at_once: u64,
     chief: Chief,
     peers: Vec<Peer>,
     sockets: BTreeMap<ConnId, Socket>,
+    /// Connections with a part of a message at the coordinator
+    arriving: BTreeSet<ConnId>,
     dirty: BTreeSet<Who>,
     tasks: BTreeMap<TaskId, Task>,
     by_number: BTreeMap<u32, TaskId>,
@@ -165,6 +176,7 @@ pub struct Simulation {
     /// Working memory for what frames say
     scratch: Vec<u8>,
     tally: Tally,
+    cover: Cover,
     auditor: Auditor,
     trace: Trace,
     figures: Figures,
@@ -173,6 +185,9 @@ pub struct Simulation {
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
+    /// Where to stop on the way, and whether it has
+    stop: Option<Stop>,
+    stopped: bool,
 }
 
 impl Simulation {
@@ -191,18 +206,32 @@ impl Simulation {
     ///
     /// If its settings are not legal together.
     pub fn with(schedule: &Schedule, workload: Box<dyn Workload>) -> Simulation {
+        Simulation::behind(schedule, workload, 0)
+    }
+
+    /// The same as [`Simulation::new`]; connections are numbered as in a schedule that has at least so many lines
+    ///
+    /// Their numbers follow those of the lines, and draw the order of what happens at once: so one line less would
+    /// otherwise give a different run from the start.
+    pub(crate) fn new_behind(schedule: &Schedule, lines: usize) -> Simulation {
+        Simulation::behind(schedule, Box::new(Scripted), lines)
+    }
+
+    fn behind(schedule: &Schedule, workload: Box<dyn Workload>, lines: usize) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
         let has = |kinds: &[Kind]| schedule.entries.iter().any(|entry| entry.what.is_one_of(kinds));
         let mut simulation = Simulation {
             now: Instant::ZERO,
             heap: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            happenings: Vec::new(),
+            free: Vec::new(),
             sequence: 0,
             at_once: 0,
             chief: Chief::new(schedule),
             peers: Vec::new(),
             sockets: BTreeMap::new(),
+            arriving: BTreeSet::new(),
             dirty: BTreeSet::new(),
             tasks: BTreeMap::new(),
             by_number: BTreeMap::new(),
@@ -223,6 +252,7 @@ impl Simulation {
             goodput: None,
             scratch: Vec::new(),
             tally: Tally::default(),
+            cover: Cover::default(),
             auditor: Auditor::default(),
             trace: Trace::default(),
             figures: Figures::default(),
@@ -230,6 +260,8 @@ impl Simulation {
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],
+            stop: None,
+            stopped: false,
             schedule: schedule.clone(),
             workload,
         };
@@ -237,6 +269,7 @@ impl Simulation {
             let at = Instant::ZERO + schedule.entries[index].at;
             simulation.happen_at(at, u64::MAX, Happening::Line(index));
         }
+        simulation.sequence = simulation.sequence.max(lines as u64);
         simulation.start_chief();
         for peer in 0..usize::from(schedule.workers) + usize::from(schedule.clients) {
             simulation.peers.push(Peer::default());
@@ -274,17 +307,20 @@ impl Simulation {
 
     /// Lets time pass up to a moment, or to the first violation
     fn run_until(&mut self, end: Instant) {
-        while self.auditor.violation().is_none() && self.step_before(end) {}
-        self.now = self.now.max(end.min(Instant::from_micros(u64::MAX - 1)));
+        while self.goes_on() && self.step_before(end) {}
+        if !self.stopped {
+            self.now = self.now.max(end.min(Instant::from_micros(u64::MAX - 1)));
+        }
     }
 
     /// Jumps to the next thing that happens and lets it happen; `false` when that is later
     fn step_before(&mut self, end: Instant) -> bool {
         let Some(Reverse((at, ..))) = self.heap.peek() else { return false };
-        if *at > end {
+        let at = *at;
+        if self.stops_before(at, end) || at > end {
             return false;
         }
-        let Some(Reverse((at, _, key))) = self.heap.pop() else { return false };
+        let Some(Reverse((at, _, _, place))) = self.heap.pop() else { return false };
         self.at_once = if at > self.now { 0 } else { self.at_once + 1 };
         self.now = self.now.max(at);
         self.auditor.at(self.now);
@@ -292,7 +328,8 @@ impl Simulation {
         if spins {
             self.auditor.expect(Check::S25, false, || "time does not pass any more".into());
         }
-        if let Some(happening) = self.happenings.remove(&key) {
+        if let Some(happening) = self.happenings[place].take() {
+            self.free.push(place);
             self.figures.events += 1;
             self.let_happen(happening);
             self.drain();
@@ -305,8 +342,12 @@ impl Simulation {
         self.sequence += 1;
         let at = at.max(self.now);
         let rank = mix(self.schedule.seed ^ mix(at.as_micros()) ^ entity);
-        self.heap.push(Reverse((at, rank, self.sequence)));
-        self.happenings.insert(self.sequence, happening);
+        let place = self.free.pop().unwrap_or(self.happenings.len());
+        match self.happenings.get_mut(place) {
+            Some(free) => *free = Some(happening),
+            None => self.happenings.push(Some(happening)),
+        }
+        self.heap.push(Reverse((at, rank, self.sequence, place)));
     }
 
     fn happen(&mut self, after: Duration, entity: u64, happening: Happening) {

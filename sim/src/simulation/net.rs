@@ -186,6 +186,12 @@ impl Pipe {
                 continue;
             }
             let whole = bytes.len() as u64;
+            if self.breaks_after.is_none() && self.inbox.is_empty() && is_one_message(&bytes) {
+                self.taken += whole;
+                let altered = self.altered_from.is_some_and(|from| self.taken > from);
+                take(Arrived::Message(unframed(bytes), altered));
+                continue;
+            }
             let taken = self.breaks_after.map_or(whole, |left| left.min(whole));
             if self.inbox.is_empty() && taken == whole {
                 self.inbox = bytes;
@@ -259,6 +265,18 @@ pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + message.len());
     bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
     bytes.extend_from_slice(message);
+    bytes
+}
+
+/// Whether that is one message with its length in front, and nothing else
+fn is_one_message(bytes: &[u8]) -> bool {
+    let length = bytes.first_chunk::<LENGTH_BYTES>().map(|length| u32::from_le_bytes(*length) as usize);
+    length.is_some_and(|length| length <= FRAME_BYTES_MAX && bytes.len() == LENGTH_BYTES + length)
+}
+
+/// A message without its length
+fn unframed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.drain(..LENGTH_BYTES);
     bytes
 }
 

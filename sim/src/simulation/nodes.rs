@@ -266,6 +266,8 @@ pub(super) struct Chief {
     /// None while it is not alive
     pub(super) machine: Option<Box<Coordinator>>,
     pub(super) life: Life,
+    /// When its life began
+    pub(super) begun: Instant,
     pub(super) config: coordinator::Config,
     pub(super) journal: Journal,
     /// The last record handed out, and the one up to which a sync is under way

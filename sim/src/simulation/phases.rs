@@ -11,6 +11,7 @@ use super::nodes::Machine;
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
+use crate::cover::Cover;
 use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
@@ -104,6 +105,8 @@ pub struct Ending {
     pub figures: Figures,
     /// Which faults happened, and had an effect
     pub tally: Tally,
+    /// In which states faults struck
+    pub cover: Cover,
     /// How often each check had occasion to fail
     pub premises: Vec<u64>,
     /// How the tasks ended
@@ -129,15 +132,15 @@ impl Simulation {
 
     /// Runs to the last audit, or the first violation
     pub fn finish(mut self) -> Ending {
-        self.play();
+        self.pass_phases();
         if self.goes_on() {
             self.compare();
         }
         self.end()
     }
 
-    /// Goes through all phases
-    pub(super) fn play(&mut self) {
+    /// Everything up to the last audit, the first violation, or where it is to stop
+    pub(crate) fn pass_phases(&mut self) {
         self.run_until(Instant::ZERO + self.schedule.safety);
         if self.goes_on() {
             self.heal();
@@ -162,7 +165,7 @@ impl Simulation {
     }
 
     pub(super) fn goes_on(&self) -> bool {
-        self.auditor.violation().is_none()
+        self.auditor.violation().is_none() && !self.stopped
     }
 
     /// Nothing breaks any more: links are whole, everybody is there, clocks run right from where they are
@@ -436,7 +439,7 @@ impl Simulation {
         });
     }
 
-    fn end(mut self) -> Ending {
+    pub(crate) fn end(mut self) -> Ending {
         self.figures.time_us = self.now.as_micros();
         if let Some(machine) = &self.chief.machine {
             self.figures.resumed += machine.stats().resumed;
@@ -448,6 +451,7 @@ impl Simulation {
             void,
             figures: self.figures,
             tally: self.tally,
+            cover: self.cover,
             premises: Auditor::premises(&self.auditor).to_vec(),
             seen: self.seen,
             hash: self.trace.hash(),

@@ -33,7 +33,7 @@ impl Simulation {
         let mut twin = self.schedule.clone();
         twin.settings.push(Setting { name: Knob::NoReplay, value: 1 });
         let mut twin = Simulation::new(&twin);
-        twin.play();
+        twin.pass_phases();
         let failed = twin.auditor.violation().map(|violation| violation.what.clone());
         self.auditor.expect(Check::S33, failed.is_none(), || format!("with replay switched off: {failed:?}"));
         // How often a task that fails at first is executed depends on which workers were lost.
@@ -54,7 +54,7 @@ impl Simulation {
     fn compare_without_faults(&mut self) {
         let twin = without_faults(&self.schedule);
         let mut twin = Simulation::new(&twin);
-        twin.play();
+        twin.pass_phases();
         let (Some(healed), Some(unbroken)) = (self.goodput, twin.goodput) else { return };
         self.auditor.expect(Check::L10, healed * 9 / 10 <= unbroken + SLACK, || {
             format!("a batch took {healed:?} after all had healed, and {unbroken:?} where nothing was broken")

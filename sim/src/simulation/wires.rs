@@ -390,6 +390,13 @@ impl Simulation {
         let mut all = Vec::new();
         let was_deaf = socket.pipe(towards).deaf && socket.pipe(towards).in_flight > 0;
         socket.pipe(towards).arrive(now, |one| all.push(one));
+        if towards == Side::Coordinator {
+            if socket.pipe(towards).is_arriving() {
+                self.arriving.insert(conn);
+            } else {
+                self.arriving.remove(&conn);
+            }
+        }
         let room = socket.pipe(towards).full;
         let ghost = socket.ghost && towards == Side::Coordinator;
         if was_deaf && socket.is_open(towards) {
@@ -493,9 +500,9 @@ impl Simulation {
             }
             Who::Chief => {
                 let Some(machine) = &mut self.chief.machine else { return };
-                for socket in self.sockets.values_mut().filter(|socket| socket.is_open(Side::Coordinator)) {
-                    if socket.pipe(Side::Coordinator).is_arriving() {
-                        let _ = machine.handle(now, coordinator::Input::Arriving { conn: socket.conn });
+                for conn in &self.arriving {
+                    if self.sockets.get(conn).is_some_and(|socket| socket.is_open(Side::Coordinator)) {
+                        let _ = machine.handle(now, coordinator::Input::Arriving { conn: *conn });
                     }
                 }
             }
@@ -578,6 +585,7 @@ impl Simulation {
         if self.sockets.get(&conn).is_some_and(over) {
             self.sockets.remove(&conn);
             self.auditor.hung_up(conn);
+            self.arriving.remove(&conn);
         }
     }
 

@@ -1,12 +1,21 @@
 //! The options of `rejoin sim`
 
+mod corpus;
+mod find;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use rejoin_core::Instant;
 use rejoin_core::planted::{Bug, WAITING};
+use rejoin_sim::bench::Load;
 use rejoin_sim::generate::Profile;
+use rejoin_sim::schedule::WORKERS_MAX;
+use rejoin_sim::simulation::Stop;
 
+pub use self::corpus::{SimCorpus, SimCorpusAdd, SimCorpusCheck};
+pub use self::find::{SimCause, SimCover, SimDiff};
 use crate::args::values::duration;
 
 /// What can be done with simulations
@@ -24,12 +33,29 @@ pub enum SimCommand {
     /// Make a schedule that fails as small as it can be
     #[command(verbatim_doc_comment, after_long_help = SHRINK_HELP)]
     Shrink(SimShrink),
+    /// Name the first event in which two runs differ
+    #[command(verbatim_doc_comment, after_long_help = find::DIFF_HELP)]
+    Diff(SimDiff),
+    /// Name the fault that tips a schedule that fails, and until when healing helps
+    #[command(verbatim_doc_comment, after_long_help = find::CAUSE_HELP)]
+    Cause(SimCause),
+    /// Print which fault struck in which state, and what was never reached
+    #[command(verbatim_doc_comment, after_long_help = find::COVER_HELP)]
+    Cover(SimCover),
+    /// Keep schedules that once failed, and see that none fails again
+    #[command(subcommand, verbatim_doc_comment, after_long_help = corpus::HELP)]
+    Corpus(SimCorpus),
     /// See how soon bugs that are planted in the core are found
     ///
     /// To be run in a checkout: builds the program once more, with the bugs, into
     /// target/planted.
     #[command(verbatim_doc_comment, after_long_help = MUTANTS_HELP)]
     Mutants(SimMutants),
+    /// Measure how fast simulations are on this machine
+    ///
+    /// Loads without faults, then standard seeds with them, all on one core.
+    #[command(verbatim_doc_comment, after_long_help = BENCH_HELP)]
+    Bench(SimBench),
     /// Print all kinds of fault, and what they do
     #[command(verbatim_doc_comment, after_long_help = MENU_HELP)]
     Menu,
@@ -45,6 +71,14 @@ pub struct SimRun {
     /// How wide the net is cast: standard, wide or wild
     #[arg(long, value_name = "P", default_value = "standard")]
     pub profile: Profile,
+
+    /// So many workers, whatever the profile says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
+    pub workers: Option<u16>,
+
+    /// How long faults may happen, at most 7d; there are as many tasks and faults a minute
+    #[arg(long = "for", value_name = "D", value_parser = safety)]
+    pub safety: Option<Duration>,
 
     /// Run it twice, and compare
     #[arg(long)]
@@ -74,6 +108,10 @@ pub struct SimSwarm {
     #[arg(long)]
     pub double: bool,
 
+    /// Begin no seed any more once so much time has passed
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub time: Option<Duration>,
+
     /// Threads; by default as many as there are processors
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -97,6 +135,14 @@ pub struct SimReplay {
     /// Write all that happens there, a line each; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+
+    /// Stop behind that time in seconds, or that event, as in `#120`, and print what everything is like
+    #[arg(long, value_name = "E", value_parser = stop)]
+    pub until: Option<Stop>,
+
+    /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits
+    #[arg(long, conflicts_with = "trace")]
+    pub step: bool,
 }
 
 /// What `rejoin sim shrink` is called with
@@ -148,6 +194,26 @@ pub(super) fn bug(text: &str) -> Result<Bug, String> {
     Bug::numbered(number).ok_or_else(|| format!("there is no bug {text}: they are M1 to M36"))
 }
 
+/// What `rejoin sim bench` is called with
+#[derive(Debug, Args)]
+pub struct SimBench {
+    /// How often each is run; medians count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+
+    /// How many standard seeds
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+
+    /// How many of the loads without faults, from the smallest on
+    #[arg(long, value_name = "N", default_value_t = Load::ALL.len())]
+    pub loads: usize,
+
+    /// A part of each load only: its tasks, divided by that
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub share: u32,
+}
+
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("not a number: {text}"));
     let (first, end) = match text.split_once("..") {
@@ -157,10 +223,26 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
     if first < end { Ok((first, end)) } else { Err("there are no seeds in that".into()) }
 }
 
+fn safety(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(7 * 86_400);
+    duration(text).and_then(|span| if span <= most { Ok(span) } else { Err("it is at most 7d".into()) })
+}
+
+fn stop(text: &str) -> Result<Stop, String> {
+    if let Some(number) = text.strip_prefix('#') {
+        let number = number.parse().ok().filter(|number| *number > 0);
+        return number.map(Stop::Events).ok_or_else(|| "an event is `#` and its number, from 1".into());
+    }
+    let seconds = text.parse::<f64>().ok().filter(|at| (0.0..1e9).contains(at));
+    let seconds = seconds.ok_or("a time in seconds, as in 12.5, or an event, as in #120")?;
+    Ok(Stop::At(Instant::from_micros((seconds * 1e6).round() as u64)))
+}
+
 const RUN_HELP: &str = "\
 Examples:
     rejoin sim run --seed 1 --double
     rejoin sim run --seed 1 --schedule seed-1.sched --trace seed-1.trace
+    rejoin sim run --seed 1 --workers 100 --for 1h
 
 Exit status:
   0      everything held
@@ -174,6 +256,7 @@ const SWARM_HELP: &str = "\
 Examples:
     rejoin sim swarm --seeds 10000
     rejoin sim swarm --seeds 500..600 --profile wide --double --report failed
+    rejoin sim swarm --seeds 1000000 --time 1m
 
 Exit status:
   0      everything held; from 10,000 seeds on: every fault had an effect, and every
@@ -185,8 +268,10 @@ Exit status:
   255    wrong usage";
 
 const REPLAY_HELP: &str = "\
-Example:
+Examples:
     rejoin sim replay failed/172.sched
+    rejoin sim replay failed/172.sched --until 12.5
+    rejoin sim replay failed/172.sched --until '#1200' --step
 
 Exit status:
   0      everything held
@@ -219,6 +304,17 @@ Exit status:
   1      a bug was not found, or something was found without any; with --canary:
          something did not fail that must
   254    it cannot be built here
+  255    wrong usage";
+
+const BENCH_HELP: &str = "\
+Examples:
+    rejoin sim bench
+    rejoin sim bench --runs 1 --seeds 20 --loads 1 --share 10
+
+Exit status:
+  0      printed
+  1      something did not hold in a seed
+  254    standard output is closed
   255    wrong usage";
 
 const MENU_HELP: &str = "\
@@ -259,5 +355,15 @@ mod tests {
         for bad in ["M0", "M18", "M37", "x", ""] {
             assert!(bug(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_stop_is_a_time_in_seconds_or_the_number_of_an_event() {
+        assert_eq!(stop("12.5"), Ok(Stop::At(Instant::from_micros(12_500_000))));
+        assert_eq!((stop("0"), stop("#7")), (Ok(Stop::At(Instant::ZERO)), Ok(Stop::Events(7))));
+        for bad in ["#0", "#", "#x", "-1", "NaN", "inf", "", "1s"] {
+            assert!(stop(bad).is_err(), "{bad}");
+        }
+        assert!(safety("8d").is_err() && safety("1h") == Ok(Duration::from_secs(3600)));
     }
 }

@@ -42,6 +42,7 @@ impl Simulation {
                 self.tally.fire(fault.kind);
                 self.disturbed_by(fault);
                 self.figures.faults += 1;
+                self.count_states(fault);
                 self.fault(fault);
             }
             What::Fault(_) => {}
@@ -56,7 +57,7 @@ impl Simulation {
     }
 
     /// Who is meant; nobody in what is left of a schedule
-    fn who(&self, node: Node) -> Option<Who> {
+    pub(super) fn who(&self, node: Node) -> Option<Who> {
         match node {
             Node::Coordinator => Some(Who::Chief),
             Node::Worker(n) => (n < self.schedule.workers).then(|| Who::Peer(usize::from(n))),
