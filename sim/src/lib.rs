@@ -33,6 +33,7 @@ pub mod shrink;
 pub mod simulation;
 pub mod stranger;
 pub mod swarm;
+pub mod tap;
 pub mod trace;
 mod world;
 
