@@ -28,12 +28,14 @@ pub mod mutants;
 mod net;
 pub mod pair;
 mod puppet;
+mod recorder;
 pub mod schedule;
 pub mod shrink;
 pub mod simulation;
 pub mod stranger;
 pub mod swarm;
 pub mod tap;
+pub mod timeline;
 pub mod trace;
 mod world;
 

@@ -1,5 +1,6 @@
 //! Many seeds, and what they have shown together
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
@@ -41,6 +42,14 @@ pub enum Failure {
         /// The one of the second
         second: u64,
     },
+}
+
+impl Failure {
+    pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
+    }
 }
 
 impl fmt::Display for Failure {
@@ -132,11 +141,7 @@ impl Report {
 pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
     let run = || {
         let caught = std::panic::catch_unwind(|| Simulation::run(schedule));
-        caught.map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
-        })
+        caught.map_err(Failure::panicked)
     };
     let ending = run()?;
     if double {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use rejoin_sim::audit::Check;
@@ -14,11 +14,14 @@ use rejoin_sim::schedule::Schedule;
 use rejoin_sim::shrink::shrink;
 use rejoin_sim::simulation::{Ending, Figures, Simulation};
 use rejoin_sim::swarm::{Failure, Plan, Report, attempt, swarm};
+use rejoin_sim::timeline::Timeline;
 
-use crate::args::{SimCommand, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
+use crate::args::{Eyes, SimCommand, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::{complain, print};
 
+/// Most events of a sequence diagram; more of them cannot be read
+const MERMAID_EVENTS_MAX: usize = 60;
 /// Something did not hold
 const EXIT_VIOLATION: u8 = 1;
 /// Too many seeds did nothing
@@ -66,25 +69,19 @@ fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
         write(path, &schedule.to_string())?;
     }
     let again = format!("rejoin sim run --seed {} --profile {}", args.seed, args.profile);
-    show(&schedule, args.double, args.trace.as_ref(), &again)
+    show(&schedule, args.double, &args.eyes, &again)
 }
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
     let schedule = read(&args.file)?;
-    show(&schedule, false, args.trace.as_ref(), &format!("rejoin sim replay {}", args.file.display()))
+    show(&schedule, false, &args.eyes, &format!("rejoin sim replay {}", args.file.display()))
 }
 
 /// Runs a schedule, and prints what it did
-fn show(schedule: &Schedule, double: bool, trace: Option<&PathBuf>, again: &str) -> Result<u8, Unusable> {
+fn show(schedule: &Schedule, double: bool, eyes: &Eyes, again: &str) -> Result<u8, Unusable> {
     let ended = attempt(schedule, double);
-    if let (Some(path), Ok(_)) = (trace, &ended) {
-        let mut simulation = Simulation::new(schedule);
-        simulation.record();
-        let mut text = String::new();
-        for (at, hash, told) in simulation.finish().trace.steps() {
-            let _ = writeln!(text, "{at:?} {hash:016x} {told}");
-        }
-        write(path, &text)?;
+    if eyes.any() {
+        write_what_is_seen(schedule, &ended, eyes)?;
     }
     match ended {
         Ok(Ending { violation: None, figures, hash, void, .. }) => {
@@ -104,6 +101,31 @@ fn show(schedule: &Schedule, double: bool, trace: Option<&PathBuf>, again: &str)
             Ok(status(&failure))
         }
     }
+}
+
+/// Runs it once more, watched, and writes what is wanted of that
+fn write_what_is_seen(schedule: &Schedule, ended: &Result<Ending, Failure>, eyes: &Eyes) -> Result<(), Unusable> {
+    let (trace, failure) = Simulation::watch(schedule);
+    // Watched once, it goes one way only.
+    let failure = failure.as_ref().or(ended.as_ref().err());
+    if let Some(path) = &eyes.trace {
+        let mut text = String::new();
+        for (at, hash, told) in trace.steps() {
+            let _ = writeln!(text, "{at:?} {hash:016x} {told}");
+        }
+        write(path, &text)?;
+    }
+    let timeline = Timeline::new(schedule, &trace, failure);
+    for (path, text) in [
+        (&eyes.html, Timeline::html as fn(&Timeline) -> String),
+        (&eyes.mermaid, |timeline| timeline.mermaid(MERMAID_EVENTS_MAX)),
+        (&eyes.jsonl, Timeline::jsonl),
+    ] {
+        if let Some(path) = path {
+            write(path, &text(&timeline))?;
+        }
+    }
+    Ok(())
 }
 
 fn status(failure: &Failure) -> u8 {
@@ -137,7 +159,7 @@ fn sums(figures: &Figures) -> String {
     )
 }
 
-/// What failed, at most twelve lines: the check, the nearest faults, the last that happened, and how to go on
+/// What failed, at most twelve lines: the check, the nearest faults, the last that concerned it, and how to go on
 fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
     let said = failure.to_string();
     let first: Vec<&str> = said.lines().take(3).collect();
@@ -148,13 +170,10 @@ fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
         let faults = faults.filter(|entry| matches!(entry.what, rejoin_sim::schedule::What::Fault(_)));
         let nearest: Vec<String> = faults.rev().take(3).map(ToString::to_string).collect();
         nearest.iter().rev().for_each(|fault| text.push_str(&format!("fault   {fault}\n")));
-        let mut simulation = Simulation::new(schedule);
-        simulation.record();
-        let ending = simulation.finish();
-        let steps = ending.trace.steps();
-        for (at, _, told) in &steps[steps.len().saturating_sub(5)..] {
-            let _ = writeln!(text, "event   {at:?} {told}");
-        }
+    }
+    let (trace, seen) = Simulation::watch(schedule);
+    for event in Timeline::new(schedule, &trace, seen.as_ref()).before_failure(5) {
+        let _ = writeln!(text, "event   {event}");
     }
     let _ = writeln!(text, "again   {again}\nsmaller rejoin sim shrink FILE   (run and swarm write the schedule)");
     text

@@ -14,7 +14,8 @@ use crate::draws::{Draws, Purpose};
 use crate::journal::Journal;
 use crate::menu::Kind;
 use crate::net::Side;
-use crate::schedule::{Knob, Schedule};
+use crate::schedule::{Knob, Node, Schedule};
+use crate::trace::Told;
 use crate::world::{client_key, worker_key};
 
 /// How long a sync takes, where nothing else is said
@@ -82,6 +83,7 @@ impl Simulation {
             }
         }
         self.chief.machine = Some(Box::new(machine));
+        self.trace.see(self.now, || Told::Started(Node::Coordinator));
         (self.chief.written, self.chief.syncing) = (0, None);
         self.dirty.insert(Who::Chief);
         self.drain();
@@ -102,6 +104,7 @@ impl Simulation {
     /// The coordinator's process ends; so many of its unsynced records survive
     pub(super) fn kill_chief(&mut self, survive: u64) {
         if let Some(machine) = self.chief.machine.take() {
+            self.trace.see(self.now, || Told::Died(Node::Coordinator));
             let stats = machine.stats();
             self.breaches += stats.violations;
             self.figures.resumed += stats.resumed;
@@ -140,6 +143,7 @@ impl Simulation {
     fn audit_durable(&mut self, from: usize) {
         for record in &self.chief.journal.records[from..self.chief.journal.durable] {
             if let Some(record) = rejoin_core::journal::Record::decode(record) {
+                self.trace.durable(self.now, &record);
                 self.auditor.durable(&record);
             }
         }

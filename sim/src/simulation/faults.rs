@@ -31,7 +31,7 @@ impl Simulation {
             What::Submit(task) => self.submit(task),
             What::Cancel { client, task } => self.cancel(client, task),
             What::Fault(fault) if !self.healed => {
-                self.trace.note(self.now, Told::Fault(fault.node, What::Fault(fault).to_string()));
+                self.trace.fault(self.now, fault);
                 self.tally.fire(fault.kind);
                 self.figures.faults += 1;
                 self.fault(fault);
@@ -267,6 +267,7 @@ impl Simulation {
         if let Some(socket) = self.sockets.get_mut(&conn) {
             socket.open[Side::Coordinator as usize] = true;
         }
+        self.trace.see(self.now, || Told::Opened { conn: conn.0, peer: None });
         // More than any message has says nothing more.
         let noise: Vec<u8> = (0..bytes.min(100_000)).map(|n| mix(n ^ conn.0) as u8).collect();
         let message = if bytes.is_multiple_of(2) { framed(&noise) } else { noise };

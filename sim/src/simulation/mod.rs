@@ -38,7 +38,7 @@ use crate::draws::{Draws, Purpose, mix};
 use crate::menu::Tally;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
-use crate::trace::{Told, Trace};
+use crate::trace::Trace;
 
 /// One way, where nothing else is said
 const LATENCY: Duration = Duration::from_millis(1);
@@ -137,6 +137,10 @@ impl Simulation {
     ///
     /// If its settings are not legal together.
     pub fn new(schedule: &Schedule) -> Simulation {
+        Simulation::with(schedule, Trace::default())
+    }
+
+    fn with(schedule: &Schedule, trace: Trace) -> Simulation {
         let seed = schedule.seed;
         let knob = |name| schedule.setting(name);
         let mut simulation = Simulation {
@@ -161,7 +165,7 @@ impl Simulation {
             breaches: 0,
             tally: Tally::default(),
             auditor: Auditor::default(),
-            trace: Trace::default(),
+            trace,
             figures: Figures::default(),
             output: BTreeMap::new(),
             frame: vec![0; FRAME_BYTES_MAX],
@@ -311,7 +315,7 @@ impl Simulation {
             return;
         }
         self.tell_arriving(who);
-        self.trace.note(self.now, Told::Woken(self.name(who)));
+        self.trace.woken(self.now, self.name(who));
         self.tell_time(who);
     }
 

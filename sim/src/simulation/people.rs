@@ -15,7 +15,8 @@ use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
 use crate::net::Side;
-use crate::schedule::{Knob, Schedule, Task};
+use crate::schedule::{Knob, Node, Schedule, Task};
+use crate::trace::{Stage, Told};
 use crate::world::{client_key, worker_key};
 
 /// How long a task takes to end when it is told to
@@ -66,6 +67,8 @@ impl Simulation {
             Machine::Client(Box::new(client.expect("settings that are legal together")))
         };
         self.peers[peer].machine = Some(machine);
+        let who = self.name(Who::Peer(peer));
+        self.trace.see(self.now, || Told::Started(who));
         self.dirty.insert(Who::Peer(peer));
         self.drain();
     }
@@ -73,6 +76,8 @@ impl Simulation {
     /// A process ends with all it knew; its connection breaks
     pub(super) fn kill_peer(&mut self, peer: usize) {
         if let Some(machine) = self.peers[peer].machine.take() {
+            let who = self.name(Who::Peer(peer));
+            self.trace.see(self.now, || Told::Died(who));
             self.breaches += machine.violations();
         }
         self.peers[peer].running.clear();
@@ -94,6 +99,7 @@ impl Simulation {
         }
         self.tasks.insert(id, task);
         self.auditor.submitted(id);
+        self.see_task(peer, id, || Stage::Submitted(id));
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let mut payload = task.number.to_le_bytes().to_vec();
         payload.resize(4 + task.input as usize, 0x17);
@@ -109,6 +115,7 @@ impl Simulation {
     pub(super) fn cancel(&mut self, client: u16, number: u32) {
         let (id, peer) = (self.task_id(number), self.client_peer(client));
         let now = self.clock(Who::Peer(peer));
+        self.see_task(peer, id, || Stage::CancelAsked);
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         // A task that was not submitted, in what is left of a schedule.
         if client.handle(now, client::Input::Cancel { task: id }).is_ok() {
@@ -116,6 +123,13 @@ impl Simulation {
             self.figures.cancels += 1;
         }
         self.dirty.insert(Who::Peer(peer));
+    }
+
+    /// Has it seen where a task stands
+    fn see_task(&mut self, peer: usize, task: TaskId, stage: impl FnOnce() -> Stage) {
+        let (at, task) = (self.name(Who::Peer(peer)), self.tasks.get(&task).map(|task| task.number));
+        let Some(task) = task else { return };
+        self.trace.see(self.now, || Told::Task { at, task, stage: stage() });
     }
 
     pub(super) fn client_peer(&self, client: u16) -> usize {
@@ -218,7 +232,10 @@ impl Simulation {
 
     fn client_told(&mut self, peer: usize, event: &client::Event) {
         match *event {
-            client::Event::Accepted { task } => self.auditor.accepted(task),
+            client::Event::Accepted { task } => {
+                self.see_task(peer, task, || Stage::Accepted);
+                self.auditor.accepted(task);
+            }
             client::Event::Refused { .. } => self.figures.refused += 1,
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
@@ -228,6 +245,7 @@ impl Simulation {
                 let Some(outcome) = outcome else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
                 };
+                self.see_task(peer, task, || Stage::Ended(format!("{outcome:?}")));
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
                 if known.poison > 100 && outcome != Outcome::Cancelled {
@@ -279,7 +297,7 @@ impl Simulation {
             return self.auditor.expect_of(Check::S1, id, false, || format!("{id} is run, and nobody submitted it"));
         };
         let who = self.name(Who::Peer(peer));
-        self.trace.note_with(self.now, who, || format!("starts task {}, attempt {attempt}, {token}", task.number));
+        self.trace.starts(self.now, who, task.number, attempt, token);
         self.figures.executions += 1;
         self.auditor.started(id, token, attempt, restored.map(|(number, _)| number));
         let outcome = if attempt <= task.fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
@@ -332,6 +350,9 @@ impl Simulation {
             }
             Moment::Step(step) => {
                 if execution.outcome != Outcome::Cancelled {
+                    let (at, task) = (Node::Worker(peer as u16), execution.task.number);
+                    let stage = Stage::Checkpoint { token, step };
+                    self.trace.see(self.now, || Told::Task { at, task, stage });
                     let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &[step; 20] });
                 }
             }
@@ -339,6 +360,12 @@ impl Simulation {
                 execution.over = true;
                 execution.printed = u64::from(execution.task.prints);
                 let (outcome, total) = (execution.outcome, execution.printed);
+                let (at, task) = (Node::Worker(peer as u16), execution.task.number);
+                self.trace.see(self.now, || Told::Task {
+                    at,
+                    task,
+                    stage: Stage::Finished { token, outcome: format!("{outcome:?}") },
+                });
                 let result = vec![7; execution.task.returns as usize];
                 let _ = worker.handle(now, worker::Input::OutputGrew { token, stream, total });
                 let finished = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });

@@ -1,5 +1,6 @@
 //! From the start to the last audit
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use rejoin_core::Instant;
@@ -12,7 +13,8 @@ use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
-use crate::trace::Trace;
+use crate::swarm::Failure;
+use crate::trace::{Told, Trace};
 
 /// Heartbeats of quiet
 const QUIET_HEARTBEATS: u32 = 20;
@@ -112,18 +114,38 @@ impl Simulation {
 
     /// Runs to the last audit, or the first violation
     pub fn finish(mut self) -> Ending {
+        self.go_through();
+        self.end()
+    }
+
+    /// Records all of it, and says what failed, if anything; a panic of a machine leaves what led to it
+    pub fn watch(schedule: &Schedule) -> (Trace, Option<Failure>) {
+        let mut simulation = Simulation::with(schedule, Trace::recording());
+        // What a panic leaves half done is only looked at.
+        let went = catch_unwind(AssertUnwindSafe(|| simulation.go_through()));
+        let violation = simulation.auditor.violation().cloned().map(Failure::Violation);
+        (simulation.trace, went.err().map(Failure::panicked).or(violation))
+    }
+
+    fn go_through(&mut self) {
         self.run_until(Instant::ZERO + self.schedule.safety);
         if self.goes_on() {
+            self.see_phase("healed");
             self.heal();
             self.come_to_rest();
         }
         if self.goes_on() {
+            self.see_phase("quiet");
             self.be_quiet();
         }
         if self.goes_on() {
+            self.see_phase("drain");
             self.leave();
         }
-        self.end()
+    }
+
+    fn see_phase(&mut self, phase: &'static str) {
+        self.trace.see(self.now, || Told::Phase(phase));
     }
 
     fn goes_on(&self) -> bool {

@@ -45,6 +45,7 @@ impl Simulation {
         let struck = |timed: &super::net::Timed| !healed && timed.at(now).is_some();
         if struck(&net.hangs) || struck(&net.partitioned) {
             let kind = if struck(&net.partitioned) { Kind::Partition } else { Kind::Hang };
+            self.trace.see(now, || Told::Dialled(who, None));
             return self.tally.hit(kind);
         }
         let refused = struck(&net.refuses);
@@ -53,6 +54,7 @@ impl Simulation {
         }
         if refused || self.chief.machine.is_none() {
             let failed = Happening::Fails { peer, attempt, life, loss: Loss::Peer };
+            self.trace.see(now, || Told::Dialled(who, None));
             return self.happen(self.latency * 2, peer as u64, failed);
         }
         let breaks = struck(&net.breaks).then(|| net.breaks.at(now).unwrap_or(0));
@@ -60,6 +62,7 @@ impl Simulation {
         let pipes = [Pipe::default(), Pipe::default()];
         self.sockets.insert(conn, Socket { peer: Some(peer), attempt, life, conn, open: [true, false], pipes });
         self.peers[peer].conn = Some(conn);
+        self.trace.see(now, || Told::Dialled(who, Some(conn.0)));
         self.happen(self.latency * 2, conn.0, Happening::Opens { conn });
         if let Some(us) = breaks {
             self.tally.hit(Kind::AcceptReset);
@@ -69,6 +72,8 @@ impl Simulation {
 
     pub(super) fn dial_fails(&mut self, peer: usize, attempt: u64, life: u64, loss: Loss) {
         if self.peers[peer].life.number == life {
+            let who = self.name(Who::Peer(peer));
+            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {loss:?}")));
             self.tell_lost(peer, attempt, loss);
         }
     }
@@ -110,6 +115,8 @@ impl Simulation {
             return self.happen(self.latency, peer as u64, Happening::Fails { peer, attempt, life, loss });
         }
         socket.open[Side::Coordinator as usize] = true;
+        let dialled = peer.map(|peer| self.name(Who::Peer(peer)));
+        self.trace.see(self.now, || Told::Opened { conn: conn.0, peer: dialled });
         let Some(peer) = peer else { return };
         let (now, entropy) = (self.clock(Who::Peer(peer)), self.fresh());
         if let Some(machine) = &mut self.peers[peer].machine {
@@ -130,7 +137,7 @@ impl Simulation {
         let (peer, at_peer) = (socket.peer, from == Side::Peer);
         let named = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
         let (from_node, to) = if at_peer { (named, Node::Coordinator) } else { (Node::Coordinator, named) };
-        self.trace.note(self.now, Told::Sent { from: from_node, to, conn: conn.0, bytes: message.len() });
+        self.trace.sent(self.now, from_node, to, conn.0, message);
         if self.remembers
             && let Some(socket) = self.sockets.get_mut(&conn)
         {
@@ -313,7 +320,7 @@ impl Simulation {
         self.trace.mix_bytes(message);
         let other = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
         let (by, from) = if at == Side::Peer { (other, Node::Coordinator) } else { (Node::Coordinator, other) };
-        self.trace.note(self.now, Told::Received { by, from, conn: conn.0, bytes: message.len() });
+        self.trace.received(self.now, by, from, conn.0, message);
         let now = self.clock(who);
         match who {
             Who::Chief => {
@@ -367,6 +374,7 @@ impl Simulation {
     /// An end closes: the other one learns of it behind whatever is under way
     pub(super) fn hang_up(&mut self, conn: ConnId, side: Side) {
         let at = self.now + self.latency;
+        self.see_end(conn, side, Told::HungUp);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         socket.open[side as usize] = false;
         let pipe = socket.pipe(side.other());
@@ -392,6 +400,7 @@ impl Simulation {
 
     /// An end learns that its connection is gone
     pub(super) fn closed(&mut self, conn: ConnId, at: Side) {
+        self.see_end(conn, at, Told::Lost);
         let Some(socket) = self.sockets.get_mut(&conn).filter(|socket| socket.is_open(at)) else { return };
         socket.open[at as usize] = false;
         let (peer, attempt) = (socket.peer, socket.attempt);
@@ -413,6 +422,16 @@ impl Simulation {
             }
         }
         self.forget_if_over(conn);
+    }
+
+    /// Has it seen that somebody's end is about to be over, if it is open
+    fn see_end(&mut self, conn: ConnId, side: Side, told: fn(Node, u64) -> Told) {
+        if self.sockets.get(&conn).is_some_and(|socket| socket.is_open(side))
+            && let Some(who) = self.end_of(conn, side)
+        {
+            let node = self.name(who);
+            self.trace.see(self.now, || told(node, conn.0));
+        }
     }
 
     pub(super) fn tell_lost(&mut self, peer: usize, attempt: u64, loss: Loss) {
