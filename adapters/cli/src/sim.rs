@@ -335,3 +335,34 @@ fn menu() -> Result<u8, Unusable> {
     write(Path::new("-"), &text)?;
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use rejoin_sim::generate::Profile;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_line_of_what_is_written_as_json_is_an_object_that_says_when_and_what() {
+        let schedule = generate(7, Profile::Standard);
+        let (trace, failure) = Simulation::watch(&schedule);
+        let timeline = Timeline::new(&schedule, &trace, failure.as_ref());
+        let (mut at, mut fates) = (0, 0);
+        for (n, line) in timeline.jsonl().lines().enumerate() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["n"], n);
+            assert!(event["at_us"].as_u64().unwrap() >= at && event["type"].is_string() && event["text"].is_string());
+            at = event["at_us"].as_u64().unwrap();
+            if event["type"] == "sent" {
+                assert!(event["says"].is_array() && event["to"].is_string() && event["fate"].is_string(), "{line}");
+                fates += 1;
+            }
+        }
+        assert!(fates > 1000, "{fates} messages");
+        let page = timeline.html();
+        let data = page.split_once("const DATA = ").unwrap().1.split_once(";\n").unwrap().0;
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["nodes"].as_array().unwrap().len(), 11, "2 clients, the coordinator, 8 workers");
+    }
+}

@@ -283,3 +283,105 @@ impl Timeline {
 fn seconds(us: u64) -> String {
     format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Check, Violation};
+    use crate::generate::{Profile, generate};
+    use crate::simulation::Simulation;
+    use rejoin_core::Instant;
+    use rejoin_core::ids::TaskId;
+
+    fn timeline(seed: u64, failure: Option<&Failure>) -> Timeline {
+        let schedule = generate(seed, Profile::Standard);
+        let (trace, failed) = Simulation::watch(&schedule);
+        assert!(failed.is_none(), "seed {seed}: {failed:?}");
+        Timeline::new(&schedule, &trace, failure)
+    }
+
+    fn violation(what: &str, task: Option<TaskId>) -> Failure {
+        let at = Instant::from_micros(u64::MAX >> 20);
+        Failure::Violation(Violation { check: Check::S4, at, what: what.into(), task })
+    }
+
+    #[test]
+    fn messages_are_followed_to_their_fates_and_causes_lie_before() {
+        let mut fates = Vec::new();
+        for seed in [3, 7, 11] {
+            let timeline = timeline(seed, None);
+            assert!(timeline.events.is_sorted_by_key(|event| event.at));
+            for (n, event) in timeline.events.iter().enumerate() {
+                assert!(event.causes.iter().all(|cause| *cause < n), "{n}: {event:?}");
+            }
+            for message in &timeline.messages {
+                let sent = timeline.events[message.sent].at;
+                assert!(message.arrivals.iter().all(|(n, _)| timeline.events[*n].at >= sent), "{message:?}");
+                fates.push(message.fate);
+            }
+            let of = |what| timeline.events.iter().filter(|event| event.what == what).count();
+            let never =
+                [What::Sent, What::Received, What::Timer, What::Dialled, What::Opened, What::Closed, What::Gone]
+                    .into_iter()
+                    .chain([What::Started, What::Task, What::Durable, What::Fault, What::Phase])
+                    .find(|what| of(*what) == 0);
+            assert_eq!(never, None, "seed {seed}");
+            let whole = timeline.links.iter().filter(|link| link.session.is_some() && link.welcome.is_some()).count();
+            assert!(whole * 2 > timeline.links.len(), "most connections have a session");
+            assert!(timeline.runs.iter().all(|run| run.from <= run.to && run.to <= timeline.end));
+        }
+        let delivered = fates.iter().filter(|fate| **fate == Fate::Delivered).count();
+        assert!(delivered * 10 > fates.len() * 8, "{delivered} of {}", fates.len());
+        for fate in [Fate::Lost, Fate::Altered, Fate::Duplicated, Fate::OutOfPlace] {
+            assert!(fates.contains(&fate), "no message is {}", fate.name());
+        }
+    }
+
+    #[test]
+    fn before_a_failure_only_what_it_is_about_is_told() {
+        let task = timeline(7, Some(&violation("it counted twice", Some(TaskId::from_text("task 3")))));
+        let lines = task.before_failure(5);
+        assert_eq!(lines.len(), 5);
+        assert!(lines.iter().all(|line| line.contains("task 3") || line.contains("(task 3)")), "{lines:#?}");
+        let node = timeline(7, Some(&violation("w2 does not come to the end of its drain", None))).before_failure(5);
+        assert!(node.iter().all(|line| line.contains("w2")) && node.len() == 5, "{node:#?}");
+        let conn = task.links[4].conn;
+        let about = violation(&format!("w1 still believes in connection {conn}"), None);
+        let lines = timeline(7, Some(&about));
+        assert_eq!(lines.failed.as_ref().map(|failed| failed.focus), Some(Focus::Connection(conn)));
+        assert!(!lines.before_failure(5).is_empty());
+    }
+
+    #[test]
+    fn a_diagram_has_no_more_events_than_it_may_and_says_what_is_missing() {
+        for failure in [None, Some(violation("something", None))] {
+            let diagram = timeline(11, failure.as_ref()).mermaid(30);
+            assert!(diagram.starts_with("sequenceDiagram\n    participant "));
+            assert!(diagram.contains("earlier events are left out"), "{diagram}");
+            let events = diagram.lines().filter(|line| line.contains("->>") || line.contains("Note over")).count();
+            assert!((10..=34).contains(&events), "{diagram}");
+            assert!(diagram.lines().all(|line| !line.contains(';') && !line.contains('#')));
+            assert_eq!(diagram.contains("FAILED S4"), failure.is_some());
+        }
+    }
+
+    #[test]
+    fn a_page_is_whole_and_needs_nothing_from_elsewhere() {
+        let page = timeline(3, Some(&violation("</script><b>", None))).html();
+        for mark in ["<!--title-->", "/*style*/", "/*data*/", "/*scripts*/", "http://", "https://", " src=", "@import"]
+        {
+            assert!(!page.contains(mark), "{mark}");
+        }
+        assert_eq!(page.matches("</script>").count(), 1);
+        assert!(page.contains("\\u003c/script\\u003e\\u003cb\\u003e"), "what is seen cannot end the script");
+    }
+
+    #[test]
+    fn of_nothing_there_is_still_something_to_show() {
+        let schedule = generate(1, Profile::Standard);
+        let timeline = Timeline::new(&schedule, &Trace::default(), None);
+        assert_eq!(timeline.jsonl(), "");
+        assert!(timeline.mermaid(10).contains("participant coordinator"));
+        assert!(timeline.html().contains("\"events\":[]"));
+    }
+}

@@ -104,6 +104,7 @@ function describe(message) {
 function select(id) {
   view.selected = id;
   view.slice = id === null ? null : sliceOf(id);
+  view.sliceTasks = new Set([...view.slice || []].flatMap((n) => events[n].tasks));
   fillSide();
   redraw();
 }
@@ -310,6 +311,7 @@ function start() {
   layOut();
   fillSide();
   if (failure) toFailure(); else whole();
-  new ResizeObserver(() => { layOut(); redraw(); }).observe(stage);
+  // At once: a canvas that has changed its size is empty.
+  new ResizeObserver(() => { layOut(); draw(); }).observe(stage);
 }
 start();

@@ -84,37 +84,45 @@ function drawLanes() {
   }
 }
 
-function drawFaults() {
-  if (!view.kinds.has("fault")) return;
-  const ends = new Map();
-  for (const fault of faults) {
+function visibleFaults() {
+  if (!view.kinds.has("fault")) return [];
+  return faults.filter((fault) => laneOf(fault.node) >= 0 && inView(fault.from, fault.to));
+}
+
+function drawFaultBands(found) {
+  for (const fault of found) {
+    if (fault.to === fault.from) continue;
     const lane = laneOf(fault.node);
-    if (lane < 0 || !inView(fault.from, fault.to)) continue;
-    const y = top(lane) + 1;
+    pen.globalAlpha = 0.14;
+    bar(fault.from, fault.to, top(lane) + 1, laneHeight - 2, colours.fault);
+    pen.globalAlpha = 1;
+    bar(fault.from, fault.to, top(lane) + laneHeight - 4, 3, colours.fault);
+  }
+}
+
+// Names of faults that are close together would cover each other: then the first has its name.
+function drawFaultNames(found) {
+  const ends = new Map();
+  pen.font = "10px system-ui, sans-serif";
+  for (const fault of found) {
+    const lane = laneOf(fault.node), px = x(fault.from), left = Math.max(px + 5, GUTTER + 4);
+    const bottom = top(lane) + laneHeight, w = pen.measureText(fault.kind).width;
     const tip = `${events[fault.event].text}\n${fault.says}\n${time(fault.from)}` + (fault.to > fault.from ? ` to ${time(fault.to)}` : "");
-    if (fault.to > fault.from) {
-      pen.globalAlpha = 0.14;
-      bar(fault.from, fault.to, y, laneHeight - 2, colours.fault);
-      pen.globalAlpha = 1;
-      bar(fault.from, fault.to, top(lane) + laneHeight - 4, 3, colours.fault);
-    }
-    const px = x(fault.from);
-    if (px < GUTTER - 1 && fault.to <= fault.from) continue;
-    // Names of faults that are close together would cover each other.
-    const left = Math.max(px, GUTTER) + 2, last = ends.get(lane) || 0;
-    targets.push({ x: Math.max(px, GUTTER) - 4, y: top(lane) + laneHeight - 14, w: Math.max(10, Math.min(x(fault.to), width) - left), h: 14, tip, event: fault.event });
+    const room = Math.min(x(fault.to), width) - Math.max(px, GUTTER);
+    targets.push({ x: Math.max(px - 5, GUTTER), y: bottom - 13, w: Math.max(10, room), h: 13, tip, event: fault.event, wide: true });
     if (px >= GUTTER - 1) {
       pen.fillStyle = colours.fault;
       pen.beginPath();
-      pen.moveTo(px - 4, top(lane) + laneHeight - 1); pen.lineTo(px + 4, top(lane) + laneHeight - 1); pen.lineTo(px, top(lane) + laneHeight - 9);
+      pen.moveTo(px - 4, bottom - 1); pen.lineTo(px + 4, bottom - 1); pen.lineTo(px, bottom - 9);
       pen.fill();
     }
-    pen.font = "10px system-ui, sans-serif";
-    const w = pen.measureText(fault.kind).width;
-    if (left + 4 > last && left + w + 6 < width) {
-      text(fault.kind, left + 4, top(lane) + laneHeight - 5, colours.fault, pen.font);
-      ends.set(lane, left + w + 10);
-    }
+    if (left <= (ends.get(lane) || 0) || left + w > width) continue;
+    pen.globalAlpha = 0.75;
+    pen.fillStyle = colours.back;
+    pen.fillRect(left - 1, bottom - 14, w + 2, 10);
+    pen.globalAlpha = 1;
+    text(fault.kind, left, bottom - 5, colours.fault, pen.font);
+    ends.set(lane, left + w + 8);
   }
 }
 
@@ -155,7 +163,7 @@ function drawRuns() {
     const y = base(lane) + 5 + run.row * (h + 1);
     if (y + h > top(lane) + laneHeight - 10) continue;
     const tip = `task ${run.task}, attempt ${run.attempt}: ${run.ended || "runs at the end"}\n${time(run.from)} to ${time(run.to)}, ${span(run.to - run.from)}`;
-    pen.globalAlpha = dim({ tasks: [run.task] }) ? 0.2 : 0.85;
+    pen.globalAlpha = view.slice !== null && !view.sliceTasks.has(run.task) ? 0.2 : 0.85;
     bar(run.from, run.to, y, h, colour, { tip, task: run.task });
     pen.globalAlpha = 1;
     if (h >= 9) inBar("task " + run.task, x(run.from), x(run.to), y + h - 2, dark ? "#0c0f14" : "#ffffff");
@@ -163,10 +171,6 @@ function drawRuns() {
 }
 
 const FATE_COLOUR = { lost: "lost", altered: "altered", duplicated: "duplicated", "out of place": "place" };
-
-function dim(one) {
-  return view.slice !== null && one.tasks !== undefined && one.id === undefined;
-}
 
 // Where a message is drawn: a line for each arrival, or as far as a lost one came.
 function lines(message) {
@@ -240,7 +244,9 @@ function drawMessages(found) {
 // Its first words beside its line, unless others stand there already.
 function label(message, colour, placed, hot) {
   const [x1, y1, x2, y2] = lines(message)[0];
-  const words = (message.says[0] || "") + (message.says.length > 1 ? " +" + (message.says.length - 1) : "");
+  // The text of its sending begins with whom it goes to, and goes on with the most telling.
+  const said = events[message.sent].text, gist = said.slice(said.indexOf(": ") + 2).split("; ")[0];
+  const words = gist + (message.says.length > 1 ? " +" + (message.says.length - 1) : "");
   pen.font = "10px system-ui, sans-serif";
   const short = words.length > 44 && !hot ? words.slice(0, 43) + "…" : words, w = pen.measureText(short).width;
   for (const part of [0.5, 0.3, 0.7, 0.15, 0.85]) {
@@ -317,13 +323,17 @@ function drawAxis() {
     pen.fillRect(x(at), AXIS - 5, 1, 5);
     if (x(at) + 60 < width) text(time(at, every), x(at) + 3, AXIS - 7, colours.dim);
   }
+  let last = -Infinity, row = 0;
   for (const event of events) {
     if (event.what !== "phase" || event.at < view.from || event.at > view.to) continue;
     pen.setLineDash([3, 4]);
     pen.strokeStyle = colours.accent;
     pen.beginPath(); pen.moveTo(x(event.at), AXIS); pen.lineTo(x(event.at), height); pen.stroke();
     pen.setLineDash([]);
-    text(event.text, x(event.at) + 3, AXIS + 10, colours.accent, "600 10px system-ui, sans-serif");
+    // Phases that follow each other closely have their names below each other.
+    row = x(event.at) - last < 45 ? row + 1 : 0;
+    last = x(event.at);
+    text(event.text, last + 4, AXIS + 11 + row * 11, colours.accent, "600 10px system-ui, sans-serif");
   }
   if (failure && failure.at >= view.from && failure.at <= view.to) {
     pen.fillStyle = colours.bad;
@@ -354,16 +364,18 @@ function draw() {
   pen.fillRect(0, 0, width, height);
   targets = [];
   drawLanes();
-  drawFaults();
+  const struck = visibleFaults();
+  drawFaultBands(struck);
   drawLinks();
   drawRuns();
   const found = visibleMessages();
   drawMessages(found);
   const drawn = drawEvents();
+  drawFaultNames(struck);
   drawGutter();
   drawAxis();
   drawOverview();
   const nothing = document.getElementById("nothing");
   nothing.style.display = found.length + drawn === 0 ? "block" : "none";
-  nothing.textContent = events.length === 0 ? "Nothing was recorded." : "Nothing that the filters let through happens here.";
+  nothing.textContent = events.length === 0 ? "Nothing was recorded." : "No messages and events here: zoom out, or let the filters show more.";
 }

@@ -66,7 +66,7 @@ const KINDS = [
 ];
 const view = {
   from: 0, to: Math.max(DATA.end, 1000), task: null, nodes: new Set(), kinds: new Set(KINDS.filter((k) => k[2]).map((k) => k[0])),
-  selected: null, slice: null, hover: null,
+  selected: null, slice: null, sliceTasks: new Set(), hover: null,
 };
 
 const EVENT_KIND = {
