@@ -38,6 +38,8 @@ struct Builder {
     of_task: BTreeMap<u32, usize>,
     closed: BTreeMap<u64, usize>,
     struck: BTreeMap<usize, usize>,
+    /// The fault before each message that may have struck it
+    struck_before: Vec<Option<usize>>,
     died: BTreeMap<usize, usize>,
     /// Why a node closes what it closes at this moment
     reasons: BTreeMap<usize, (u64, String)>,
@@ -85,6 +87,7 @@ impl Builder {
             of_task: BTreeMap::new(),
             closed: BTreeMap::new(),
             struck: BTreeMap::new(),
+            struck_before: Vec::new(),
             died: BTreeMap::new(),
             reasons: BTreeMap::new(),
             last_arrived: BTreeMap::new(),
@@ -165,11 +168,11 @@ impl Builder {
         self.cause(event, self.heard.get(&node).copied());
     }
 
-    /// A machine hears of something; timers have been set by what it had heard before
+    /// A machine hears of something; what is written is so because of what it had heard before
     fn heard(&mut self, event: usize) {
         let Some(node) = self.timeline.events[event].node else { return };
         let before = self.heard.insert(node, event);
-        if matches!(self.timeline.events[event].what, What::Timer | What::Durable) {
+        if self.timeline.events[event].what == What::Durable {
             self.cause(event, before);
         }
     }
@@ -209,6 +212,8 @@ impl Builder {
         let position = self.timeline.messages.len();
         self.timeline.events[event].message = Some(position);
         self.messages.insert(number, position);
+        let peer = self.lane(if to == Node::Coordinator { from } else { to });
+        self.struck_before.push(self.struck.get(&peer).copied());
         let (from, to) = (self.lane(from), self.lane(to));
         self.timeline.messages.push(Message {
             sent: event,
@@ -392,7 +397,11 @@ impl Builder {
         self.timeline.faults.iter_mut().for_each(|fault| fault.to = fault.to.min(healed).max(fault.from));
         self.timeline.downs.extend(self.died.iter().map(|(lane, died)| (*lane, self.timeline.events[*died].at, end)));
         for position in 0..self.timeline.messages.len() {
-            self.timeline.messages[position].fate = self.fate(position);
+            let fate = self.fate(position);
+            self.timeline.messages[position].fate = fate;
+            if !matches!(fate, Fate::Delivered | Fate::UnderWay) {
+                self.cause(self.timeline.messages[position].sent, self.struck_before[position]);
+            }
         }
         self.timeline
     }

@@ -27,16 +27,17 @@ fn fields<'a>(timeline: &'a Timeline, n: usize, event: &'a Event) -> Vec<(&'stat
     if let Some(message) = event.message.map(|message| &timeline.messages[message]) {
         let arrived = message.arrivals.first().map(|(event, _)| timeline.events[*event].at);
         let how = message.arrivals.iter().find(|(arrived, _)| *arrived == n).map(|(_, how)| arrival_name(*how));
-        match event.what {
-            What::Sent => fields.extend([
+        if event.what == What::Sent {
+            fields.extend([
                 ("to", timeline.names[message.to].as_str().into()),
                 ("bytes", message.bytes.into()),
                 ("class", message.class.name().into()),
                 ("says", Value::List(message.says.iter().map(|line| line.text.as_str().into()).collect())),
                 ("fate", message.fate.name().into()),
                 ("arrived_us", arrived.into()),
-            ]),
-            _ => fields.extend([("from", timeline.names[message.from].as_str().into()), ("arrival", how.into())]),
+            ]);
+        } else {
+            fields.extend([("from", timeline.names[message.from].as_str().into()), ("arrival", how.into())]);
         }
     }
     if event.what == What::Fault

@@ -56,7 +56,17 @@ fn is_shown(timeline: &Timeline, n: usize) -> bool {
         What::Durable | What::Dialled => false,
         // The close that follows says why as well.
         What::Note => !event.text.starts_with("closes"),
-        _ => true,
+        What::Sent
+        | What::Timer
+        | What::Opened
+        | What::Closed
+        | What::Gone
+        | What::Started
+        | What::Died
+        | What::Task
+        | What::Fault
+        | What::Phase
+        | What::Failure => true,
     };
     said && timeline.tells(event)
 }
@@ -77,10 +87,8 @@ fn event(timeline: &Timeline, out: &mut String, over: &str, n: usize) {
                 Fate::Delivered | Fate::Duplicated | Fate::OutOfPlace => "->>",
                 Fate::Altered | Fate::UnderWay => "--)",
             };
-            let fate = match message.fate {
-                Fate::Delivered => String::new(),
-                fate => format!(" [{}]", fate.name()),
-            };
+            let fate =
+                if message.fate == Fate::Delivered { String::new() } else { format!(" [{}]", message.fate.name()) };
             let (from, to) = (&timeline.names[message.from], &timeline.names[message.to]);
             let says = event.text.split_once(": ").map_or("", |(_, says)| says);
             let _ = writeln!(out, "    {from}{arrow}{to}: {} {}{fate}", seconds(event.at), plain(says));

@@ -1,5 +1,5 @@
 // Drawing: what is visible of the model, on a canvas of the size of its window.
-const GUTTER = 92, AXIS = 26, LANE_MIN = 52, LANE_MAX = 104, LABELS_MAX = 70, HEADS_MAX = 1500;
+const GUTTER = 92, AXIS = 26, LANE_MIN = 52, LANE_MAX = 190, LABELS_MAX = 70, HEADS_MAX = 1500;
 const HUES = [212, 28, 145, 285, 55, 345, 180, 250];
 const stage = document.getElementById("stage"), canvas = document.getElementById("canvas");
 const pen = canvas.getContext("2d"), overview = document.getElementById("overview");
@@ -212,7 +212,9 @@ function visibleMessages() {
 }
 
 function drawMessages(found) {
-  const many = found.length > HEADS_MAX, placed = [];
+  const many = found.length > HEADS_MAX;
+  // Words do not cover the bars of connections.
+  const placed = lanes.map((_, lane) => [GUTTER, top(lane) + 3, width, top(lane) + 16]);
   const faint = found.length > 400 ? Math.max(0.25, 0.75 - found.length / 6000) : 0.85;
   for (const message of found) {
     const sliced = view.slice !== null && view.slice.has(message.sent);
@@ -249,7 +251,7 @@ function label(message, colour, placed, hot) {
   const words = gist + (message.says.length > 1 ? " +" + (message.says.length - 1) : "");
   pen.font = "10px system-ui, sans-serif";
   const short = words.length > 44 && !hot ? words.slice(0, 43) + "…" : words, w = pen.measureText(short).width;
-  for (const part of [0.5, 0.3, 0.7, 0.15, 0.85]) {
+  for (const part of [0.5, 0.3, 0.7, 0.15, 0.85, 0.4, 0.6, 0.22, 0.78]) {
     let px = x1 + (x2 - x1) * part + 5;
     const py = y1 + (y2 - y1) * part + 3;
     if (px + w > width) px -= w + 10;
