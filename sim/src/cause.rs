@@ -175,10 +175,18 @@ impl Cause {
         let whom = self.concerned();
         let about = |told: &Told| match told {
             Told::Woken(_) => false,
-            Told::Fault(node, _) | Told::Note(node, _) => *node == Node::Coordinator || whom.contains(node),
-            Told::Sent { from: one, to: other, .. } | Told::Received { by: one, from: other, .. } => {
-                whom.contains(one) || whom.contains(other)
-            }
+            // To the coordinator everybody talks.
+            Told::Sent { .. } | Told::Received { .. } => told.nodes().any(|node| whom.contains(&node)),
+            Told::Dialled(..)
+            | Told::Opened { .. }
+            | Told::HungUp(..)
+            | Told::Lost(..)
+            | Told::Started(_)
+            | Told::Died(_)
+            | Told::Task { .. }
+            | Told::Note(..)
+            | Told::Fault(_) => told.nodes().any(|node| node == Node::Coordinator || whom.contains(&node)),
+            Told::Durable { .. } | Told::Phase(_) => true,
         };
         (from + 1..).zip(&steps[from..]).filter(|(_, (_, _, told))| about(told)).collect()
     }
@@ -201,13 +209,8 @@ impl Cause {
                     continue;
                 }
                 whom.insert(Node::Client(task.client % self.schedule.clients));
-                let starts = format!("starts task {},", task.number);
-                whom.extend(self.run.steps().iter().filter_map(|(_, _, told)| match told {
-                    Told::Note(node, what) if what.starts_with(&starts) => Some(*node),
-                    Told::Note(..) | Told::Fault(..) | Told::Woken(_) | Told::Sent { .. } | Told::Received { .. } => {
-                        None
-                    }
-                }));
+                let its = |told: &&Told| matches!(told, Told::Task { task: number, .. } if *number == task.number);
+                whom.extend(self.run.steps().iter().map(|(_, _, told)| told).filter(its).flat_map(Told::nodes));
             }
         }
         whom.remove(&Node::Coordinator);

@@ -44,12 +44,8 @@ pub struct Compared {
 }
 
 /// Runs two schedules, or one twice
-///
-/// Connections of both are numbered alike, as the longer one numbers its own: so that runs part where what the schedules
-/// say differs, and not at their first connection. The fingerprint of the shorter one is not that of its replay.
 pub fn diff(first: &Schedule, second: &Schedule) -> Result<Compared, Failure> {
-    let lines = first.entries.len().max(second.entries.len());
-    let [one, other] = [Recorded::run_behind(first, lines, None)?, Recorded::run_behind(second, lines, None)?];
+    let [one, other] = [Recorded::run(first, None)?, Recorded::run(second, None)?];
     Ok(Compared {
         events: [one.steps().len(), other.steps().len()],
         hashes: [one.simulation.hash(), other.simulation.hash()],

@@ -6,8 +6,8 @@ use rejoin_core::Instant;
 
 use crate::schedule::Schedule;
 use crate::simulation::{Simulation, Stop};
-use crate::swarm::{Failure, said};
-use crate::trace::Told;
+use crate::swarm::Failure;
+use crate::trace::{Told, Trace};
 
 /// An event of a run: when, the fingerprint behind it, and what it was
 pub type Step = (Instant, u64, Told);
@@ -23,14 +23,8 @@ pub struct Recorded {
 impl Recorded {
     /// Runs a schedule to its end, its first failure, or where it is to stop
     pub fn run(schedule: &Schedule, stop: Option<Stop>) -> Result<Recorded, Failure> {
-        Recorded::run_behind(schedule, 0, stop)
-    }
-
-    /// The same, with connections numbered as in a schedule that has at least so many lines
-    pub(crate) fn run_behind(schedule: &Schedule, lines: usize, stop: Option<Stop>) -> Result<Recorded, Failure> {
-        let caught = std::panic::catch_unwind(|| Simulation::new_behind(schedule, lines));
-        let mut simulation = caught.map_err(|panic| Failure::Panic(said(&*panic)))?;
-        simulation.record();
+        let caught = std::panic::catch_unwind(|| Simulation::recording(schedule));
+        let mut simulation = caught.map_err(Failure::panicked)?;
         if let Some(stop) = stop {
             simulation.stop_at(stop);
         }
@@ -38,9 +32,14 @@ impl Recorded {
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| simulation.pass_phases()));
         let failure = match caught {
             Ok(()) => simulation.violation().cloned().map(Failure::Violation),
-            Err(panic) => Some(Failure::Panic(said(&*panic))),
+            Err(panic) => Some(Failure::panicked(panic)),
         };
         Ok(Recorded { simulation, failure })
+    }
+
+    /// What a timeline is drawn from
+    pub fn trace(&self) -> &Trace {
+        self.simulation.trace()
     }
 
     /// All that happened

@@ -54,6 +54,14 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Failure::Panic(text.unwrap_or_else(|| "without a word".into()))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -159,7 +167,7 @@ pub(crate) fn attempt_with(schedule: &Schedule, double: bool, make: Make<'_>) ->
     let run = || {
         let simulate = AssertUnwindSafe(|| Simulation::with(schedule, make()).finish());
         let caught = std::panic::catch_unwind(simulate);
-        caught.map_err(|panic| Failure::Panic(said(&*panic)))
+        caught.map_err(Failure::panicked)
     };
     let ending = run()?;
     if double {
@@ -174,13 +182,6 @@ pub(crate) fn attempt_with(schedule: &Schedule, double: bool, make: Make<'_>) ->
         }
     }
     Ok(ending)
-}
-
-/// What a panic said
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    text.unwrap_or_else(|| "without a word".into())
 }
 
 /// Runs seeds on several threads

@@ -150,6 +150,33 @@ impl<'a> Said<'a> {
         }
     }
 
+    /// The first word of its line
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Said::Handshake(handshake) => match handshake {
+                Handshake::Hello(_) => "Hello",
+                Handshake::Challenge(_) => "Challenge",
+                Handshake::Refusal(Refusal::RetryAfter(_)) => "RetryAfter",
+                Handshake::Refusal(Refusal::Reject(_)) => "Reject",
+                Handshake::Proof(_) => "Proof",
+            },
+            Said::Control(control) => match control {
+                Control::Welcome(_) => "Welcome",
+                Control::Denied(_) => "Denied",
+                Control::Confirm { .. } => "Confirm",
+                Control::Begin { .. } => "Begin",
+                Control::Ack { .. } => "Ack",
+                Control::Credit(_) => "Credit",
+                Control::Beat { .. } => "Beat",
+                Control::Echo { .. } => "Echo",
+                Control::Bye => "Bye",
+            },
+            Said::Void(_) => "Void",
+            Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
+            Said::Unreadable => "unreadable",
+        }
+    }
+
     /// A line for people, in which tasks have the names that `name` knows
     pub fn with_names<'n>(&'n self, name: &'n dyn Fn(TaskId) -> Option<u32>) -> impl fmt::Display + 'n {
         Named { said: self, name }

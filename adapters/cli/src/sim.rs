@@ -12,20 +12,24 @@ mod swarm;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rejoin_sim::generate::{Size, generate_sized};
 use rejoin_sim::menu::{Kind, Scope};
+use rejoin_sim::recorded::Recorded;
 use rejoin_sim::schedule::Schedule;
 use rejoin_sim::shrink::shrink;
-use rejoin_sim::simulation::{Ending, Figures, Simulation};
+use rejoin_sim::simulation::{Ending, Figures};
 use rejoin_sim::swarm::{Failure, Report, attempt};
+use rejoin_sim::timeline::Timeline;
 
-use crate::args::{SimCommand, SimReplay, SimRun, SimShrink};
+use crate::args::{Eyes, SimCommand, SimReplay, SimRun, SimShrink};
 use crate::mutants::mutants;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::{complain, print};
 
+/// Most events of a sequence diagram; more of them cannot be read
+const MERMAID_EVENTS_MAX: usize = 60;
 /// Something did not hold
 pub const EXIT_VIOLATION: u8 = 1;
 /// Too many seeds did nothing
@@ -85,7 +89,7 @@ fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
     if let Some(safety) = args.safety {
         let _ = write!(again, " --for {}ms", safety.as_millis());
     }
-    show(&schedule, args.double, args.trace.as_ref(), &again)
+    show(&schedule, args.double, &args.eyes, &again)
 }
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
@@ -93,20 +97,14 @@ fn replay(args: &SimReplay) -> Result<u8, Unusable> {
     if args.step || args.until.is_some() {
         return step::run(&schedule, args);
     }
-    show(&schedule, args.double, args.trace.as_ref(), &format!("rejoin sim replay {}", args.file.display()))
+    show(&schedule, args.double, &args.eyes, &format!("rejoin sim replay {}", args.file.display()))
 }
 
 /// Runs a schedule, and prints what it did
-fn show(schedule: &Schedule, double: bool, trace: Option<&PathBuf>, again: &str) -> Result<u8, Unusable> {
+fn show(schedule: &Schedule, double: bool, eyes: &Eyes, again: &str) -> Result<u8, Unusable> {
     let ended = attempt(schedule, double);
-    if let (Some(path), Ok(_)) = (trace, &ended) {
-        let mut simulation = Simulation::new(schedule);
-        simulation.record();
-        let mut text = String::new();
-        for (at, hash, told) in simulation.finish().trace.steps() {
-            let _ = writeln!(text, "{at:?} {hash:016x} {told}");
-        }
-        write(path, &text)?;
+    if eyes.any() {
+        write_what_is_seen(schedule, &ended, eyes)?;
     }
     match ended {
         Ok(Ending { violation: None, figures, hash, void, .. }) => {
@@ -126,6 +124,36 @@ fn show(schedule: &Schedule, double: bool, trace: Option<&PathBuf>, again: &str)
             Ok(status(&failure))
         }
     }
+}
+
+/// Runs it once more, recorded, and writes what is wanted of that
+fn write_what_is_seen(schedule: &Schedule, ended: &Result<Ending, Failure>, eyes: &Eyes) -> Result<(), Unusable> {
+    let Ok(run) = Recorded::run(schedule, None) else { return Ok(()) };
+    // What two runs differ in, or a run and its twin, is not in one of them.
+    let other = match ended {
+        Ok(ending) => ending.violation.clone().map(Failure::Violation),
+        Err(failure) => Some(failure.clone()),
+    };
+    write_eyes(schedule, &run, run.failure.as_ref().or(other.as_ref()), eyes)
+}
+
+/// Writes what is wanted of a run
+fn write_eyes(schedule: &Schedule, run: &Recorded, failure: Option<&Failure>, eyes: &Eyes) -> Result<(), Unusable> {
+    if let Some(path) = &eyes.trace {
+        let lines = run.steps().iter().map(|(at, hash, told)| format!("{at:?} {hash:016x} {told}\n"));
+        write(path, &lines.collect::<String>())?;
+    }
+    let timeline = Timeline::new(schedule, run.trace(), failure);
+    for (path, text) in [
+        (&eyes.html, Timeline::html as fn(&Timeline) -> String),
+        (&eyes.mermaid, |timeline| timeline.mermaid(MERMAID_EVENTS_MAX)),
+        (&eyes.jsonl, Timeline::jsonl),
+    ] {
+        if let Some(path) = path {
+            write(path, &text(&timeline))?;
+        }
+    }
+    Ok(())
 }
 
 fn status(failure: &Failure) -> u8 {
@@ -172,7 +200,7 @@ fn sums(figures: &Figures) -> String {
     )
 }
 
-/// What failed, at most twelve lines: the check, the nearest faults, the last that happened, and how to go on
+/// What failed, at most twelve lines: the check, the nearest faults, the last that concerned it, and how to go on
 fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
     let said = failure.to_string();
     let first: Vec<&str> = said.lines().take(3).collect();
@@ -186,12 +214,11 @@ fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
         let faults = faults.filter(|entry| matches!(entry.what, rejoin_sim::schedule::What::Fault(_)));
         let nearest: Vec<String> = faults.rev().take(3).map(ToString::to_string).collect();
         nearest.iter().rev().for_each(|fault| text.push_str(&format!("fault   {fault}\n")));
-        let mut simulation = Simulation::new(schedule);
-        simulation.record();
-        let ending = simulation.finish();
-        let steps = ending.trace.steps();
-        for (at, _, told) in &steps[steps.len().saturating_sub(5)..] {
-            let _ = writeln!(text, "event   {at:?} {told}");
+    }
+    if let Ok(run) = Recorded::run(schedule, None) {
+        let failure = run.failure.as_ref().or(Some(failure));
+        for event in Timeline::new(schedule, run.trace(), failure).before_failure(5) {
+            let _ = writeln!(text, "event   {event}");
         }
     }
     let _ = writeln!(text, "again   {again}\nsmaller rejoin sim shrink FILE   (run and swarm write the schedule)");
@@ -231,4 +258,35 @@ fn menu() -> Result<u8, Unusable> {
     }
     write(Path::new("-"), &text)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rejoin_sim::generate::Profile;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_line_of_what_is_written_as_json_is_an_object_that_says_when_and_what() {
+        let schedule = generate_sized(7, Profile::Standard, Size::default());
+        let run = Recorded::run(&schedule, None).unwrap();
+        let timeline = Timeline::new(&schedule, run.trace(), run.failure.as_ref());
+        let (mut at, mut fates) = (0, 0);
+        for (n, line) in timeline.jsonl().lines().enumerate() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["n"], n);
+            assert!(event["at_us"].as_u64().unwrap() >= at && event["type"].is_string() && event["text"].is_string());
+            at = event["at_us"].as_u64().unwrap();
+            if event["type"] == "sent" {
+                assert!(event["says"].is_array() && event["to"].is_string() && event["fate"].is_string(), "{line}");
+                fates += 1;
+            }
+        }
+        assert!(fates > 1000, "{fates} messages");
+        let page = timeline.html();
+        let data = page.split_once("const DATA = ").unwrap().1.split_once(";\n").unwrap().0;
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["nodes"].as_array().unwrap().len(), 11, "2 clients, the coordinator, 8 workers");
+    }
 }

@@ -16,7 +16,8 @@ use crate::draws::{Draws, Purpose, mix};
 use crate::journal::Journal;
 use crate::menu::Kind;
 use crate::net::Side;
-use crate::schedule::{Knob, Schedule};
+use crate::schedule::{Knob, Node, Schedule};
+use crate::trace::Told;
 use crate::world::{client_key, worker_key};
 
 /// How long whoever supervises the coordinator waits until it is started once more
@@ -115,6 +116,7 @@ impl Simulation {
             }
         }
         self.chief.machine = Some(Box::new(machine));
+        self.trace.see(self.now, || Told::Started(Node::Coordinator));
         (self.chief.written, self.chief.syncing) = (0, None);
         if life > 1
             && let Some((us, away)) = self.chief.dies_again.take()
@@ -158,6 +160,7 @@ impl Simulation {
     /// The coordinator's process ends; so many of its unsynced records survive
     pub(super) fn kill_chief(&mut self, survive: u64) {
         if let Some(machine) = self.chief.machine.take() {
+            self.trace.see(self.now, || Told::Died(Node::Coordinator));
             let stats = machine.stats();
             self.breaches += stats.violations;
             self.figures.resumed += stats.resumed;
@@ -196,6 +199,7 @@ impl Simulation {
     fn audit_durable(&mut self, from: usize) {
         for record in &self.chief.journal.records[from..self.chief.journal.durable] {
             if let Some(record) = Record::decode(record) {
+                self.trace.durable(self.now, &record);
                 self.auditor.durable(&record);
             }
         }

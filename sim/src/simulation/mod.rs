@@ -49,7 +49,7 @@ use crate::logic::{Scripted, Seen, Workload};
 use crate::menu::{Kind, Tally};
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
-use crate::trace::{Told, Trace};
+use crate::trace::Trace;
 
 /// One way, where nothing else is said
 const LATENCY: Duration = Duration::from_millis(1);
@@ -148,21 +148,19 @@ pub struct Simulation {
     dirty: BTreeSet<Who>,
     tasks: BTreeMap<TaskId, Task>,
     by_number: BTreeMap<u32, TaskId>,
-    entropy: Draws,
-    latency_draws: Draws,
     latency: Duration,
     send_buffer: u64,
     /// Some fault says again what was said before
     remembers: bool,
     /// Nothing breaks any more
     healed: bool,
-    /// Counts lives, for their ids
-    boots: u64,
     /// Breaches of the rules that lives which have ended had found
     breaches: u64,
     /// Breaches that somebody committed on purpose, and how many came for that
     provoked: u64,
     rogues: usize,
+    /// Connections that were nobody's worker or client
+    intruders: u64,
     /// Nothing has been broken since, and what it left behind should be over
     calm_since: Instant,
     /// Nothing but heartbeats is due
@@ -206,19 +204,15 @@ impl Simulation {
     ///
     /// If its settings are not legal together.
     pub fn with(schedule: &Schedule, workload: Box<dyn Workload>) -> Simulation {
-        Simulation::behind(schedule, workload, 0)
+        Simulation::traced(schedule, workload, Trace::default())
     }
 
-    /// The same as [`Simulation::new`]; connections are numbered as in a schedule that has at least so many lines
-    ///
-    /// Their numbers follow those of the lines, and draw the order of what happens at once: so one line less would
-    /// otherwise give a different run from the start.
-    pub(crate) fn new_behind(schedule: &Schedule, lines: usize) -> Simulation {
-        Simulation::behind(schedule, Box::new(Scripted), lines)
+    /// The same as [`Simulation::new`], and keeps all that happens; costs memory
+    pub(crate) fn recording(schedule: &Schedule) -> Simulation {
+        Simulation::traced(schedule, Box::new(Scripted), Trace::recording())
     }
 
-    fn behind(schedule: &Schedule, workload: Box<dyn Workload>, lines: usize) -> Simulation {
-        let seed = schedule.seed;
+    fn traced(schedule: &Schedule, workload: Box<dyn Workload>, trace: Trace) -> Simulation {
         let knob = |name| schedule.setting(name);
         let has = |kinds: &[Kind]| schedule.entries.iter().any(|entry| entry.what.is_one_of(kinds));
         let mut simulation = Simulation {
@@ -235,16 +229,14 @@ impl Simulation {
             dirty: BTreeSet::new(),
             tasks: BTreeMap::new(),
             by_number: BTreeMap::new(),
-            entropy: Draws::new(seed, Purpose::Entropy, 0),
-            latency_draws: Draws::new(seed, Purpose::Latency, 0),
             latency: knob(Knob::Latency).map_or(LATENCY, Duration::from_micros),
             send_buffer: knob(Knob::SendBuffer).unwrap_or(SEND_BUFFER),
             remembers: has(&[Kind::Replay, Kind::Splice, Kind::Impostor]),
             healed: false,
-            boots: 0,
             breaches: 0,
             provoked: 0,
             rogues: 0,
+            intruders: 0,
             calm_since: Instant::ZERO,
             quiet: false,
             was_full: false,
@@ -254,7 +246,7 @@ impl Simulation {
             tally: Tally::default(),
             cover: Cover::default(),
             auditor: Auditor::default(),
-            trace: Trace::default(),
+            trace,
             figures: Figures::default(),
             printed: BTreeMap::new(),
             output: BTreeMap::new(),
@@ -269,18 +261,12 @@ impl Simulation {
             let at = Instant::ZERO + schedule.entries[index].at;
             simulation.happen_at(at, u64::MAX, Happening::Line(index));
         }
-        simulation.sequence = simulation.sequence.max(lines as u64);
         simulation.start_chief();
         for peer in 0..usize::from(schedule.workers) + usize::from(schedule.clients) {
             simulation.peers.push(Peer::default());
             simulation.start_peer(peer);
         }
         simulation
-    }
-
-    /// Keeps what happens, for a timeline; costs memory
-    pub fn record(&mut self) {
-        self.trace.record();
     }
 
     /// Whether a peer is a worker, or another process with the key of one
@@ -447,7 +433,7 @@ impl Simulation {
             return;
         }
         self.tell_arriving(who);
-        self.trace.note(self.now, Told::Woken(self.name(who)));
+        self.trace.woken(self.now, self.name(who));
         self.tell_time(who);
     }
 
@@ -548,8 +534,9 @@ impl Simulation {
         }
     }
 
-    fn fresh(&mut self) -> [u8; 32] {
-        self.entropy.bytes()
+    /// What somebody draws who is at an end of a connection; nobody else's draws move
+    fn fresh(&self, conn: ConnId, at: Side) -> [u8; 32] {
+        Draws::new(self.schedule.seed, Purpose::Entropy, conn.0 << 1 | at as u64).bytes()
     }
 
     fn task_id(&mut self, number: u32) -> TaskId {

@@ -46,6 +46,8 @@ impl Timed {
 pub(super) struct Way {
     /// How much longer bytes take
     pub(super) laws: Vec<Law>,
+    /// How often such a law was asked
+    pub(super) drawn: u64,
     pub(super) bandwidth: Timed,
     pub(super) bloat: Timed,
     pub(super) rechunk: Timed,

@@ -140,8 +140,9 @@ pub(super) struct Peer {
     pub(super) life: Life,
     pub(super) net: Net,
     pub(super) conn: Option<ConnId>,
-    /// Its last dial
+    /// Its last dial, and how many connections it has had
     pub(super) dialled: u64,
+    pub(super) dials: u64,
     pub(super) running: BTreeMap<Token, Execution>,
     /// It has been told to drain
     pub(super) draining: bool,

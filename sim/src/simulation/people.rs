@@ -18,6 +18,7 @@ use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, Start};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
+use crate::trace::{Stage, Told};
 use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
@@ -36,10 +37,14 @@ impl Simulation {
         }
     }
 
-    fn link_config(&mut self, peer: usize) -> LinkConfig {
-        self.boots += 1;
+    /// The life that a peer has now: nobody else ever has the same
+    fn life_id(&self, peer: usize) -> u64 {
+        (peer as u64 + 1) << 32 | self.peers[peer].life.number
+    }
+
+    fn link_config(&self, peer: usize) -> LinkConfig {
         let mut boot = [7; 16];
-        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
+        boot[..8].copy_from_slice(&self.life_id(peer).to_le_bytes());
         let mut key = self.key_of(peer);
         if self.peers[peer].wrong_key {
             key.secret = Secret::new([0x55; 32]);
@@ -64,9 +69,9 @@ impl Simulation {
             }
             return;
         }
+        self.peers[peer].life.number += 1;
         let link = self.link_config(peer);
-        let life = &mut self.peers[peer].life;
-        life.number = self.boots;
+        let life = &self.peers[peer].life;
         self.auditor.born(peer);
         if let Some(us) = life.loops.at(self.now) {
             let dies = Happening::Dies { peer, life: life.number, kind: Kind::CrashLoop, away: Duration::ZERO };
@@ -74,7 +79,7 @@ impl Simulation {
         }
         self.peers[peer].draining = false;
         let now = self.clock(Who::Peer(peer));
-        let jitter = Draws::new(self.schedule.seed, Purpose::Jitter, self.boots).bytes();
+        let jitter = Draws::new(self.schedule.seed, Purpose::Jitter, self.life_id(peer)).bytes();
         let machine = if self.is_worker(peer) {
             let config = worker_config(&self.schedule, link);
             let worker = Worker::new(config, Seed(jitter), now).expect("settings that are legal together");
@@ -84,6 +89,8 @@ impl Simulation {
             Machine::Client(Box::new(client.expect("settings that are legal together")))
         };
         self.peers[peer].machine = Some(machine);
+        let who = self.name(Who::Peer(peer));
+        self.trace.see(self.now, || Told::Started(who));
         self.dirty.insert(Who::Peer(peer));
         self.drain();
     }
@@ -91,6 +98,8 @@ impl Simulation {
     /// A process ends with all it knew; its connection breaks
     pub(super) fn kill_peer(&mut self, peer: usize) {
         if let Some(machine) = self.peers[peer].machine.take() {
+            let who = self.name(Who::Peer(peer));
+            self.trace.see(self.now, || Told::Died(who));
             self.breaches += machine.violations();
         }
         self.peers[peer].running.clear();
@@ -121,6 +130,7 @@ impl Simulation {
         }
         self.tasks.insert(id, task);
         self.auditor.submitted(id);
+        self.see_task(peer, id, || Stage::Submitted(id));
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let payload = self.workload.payload(&task);
         let now = self.clock(Who::Peer(peer));
@@ -157,6 +167,7 @@ impl Simulation {
     pub(super) fn cancel(&mut self, client: u16, number: u32) {
         let (id, peer) = (self.task_id(number), self.client_peer(client));
         let now = self.clock(Who::Peer(peer));
+        self.see_task(peer, id, || Stage::CancelAsked);
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         // A task that was not submitted, in what is left of a schedule.
         if client.handle(now, client::Input::Cancel { task: id }).is_ok() {
@@ -164,6 +175,13 @@ impl Simulation {
             self.figures.cancels += 1;
         }
         self.dirty.insert(Who::Peer(peer));
+    }
+
+    /// Has it seen where a task stands
+    fn see_task(&mut self, peer: usize, task: TaskId, stage: impl FnOnce() -> Stage) {
+        let (at, task) = (self.name(Who::Peer(peer)), self.tasks.get(&task).map(|task| task.number));
+        let Some(task) = task else { return };
+        self.trace.see(self.now, || Told::Task { at, task, stage: stage() });
     }
 
     pub(super) fn client_peer(&self, client: u16) -> usize {
@@ -267,7 +285,10 @@ impl Simulation {
 
     fn client_told(&mut self, peer: usize, event: &client::Event) {
         match *event {
-            client::Event::Accepted { task } => self.auditor.accepted(task, peer),
+            client::Event::Accepted { task } => {
+                self.see_task(peer, task, || Stage::Accepted);
+                self.auditor.accepted(task, peer);
+            }
             client::Event::Refused { .. } => self.figures.refused += 1,
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
@@ -277,6 +298,7 @@ impl Simulation {
                 let Some((outcome, result)) = end else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
                 };
+                self.see_task(peer, task, || Stage::Ended(format!("{outcome:?}")));
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
                 // Each crash and each loss is an attempt.
@@ -344,7 +366,7 @@ impl Simulation {
         let logic = self.workload.execute(Start { task, payload, attempt, token, checkpoint, draws });
         worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
         let who = self.name(Who::Peer(peer));
-        self.trace.note_with(self.now, who, || format!("starts task {}, attempt {attempt}, {token}", task.number));
+        self.trace.starts(self.now, who, task.number, attempt, token);
         self.figures.executions += 1;
         self.seen.tasks.entry(task.number).or_default().executions += 1;
         self.auditor.started(id, token, attempt, restored);
@@ -410,8 +432,10 @@ impl Simulation {
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let Some(execution) = node.running.get_mut(&token).filter(|execution| !execution.over) else { return };
         execution.over = true;
+        let id = execution.id;
         if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
             self.auditor.finished(token, outcome);
+            self.see_task(peer, id, || Stage::Finished { token, outcome: format!("{outcome:?}") });
         }
         self.dirty.insert(Who::Peer(peer));
     }

@@ -15,7 +15,7 @@ use crate::cover::Cover;
 use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
-use crate::trace::Trace;
+use crate::trace::{Told, Trace};
 
 /// Losses that end a task, and the longest pause behind a failed attempt: what the coordinator has where nothing is said
 const LOSSES_MAX: u32 = 20;
@@ -143,6 +143,7 @@ impl Simulation {
     pub(crate) fn pass_phases(&mut self) {
         self.run_until(Instant::ZERO + self.schedule.safety);
         if self.goes_on() {
+            self.see_phase("healed");
             self.heal();
             self.come_to_rest();
         }
@@ -150,18 +151,24 @@ impl Simulation {
             self.come_to_rest();
         }
         if self.goes_on() {
+            self.see_phase("quiet");
             self.be_quiet();
         }
         if self.goes_on() {
             self.measure_goodput();
         }
         if self.goes_on() {
+            self.see_phase("drain");
             self.leave();
         }
         if self.goes_on() {
             let outside = self.workload.check(&self.seen);
             self.auditor.expect(Check::Outside, outside.is_ok(), || outside.err().unwrap_or_default());
         }
+    }
+
+    fn see_phase(&mut self, phase: &'static str) {
+        self.trace.see(self.now, || Told::Phase(phase));
     }
 
     pub(super) fn goes_on(&self) -> bool {

@@ -8,7 +8,7 @@ use super::nodes::Machine;
 use super::{Simulation, Who};
 use crate::audit::Violation;
 use crate::net::Side;
-use crate::trace::Told;
+use crate::trace::{Told, Trace};
 
 /// Tasks and connections that are named for each node; the others are counted
 const NAMED_MAX: usize = 8;
@@ -25,9 +25,6 @@ pub enum Stop {
 impl Simulation {
     /// Has it stop there, instead of at the last audit
     pub fn stop_at(&mut self, stop: Stop) {
-        if let Stop::Events(_) = stop {
-            self.record();
-        }
         self.stop = Some(stop);
     }
 
@@ -58,6 +55,11 @@ impl Simulation {
     /// The fingerprint of all so far (S29)
     pub fn hash(&self) -> u64 {
         self.trace.hash()
+    }
+
+    /// What is being recorded
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// What was recorded so far

@@ -10,6 +10,7 @@ use super::net::{Arrived, Pipe, Socket, Timed, framed};
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Check, beat_within};
+use crate::draws::{Draws, Purpose};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Node};
@@ -31,9 +32,14 @@ impl Simulation {
         }
     }
 
-    pub(super) fn next_conn(&mut self) -> ConnId {
-        self.sequence += 1;
-        ConnId(self.sequence)
+    /// The name of a peer's next connection, or of an intruder's: whoever else dials has no part in it
+    pub(super) fn next_conn(&mut self, peer: Option<usize>) -> ConnId {
+        let (of, count) = match peer {
+            Some(peer) => (peer as u64 + 1, &mut self.peers[peer].dials),
+            None => (0, &mut self.intruders),
+        };
+        *count += 1;
+        ConnId(of << 32 | *count)
     }
 
     // Dials.
@@ -52,6 +58,7 @@ impl Simulation {
         let struck = |timed: &Timed| !whole && timed.at(now).is_some();
         if struck(&net.hangs) || struck(&net.partitioned) {
             let kind = if struck(&net.partitioned) { Kind::Partition } else { Kind::Hang };
+            self.trace.see(now, || Told::Dialled(who, None));
             return self.tally.hit(kind);
         }
         let refused = struck(&net.refuses);
@@ -60,12 +67,13 @@ impl Simulation {
         }
         if refused || self.chief.machine.is_none() {
             let failed = Happening::Fails { peer, attempt, life, loss: Loss::Peer };
+            self.trace.see(now, || Told::Dialled(who, None));
             return self.happen(self.latency * 2, peer as u64, failed);
         }
         let breaks = net.breaks.at(now).filter(|_| !whole);
         let mute = struck(&net.mute);
         let opens = self.opens_at(peer);
-        let conn = self.next_conn();
+        let conn = self.next_conn(Some(peer));
         let mut pipes = [Pipe::default(), Pipe::default()];
         if mute {
             self.tally.hit(Kind::Mute);
@@ -88,6 +96,7 @@ impl Simulation {
         );
         self.peers[peer].conn = Some(conn);
         self.peers[peer].said.clear();
+        self.trace.see(now, || Told::Dialled(who, Some(conn.0)));
         self.happen_at(opens, conn.0, Happening::Opens { conn });
         if let Some(us) = breaks {
             self.tally.hit(Kind::AcceptReset);
@@ -116,6 +125,8 @@ impl Simulation {
 
     pub(super) fn dial_fails(&mut self, peer: usize, attempt: u64, life: u64, loss: Loss) {
         if self.peers[peer].life.number == life {
+            let who = self.name(Who::Peer(peer));
+            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {loss:?}")));
             self.tell_lost(peer, attempt, loss);
         }
     }
@@ -138,7 +149,7 @@ impl Simulation {
         if !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(Side::Peer)) {
             return;
         }
-        let (now, entropy) = (self.clock(Who::Chief), self.fresh());
+        let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let Some(machine) = &mut self.chief.machine else { return self.break_now(conn) };
         let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
         let accepted = machine.handle(now, input);
@@ -157,8 +168,10 @@ impl Simulation {
             return self.happen(self.latency, peer as u64, Happening::Fails { peer, attempt, life, loss });
         }
         socket.open[Side::Coordinator as usize] = true;
+        let dialled = peer.map(|peer| self.name(Who::Peer(peer)));
+        self.trace.see(self.now, || Told::Opened { conn: conn.0, peer: dialled });
         let Some(peer) = peer else { return };
-        let (now, entropy) = (self.clock(Who::Peer(peer)), self.fresh());
+        let (now, entropy) = (self.clock(Who::Peer(peer)), self.fresh(conn, Side::Peer));
         if let Some(machine) = &mut self.peers[peer].machine {
             machine.connected(now, attempt, entropy).expect("what the network does is never refused");
             self.dirty.insert(Who::Peer(peer));
@@ -186,7 +199,7 @@ impl Simulation {
         let (peer, at_peer) = (socket.peer, from == Side::Peer);
         let named = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
         let (from_node, to) = if at_peer { (named, Node::Coordinator) } else { (Node::Coordinator, named) };
-        self.trace.note(self.now, Told::Sent { from: from_node, to, conn: conn.0, bytes: message.len() });
+        self.trace.sent(self.now, from_node, to, conn.0, message);
         if let Some(peer) = peer {
             self.read(conn, peer, from, message);
         }
@@ -326,9 +339,12 @@ impl Simulation {
         let mut at = now + self.latency;
         let mut pieces = None;
         if let Some(peer) = peer.filter(|peer| !self.is_whole(Who::Peer(*peer))) {
+            let seed = self.schedule.seed;
             let way = &mut self.peers[peer].net.ways[towards as usize];
             for law in way.laws.iter().filter(|law| now < law.until) {
-                at = at + law.draw(now, &mut self.latency_draws);
+                way.drawn += 1;
+                let entity = (peer as u64) << 33 | (towards as u64) << 32 | way.drawn;
+                at = at + law.draw(now, &mut Draws::new(seed, Purpose::Latency, entity));
                 self.tally.hit(law.kind);
             }
             for (kind, narrow) in [(Kind::Bandwidth, &way.bandwidth), (Kind::Bloat, &way.bloat)] {
@@ -437,7 +453,7 @@ impl Simulation {
         self.trace.mix_bytes(message);
         let other = peer.map_or(Node::Coordinator, |peer| self.name(Who::Peer(peer)));
         let (by, from) = if at == Side::Peer { (other, Node::Coordinator) } else { (Node::Coordinator, other) };
-        self.trace.note(self.now, Told::Received { by, from, conn: conn.0, bytes: message.len() });
+        self.trace.received(self.now, by, from, conn.0, message);
         let now = self.clock(who);
         match who {
             Who::Chief => {
@@ -514,6 +530,7 @@ impl Simulation {
     /// An end closes: the other one learns of it behind whatever is under way
     pub(super) fn hang_up(&mut self, conn: ConnId, side: Side) {
         let at = self.now + self.latency;
+        self.see_end(conn, side, Told::HungUp);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         socket.open[side as usize] = false;
         let pipe = socket.pipe(side.other());
@@ -539,6 +556,7 @@ impl Simulation {
 
     /// An end learns that its connection is gone
     pub(super) fn closed(&mut self, conn: ConnId, at: Side) {
+        self.see_end(conn, at, Told::Lost);
         let Some(socket) = self.sockets.get_mut(&conn).filter(|socket| socket.is_open(at)) else { return };
         socket.open[at as usize] = false;
         self.tell_closed(conn, at);
@@ -565,6 +583,16 @@ impl Simulation {
             }
         }
         self.forget_if_over(conn);
+    }
+
+    /// Has it seen that somebody's end is about to be over, if it is open
+    fn see_end(&mut self, conn: ConnId, side: Side, told: fn(Node, u64) -> Told) {
+        if self.sockets.get(&conn).is_some_and(|socket| socket.is_open(side))
+            && let Some(who) = self.end_of(conn, side)
+        {
+            let node = self.name(who);
+            self.trace.see(self.now, || told(node, conn.0));
+        }
     }
 
     pub(super) fn tell_lost(&mut self, peer: usize, attempt: u64, loss: Loss) {

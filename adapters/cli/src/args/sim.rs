@@ -88,9 +88,39 @@ pub struct SimRun {
     #[arg(long, value_name = "FILE")]
     pub schedule: Option<PathBuf>,
 
+    /// What to write of it
+    #[command(flatten)]
+    pub eyes: Eyes,
+}
+
+/// What is written of a run for those who want to see it
+#[derive(Debug, Args)]
+pub struct Eyes {
     /// Write all that happens there, a line each; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+
+    /// Write a timeline there, a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Write a sequence diagram there, in Mermaid's language
+    ///
+    /// Of at most 60 events: the last before a failure, or else those from the
+    /// first fault on. Heartbeats and acknowledgements are left out.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub mermaid: Option<PathBuf>,
+
+    /// Write all that happens there, a JSON object each; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub jsonl: Option<PathBuf>,
+}
+
+impl Eyes {
+    /// Whether anything is wanted
+    pub fn any(&self) -> bool {
+        [&self.trace, &self.html, &self.mermaid, &self.jsonl].into_iter().any(Option::is_some)
+    }
 }
 
 /// What `rejoin sim swarm` is called with
@@ -132,10 +162,6 @@ pub struct SimReplay {
     #[arg(long)]
     pub double: bool,
 
-    /// Write all that happens there, a line each; `-` is standard output
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-
     /// Stop behind that time in seconds, or that event, as in `#120`, and print what everything is like
     #[arg(long, value_name = "E", value_parser = stop)]
     pub until: Option<Stop>,
@@ -143,6 +169,10 @@ pub struct SimReplay {
     /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits
     #[arg(long, conflicts_with = "trace")]
     pub step: bool,
+
+    /// What to write of it
+    #[command(flatten)]
+    pub eyes: Eyes,
 }
 
 /// What `rejoin sim shrink` is called with
@@ -243,6 +273,8 @@ Examples:
     rejoin sim run --seed 1 --double
     rejoin sim run --seed 1 --schedule seed-1.sched --trace seed-1.trace
     rejoin sim run --seed 1 --workers 100 --for 1h
+    rejoin sim run --seed 1 --html seed-1.html
+    rejoin sim run --seed 1 --jsonl - | grep altered
 
 Exit status:
   0      everything held
@@ -272,6 +304,7 @@ Examples:
     rejoin sim replay failed/172.sched
     rejoin sim replay failed/172.sched --until 12.5
     rejoin sim replay failed/172.sched --until '#1200' --step
+    rejoin sim replay small.sched --html small.html --mermaid small.mmd
 
 Exit status:
   0      everything held

@@ -6,7 +6,7 @@ use std::path::Path;
 use rejoin_sim::recorded::{Recorded, Step};
 use rejoin_sim::schedule::Schedule;
 
-use super::{Unusable, status, write};
+use super::{Unusable, status, write, write_eyes};
 use crate::args::SimReplay;
 use crate::report::EXIT_INTERNAL;
 
@@ -18,9 +18,8 @@ pub(super) fn run(schedule: &Schedule, args: &SimReplay) -> Result<u8, Unusable>
             return Ok(status(&failure));
         }
     };
-    if let Some(path) = &args.trace {
-        let lines: String = run.steps().iter().map(|(at, hash, told)| format!("{at:?} {hash:016x} {told}\n")).collect();
-        write(path, &lines)?;
+    if args.eyes.any() {
+        write_eyes(schedule, &run, run.failure.as_ref(), &args.eyes)?;
     }
     if args.step {
         let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());

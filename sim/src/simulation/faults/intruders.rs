@@ -6,7 +6,7 @@ use rejoin_core::ids::ConnId;
 use super::super::net::{Pipe, Socket, framed};
 use super::super::rogue::Rogue;
 use super::super::{Happening, Simulation, Who};
-use crate::draws::mix;
+use crate::draws::{Draws, Purpose, mix};
 use crate::menu::Kind;
 use crate::net::Side;
 
@@ -36,7 +36,8 @@ impl Simulation {
     pub(super) fn rogue(&mut self, kind: u64) {
         let others = self.peers.iter().flat_map(|peer| peer.running.iter());
         let victim = others.map(|(token, execution)| (execution.id, *token)).next();
-        let (earlier, entropy) = (self.rogues, self.fresh());
+        let earlier = self.rogues;
+        let entropy = Draws::new(self.schedule.seed, Purpose::Entropy, u64::MAX - earlier as u64).bytes();
         self.rogues += 1;
         let Some(rogue) = Rogue::new(earlier, kind, victim, entropy) else { return };
         let hello = framed(rogue.hello());
@@ -48,11 +49,11 @@ impl Simulation {
     /// A connection that is nobody's worker or client, if the coordinator takes it
     fn let_in(&mut self, rogue: Option<Box<Rogue>>) -> Option<ConnId> {
         self.chief.machine.as_ref()?;
-        let conn = self.next_conn();
+        let conn = self.next_conn(None);
         let pipes = [Pipe::default(), Pipe::default()];
         // Nobody is at its other end who could be told that it closes.
         let open = [rogue.is_some(), true];
-        let (now, entropy) = (self.clock(Who::Chief), self.fresh());
+        let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let machine = self.chief.machine.as_mut()?;
         let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
         machine.handle(now, input).ok()?;

@@ -86,11 +86,9 @@ impl Simulation {
         }
         self.tally.hit(Kind::Snapshot);
         self.kill_peer(peer);
-        self.boots += 1;
-        let boots = self.boots;
         let Snapshot { machine, running, dialled } = *snapshot;
         let node = &mut self.peers[peer];
-        node.life.number = boots;
+        node.life.number += 1;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
         node.machine = Some(machine);
         // Nothing can be said of when it does what: its clock is ahead of all that it remembers.

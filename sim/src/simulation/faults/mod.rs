@@ -26,7 +26,6 @@ use super::{Simulation, Who};
 use crate::draws::mix;
 use crate::menu::Kind;
 use crate::schedule::{Fault, Node, What};
-use crate::trace::Told;
 
 impl Simulation {
     /// A line of the schedule comes true
@@ -38,7 +37,7 @@ impl Simulation {
             What::Again { client, task } => self.submit_again(client, task, false),
             What::Clash { client, task } => self.submit_again(client, task, true),
             What::Fault(fault) if !self.healed => {
-                self.trace.note(self.now, Told::Fault(fault.node, What::Fault(fault).to_string()));
+                self.trace.fault(self.now, fault);
                 self.tally.fire(fault.kind);
                 self.disturbed_by(fault);
                 self.figures.faults += 1;
