@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
 use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES, SESSION_UNACKED_MAX};
+use crate::outline::{Counter, Giver, Name, Outline};
 use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::keys::Secret;
@@ -360,6 +361,18 @@ impl<L: Log> Session<L> {
             && self.acknowledged <= peer.received
             && self.received <= peer.sent
             && peer.acknowledged <= self.received
+    }
+
+    /// Takes in what decides how the session goes on, with what each number of the log stands for
+    pub(crate) fn outline(&self, o: &mut Outline, end: Giver, entry: impl Fn(&mut Outline, L::Entry)) {
+        let (mine, theirs) = (Counter::Numbers(self.id, end), Counter::Numbers(self.id, end.other()));
+        o.name(Name::Session(self.id));
+        o.count(Counter::Generation(self.id), self.generation);
+        [self.acknowledged, self.sent, self.next].into_iter().for_each(|n| o.count(mine, n));
+        [self.received, self.owed.told].into_iter().for_each(|n| o.count(theirs, n));
+        o.at(self.owed.since);
+        let held = (self.sent - self.acknowledged) as usize;
+        (0..held).filter_map(|index| self.log.get(index)).for_each(|said| entry(o, said));
     }
 
     /// Panics if the numbers contradict each other

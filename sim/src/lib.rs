@@ -19,6 +19,7 @@
 pub mod audit;
 pub mod draws;
 mod executor;
+pub mod explore;
 pub mod fuzz;
 pub mod generate;
 mod journal;

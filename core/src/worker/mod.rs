@@ -3,6 +3,7 @@
 mod arena;
 mod attempt;
 mod outbox;
+mod outline;
 
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};

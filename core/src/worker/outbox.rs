@@ -8,6 +8,7 @@ use heapless::index_map::FnvIndexMap;
 use crate::ids::{SessionId, Token};
 use crate::limits::{BULK_PIECE_BYTES, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
 use crate::link::Link;
+use crate::outline::{Name, Outline};
 use crate::wire::message::{BodyWriter, Class, FromWorker, InventoryItem, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
@@ -131,6 +132,16 @@ impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
         let lanes = [&self.results, &self.reports, &self.given_back, &self.checkpoints];
         !self.draining_due && self.inventory_next >= self.inventory_parts && lanes.iter().all(|lane| lane.is_empty())
+    }
+
+    /// Takes in what waits to be said
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.name_if(self.session.map(Name::Session));
+        o.put((self.inventory_next, self.inventory_parts, self.offers_due, self.draining_due));
+        for lane in [&self.results, &self.reports, &self.given_back, &self.checkpoints] {
+            o.put(lane.iter().count());
+            lane.iter().for_each(|token| o.name(Name::Token(*token)));
+        }
     }
 
     /// Queues the newest checkpoint, unless one is on its way already (CKPT-3)
