@@ -1,5 +1,6 @@
 //! What outlives a connection: numbers, acknowledgements and the log of what was sent (SESS-1 to SESS-6)
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
@@ -59,31 +60,51 @@ impl<E: Copy, const N: usize> Log for heapless::Deque<(E, u32), N> {
     }
 }
 
-impl<L: Log> Log for alloc::boxed::Box<L> {
-    type Entry = L::Entry;
+/// A log of fixed size on the heap
+#[derive(Debug)]
+pub(crate) struct FixedLog<E, const N: usize>(Box<heapless::Deque<(E, u32), N>>);
 
-    fn push(&mut self, entry: L::Entry, bytes: u32) {
-        (**self).push(entry, bytes);
+impl<E, const N: usize> FixedLog<E, N> {
+    /// Allocates all its room
+    pub(crate) fn new() -> Self {
+        FixedLog(Box::new(heapless::Deque::new()))
+    }
+}
+
+impl<E: Copy, const N: usize> Clone for FixedLog<E, N> {
+    /// Copies what is in use, and not the room around it
+    fn clone(&self) -> Self {
+        let mut log = FixedLog::new();
+        log.0.extend(self.0.iter().copied());
+        log
+    }
+}
+
+impl<E: Copy, const N: usize> Log for FixedLog<E, N> {
+    type Entry = E;
+
+    fn push(&mut self, entry: E, bytes: u32) {
+        Log::push(&mut *self.0, entry, bytes);
     }
 
     fn pop(&mut self) -> u32 {
-        (**self).pop()
+        Log::pop(&mut *self.0)
     }
 
-    fn get(&self, index: usize) -> Option<L::Entry> {
-        (**self).get(index)
+    fn get(&self, index: usize) -> Option<E> {
+        Log::get(&*self.0, index)
     }
 
-    fn set(&mut self, index: usize, entry: L::Entry) {
-        (**self).set(index, entry);
+    fn set(&mut self, index: usize, entry: E) {
+        Log::set(&mut *self.0, index, entry);
     }
 
     fn room(&self) -> usize {
-        (**self).room()
+        Log::room(&*self.0)
     }
 
     fn clear(&mut self) {
-        (**self).clear();
+        Log::clear(&mut *self.0);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Standard output depends on seeds and schedules alone: no times of this machine, no counts of its processors.
 
+mod explore;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub fn run(command: &SimCommand) -> u8 {
         SimCommand::Swarm(args) => run_swarm(args),
         SimCommand::Replay(args) => replay(args),
         SimCommand::Shrink(args) => shrink_file(args),
+        SimCommand::Explore(args) => explore::run(args),
         SimCommand::Mutants(args) => mutants(args),
         SimCommand::Menu => menu(),
     };

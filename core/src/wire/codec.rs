@@ -141,10 +141,7 @@ impl Scratch {
 
 impl Memory {
     fn new() -> Self {
-        Memory {
-            buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(),
-            table: Box::new(CompressTable::small()),
-        }
+        Memory { buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(), table: Box::new(CompressTable::small()) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can happen next in a world
+//! The kinds of thing that can happen in a world
 
 use std::fmt;
 

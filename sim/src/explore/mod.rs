@@ -6,8 +6,9 @@
 //!
 //! | room | concern |
 //! | --- | --- |
-//! | `choice` | what can happen next |
-//! | `world` | one state, and what follows from a choice |
+//! | `choice` | the kinds of thing that can happen |
+//! | `world`, `drain` | one state, and what follows from a choice |
+//! | `options` | what can happen next in a state |
 //! | `sketch` | what counts of a state, and what a choice is called |
 //! | `search` | all states, level by level, on any number of threads |
 //!
@@ -29,10 +30,12 @@
 //! real.
 
 mod choice;
+mod drain;
+mod options;
 mod search;
 mod sketch;
 mod world;
 
 pub use self::choice::Kind;
-pub use self::search::{Found, Plan, Report, explore};
+pub use self::search::{Broken, Found, Plan, Report, explore};
 pub use self::world::Size;

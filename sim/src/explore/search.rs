@@ -89,7 +89,8 @@ pub enum Broken {
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |violation: &Violation| format!("{}: {} ({})", violation.check, violation.check.sentence(), violation.what);
+        let of =
+            |violation: &Violation| format!("{}: {} ({})", violation.check, violation.check.sentence(), violation.what);
         match self {
             Broken::Check(violation) => f.write_str(&of(violation)),
             Broken::Healed(violation) => write!(f, "after it was healed, {}", of(violation)),

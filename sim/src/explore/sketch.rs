@@ -49,7 +49,8 @@ impl World {
 
     fn sketch_journal(&self, o: &mut Outline) {
         let (durable, others) = self.records.split_at(self.durable);
-        let decoded = |record: &std::rc::Rc<[u8]>| Record::decode(record).map(|known| (task_of(&known), record.clone()));
+        let decoded =
+            |record: &std::rc::Rc<[u8]>| Record::decode(record).map(|known| (task_of(&known), record.clone()));
         let mut by_task: Vec<_> = durable.iter().filter_map(decoded).collect();
         by_task.sort_by_key(|(task, _)| *task);
         for record in by_task.iter().map(|(_, record)| record).chain(others) {
@@ -95,7 +96,9 @@ impl World {
             Fault::CrashWorker { worker } => format!("crash w{worker}, which begins again"),
             Fault::CrashCoordinator { survive } => {
                 let lost = self.records.len() - self.durable - survive;
-                format!("crash the coordinator, which recovers; {survive} records of the last sync survive, {lost} do not")
+                format!(
+                    "crash the coordinator, which recovers; {survive} records of the last sync survive, {lost} do not"
+                )
             }
             Fault::Stall => "stall all that is under way until the next deadline".into(),
         }
@@ -203,7 +206,9 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
     match message {
         // Which attempts these are follows from the worker's state.
         Some(FromWorker::Inventory { items, .. }) => o.put(items.len()),
-        Some(FromWorker::Running { token, .. } | FromWorker::GivenBack { token } | FromWorker::Output { token, .. }) => {
+        Some(
+            FromWorker::Running { token, .. } | FromWorker::GivenBack { token } | FromWorker::Output { token, .. },
+        ) => {
             o.name(Name::Token(token));
         }
         Some(FromWorker::Result { token, outcome, .. }) => {
@@ -295,7 +300,9 @@ fn named(parcel: &Parcel, towards: Side) -> String {
         Some(Content::Challenge(_)) => "M2",
         Some(Content::Proof(_)) => "M3",
         Some(Content::Refusal) => "a refusal",
-        Some(Content::Frame(items)) => return items.flatten().fold(String::new(), |text, item| text + &one(&item, towards)),
+        Some(Content::Frame(items)) => {
+            return items.flatten().fold(String::new(), |text, item| text + &one(&item, towards));
+        }
     };
     kind.into()
 }
@@ -318,4 +325,82 @@ fn one(item: &Item<'_>, towards: Side) -> String {
     let whole = whole.unwrap_or_else(|| "VOID".into());
     text.push_str(whole.split([' ', '(']).next().unwrap_or_default());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use rejoin_core::limits::FRAME_BYTES_MAX;
+
+    use super::super::world::{Frame, Size};
+    use super::*;
+
+    const SIZE: Size = Size { workers: 2, tasks: 2, faults: 2 };
+
+    fn frame() -> Box<Frame> {
+        Box::new([0; FRAME_BYTES_MAX])
+    }
+
+    fn all(world: &World) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        world.choices(&mut choices);
+        choices
+    }
+
+    /// Applies the first choice that is called like this
+    fn go(world: &World, called: &str) -> World {
+        let choice = all(world).into_iter().find(|choice| world.says(*choice).contains(called));
+        let mut next = world.clone();
+        next.apply(choice.unwrap_or_else(|| panic!("nothing is called {called}")), &mut frame());
+        next
+    }
+
+    fn calm(mut world: World) -> World {
+        while let Some(choice) =
+            world.fair().filter(|choice| matches!(choice, Choice::Deliver { .. } | Choice::Open { .. }))
+        {
+            world.apply(choice, &mut frame());
+        }
+        world
+    }
+
+    #[test]
+    fn histories_that_differ_in_names_keys_counters_and_times_alone_are_one_state() {
+        let root = World::new(SIZE, &mut frame());
+        let later = World::begin(SIZE, 77_000_000, 1_000, &mut frame());
+        assert_eq!(root.outline(), later.outline());
+        // Other connections, generations and numbers: once and twice reset and resumed.
+        let once = calm(go(&root, "FAULT reset connection"));
+        let mut twice = calm(go(&once, "FAULT reset connection"));
+        assert_ne!(once.outline(), twice.outline(), "fewer faults are left");
+        twice.faults_left += 1;
+        assert_eq!(once.outline(), twice.outline());
+    }
+
+    #[test]
+    fn what_commutes_leads_to_one_state_and_what_does_not_to_two() {
+        let given = go(&go(&World::new(SIZE, &mut frame()), "sync"), "sync");
+        let one = go(&go(&given, "deliver to w0"), "deliver to w1");
+        let other = go(&go(&given, "deliver to w1"), "deliver to w0");
+        assert_eq!(one.outline(), other.outline());
+        assert_ne!(given.outline(), one.outline());
+        let (finished, failed) = (go(&one, "finish task 1"), go(&one, "fail task 1"));
+        assert_ne!(finished.outline(), failed.outline());
+    }
+
+    #[test]
+    fn every_choice_has_a_name_and_each_leads_somewhere_else() {
+        let given = go(&go(&World::new(SIZE, &mut frame()), "sync"), "sync");
+        let world = go(&given, "deliver to w0");
+        let mut names: Vec<String> = all(&world).into_iter().map(|choice| world.says(choice)).collect();
+        let known = world.outline();
+        for choice in all(&world) {
+            let mut next = world.clone();
+            next.apply(choice, &mut frame());
+            assert_ne!(next.outline(), known, "{}", world.says(choice));
+            assert!(next.auditor().violation().is_none(), "{:?}", next.auditor().violation());
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all(&world).len());
+    }
 }

@@ -44,7 +44,7 @@ pub(super) enum Parcel {
 pub(super) struct Socket {
     pub(super) conn: ConnId,
     pub(super) worker: usize,
-    attempt: u64,
+    pub(super) attempt: u64,
     /// Which ends believe in it, by side
     pub(super) open: [bool; 2],
     /// Nothing passes any more
@@ -70,13 +70,13 @@ pub(super) struct Station {
     pub(super) dialling: Option<u64>,
     pub(super) runs: Vec<Run>,
     /// Executions that are over, until the worker forgets them
-    over: Vec<(TaskId, Token)>,
+    pub(super) over: Vec<(TaskId, Token)>,
 }
 
 /// A state of the world
 #[derive(Clone)]
 pub(super) struct World {
-    now: Instant,
+    pub(super) now: Instant,
     pub(super) chief: Rc<Coordinator>,
     pub(super) stations: Vec<Station>,
     pub(super) sockets: Vec<Socket>,
@@ -96,7 +96,12 @@ pub(super) type Frame = [u8; FRAME_BYTES_MAX];
 impl World {
     /// A fleet at rest, whose tasks have just been submitted, and are not durable yet
     pub(super) fn new(size: Size, frame: &mut Frame) -> World {
-        let now = Instant::from_micros(1_000_000);
+        World::begin(size, 1_000_000, 0, frame)
+    }
+
+    /// The same at another time, and with other names and entropy
+    pub(super) fn begin(size: Size, at_us: u64, drawn: u64, frame: &mut Frame) -> World {
+        let now = Instant::from_micros(at_us);
         let chief = Coordinator::new(settings(size.workers), seed(0), now).expect("settings that are legal together");
         let mut world = World {
             now,
@@ -108,7 +113,7 @@ impl World {
             earlier: 0,
             faults_left: size.faults,
             auditor: Rc::new(Auditor::default()),
-            drawn: 0,
+            drawn,
         };
         world.drain_chief(frame);
         for n in 0..usize::from(size.workers) {
@@ -144,7 +149,7 @@ impl World {
         self.drawn
     }
 
-    fn audit(&mut self) -> &mut Auditor {
+    pub(super) fn audit(&mut self) -> &mut Auditor {
         Rc::make_mut(&mut self.auditor)
     }
 
@@ -152,138 +157,6 @@ impl World {
     pub(super) fn auditor(&self) -> &Auditor {
         &self.auditor
     }
-
-    // What can happen.
-
-    /// All that can happen next, in an order of its own
-    pub(super) fn choices(&self, choices: &mut Vec<Choice>) {
-        choices.clear();
-        if self.faults_left == 0
-            && let Some(worker) = self.first_addressed()
-        {
-            return self.choices_of(worker, choices);
-        }
-        for (socket, known) in self.sockets.iter().enumerate() {
-            for towards in [Side::Peer, Side::Coordinator] {
-                if !known.pipes[towards as usize].is_empty() {
-                    choices.push(Choice::Deliver { socket, towards });
-                }
-            }
-        }
-        if self.durable < self.records.len() {
-            choices.push(Choice::Sync);
-        }
-        for worker in 0..self.stations.len() {
-            self.executions(worker, choices);
-        }
-        let quiet = !self.is_under_way();
-        if quiet && self.wake_at().is_some() {
-            choices.push(Choice::Wait);
-        }
-        if self.faults_left > 0 {
-            self.faults(quiet, choices);
-        }
-    }
-
-    /// The first worker to which a message is under way
-    fn first_addressed(&self) -> Option<usize> {
-        let addressed = |socket: &&Socket| !socket.pipes[Side::Peer as usize].is_empty();
-        self.sockets.iter().filter(addressed).map(|socket| socket.worker).min()
-    }
-
-    /// What can happen at one worker
-    fn choices_of(&self, worker: usize, choices: &mut Vec<Choice>) {
-        for (socket, known) in self.sockets.iter().enumerate() {
-            if known.worker == worker && !known.pipes[Side::Peer as usize].is_empty() {
-                choices.push(Choice::Deliver { socket, towards: Side::Peer });
-            }
-        }
-        self.executions(worker, choices);
-    }
-
-    fn executions(&self, worker: usize, choices: &mut Vec<Choice>) {
-        let station = &self.stations[worker];
-        if station.dialling.is_some() {
-            choices.push(Choice::Open { worker });
-        }
-        for (run, known) in station.runs.iter().enumerate() {
-            choices.push(Choice::Finish { worker, run });
-            if known.stopping {
-                choices.push(Choice::Stop { worker, run });
-                continue;
-            }
-            if known.attempt == 1 {
-                choices.push(Choice::Fail { worker, run });
-            }
-            if !known.made_checkpoint {
-                choices.push(Choice::Checkpoint { worker, run });
-            }
-        }
-    }
-
-    fn faults(&self, quiet: bool, choices: &mut Vec<Choice>) {
-        let mut fault = |fault| choices.push(Choice::Break(fault));
-        for (socket, known) in self.sockets.iter().enumerate() {
-            for towards in [Side::Peer, Side::Coordinator] {
-                if matches!(known.pipes[towards as usize].front(), Some(Parcel::Message(_))) {
-                    fault(Fault::Repeat { socket, towards });
-                }
-            }
-            if known.deaf || known.open != [true; 2] {
-                continue;
-            }
-            fault(Fault::Reset { socket });
-            fault(Fault::HalfOpen { socket });
-            for at in [Side::Peer, Side::Coordinator] {
-                fault(Fault::Cut { socket, at, rest: true });
-                fault(Fault::Cut { socket, at, rest: false });
-            }
-        }
-        for (worker, station) in self.stations.iter().enumerate() {
-            fault(Fault::CrashWorker { worker });
-            if station.dialling.is_some() {
-                fault(Fault::Refuse { worker });
-            }
-        }
-        for survive in 0..=self.records.len() - self.durable {
-            fault(Fault::CrashCoordinator { survive });
-        }
-        if !quiet && self.wake_at().is_some() {
-            fault(Fault::Stall);
-        }
-    }
-
-    /// What a fair world without faults does next; `None` when only time can go on
-    pub(super) fn fair(&self) -> Option<Choice> {
-        let towards = [Side::Peer, Side::Coordinator];
-        let full = |(socket, known): (usize, &Socket)| {
-            let towards = towards.into_iter().find(|towards| !known.pipes[*towards as usize].is_empty())?;
-            Some(Choice::Deliver { socket, towards })
-        };
-        let dials = |(worker, station): (usize, &Station)| station.dialling.map(|_| Choice::Open { worker });
-        let ends = |(worker, station): (usize, &Station)| {
-            let first = station.runs.first()?;
-            Some(if first.stopping { Choice::Stop { worker, run: 0 } } else { Choice::Finish { worker, run: 0 } })
-        };
-        let stations = || self.stations.iter().enumerate();
-        (self.durable < self.records.len())
-            .then_some(Choice::Sync)
-            .or_else(|| self.sockets.iter().enumerate().find_map(full))
-            .or_else(|| stations().find_map(dials))
-            .or_else(|| stations().find_map(ends))
-    }
-
-    fn is_under_way(&self) -> bool {
-        let dials = self.stations.iter().any(|station| station.dialling.is_some());
-        dials || self.sockets.iter().any(|socket| socket.pipes.iter().any(|pipe| !pipe.is_empty()))
-    }
-
-    fn wake_at(&self) -> Option<Instant> {
-        let workers = self.stations.iter().filter_map(|station| station.machine.wake_at());
-        workers.chain(self.chief.wake_at()).min()
-    }
-
-    // What happens.
 
     /// Lets something happen, and each machine do whatever follows from it by itself
     pub(super) fn apply(&mut self, choice: Choice, frame: &mut Frame) {
@@ -387,7 +260,7 @@ impl World {
     }
 
     /// An end closes by itself: the other one learns of it behind what is under way
-    fn hang_up(&mut self, at: Side, is_it: impl Fn(&Socket) -> bool) {
+    pub(super) fn hang_up(&mut self, at: Side, is_it: impl Fn(&Socket) -> bool) {
         for socket in self.sockets.iter_mut().filter(|socket| socket.open[at as usize] && is_it(socket)) {
             socket.open[at as usize] = false;
             if !socket.deaf {
@@ -482,103 +355,6 @@ impl World {
             self.audit().expect_of(Check::S1, task, known, || format!("{task} was accepted, and is not recovered"));
         }
         self.drain_chief(frame);
-    }
-
-    // What machines do by themselves.
-
-    fn tell_chief(&mut self, input: coordinator::Input<'_>, frame: &mut Frame) {
-        let told = Rc::make_mut(&mut self.chief).handle(self.now, input);
-        told.expect("neither the network nor the journal is refused");
-        self.drain_chief(frame);
-    }
-
-    fn tell_worker(
-        &mut self,
-        worker: usize,
-        input: worker::Input<'_>,
-        frame: &mut Frame,
-    ) -> Result<(), rejoin_core::Rejected> {
-        let told = Rc::make_mut(&mut self.stations[worker].machine).handle(self.now, input);
-        self.drain_worker(worker, frame);
-        told
-    }
-
-    fn drain_chief(&mut self, frame: &mut Frame) {
-        loop {
-            match Rc::make_mut(&mut self.chief).poll(frame) {
-                coordinator::Output::Journal { record, .. } => self.records.push(record.into()),
-                coordinator::Output::Send { conn, bytes } => {
-                    let parcel = Parcel::Message(bytes.into());
-                    self.send(Side::Coordinator, parcel, |socket| socket.conn == conn);
-                }
-                coordinator::Output::Close { conn, .. } => {
-                    self.hang_up(Side::Coordinator, |socket| socket.conn == conn);
-                }
-                coordinator::Output::Event(coordinator::Event::Accepted { task }) => self.audit().accepted(task),
-                coordinator::Output::Event(coordinator::Event::Ended { task }) => {
-                    let outcome = self.chief.task(task).and_then(|task| task.end).map(|end| end.outcome);
-                    let known = outcome.is_some();
-                    self.audit().expect_of(Check::S5, task, known, || format!("{task} ended without outcome"));
-                    outcome.into_iter().for_each(|outcome| self.audit().told(task, outcome));
-                }
-                // Nobody writes output here.
-                coordinator::Output::Event(_) | coordinator::Output::ReadOutput { .. } => {}
-                coordinator::Output::Idle { .. } => break,
-            }
-        }
-    }
-
-    fn drain_worker(&mut self, worker: usize, frame: &mut Frame) {
-        loop {
-            match Rc::make_mut(&mut self.stations[worker].machine).poll(frame) {
-                worker::Output::Connect { attempt, .. } => {
-                    let open = |socket: &Socket| socket.worker == worker && socket.open[Side::Peer as usize];
-                    let has_one = self.sockets.iter().any(open);
-                    let dials = self.stations[worker].dialling.replace(attempt).is_some();
-                    let what = || format!("worker {worker} dials while it has a connection");
-                    self.audit().expect(Check::S23, !has_one && !dials, what);
-                }
-                worker::Output::Disconnect { attempt, .. } => {
-                    let station = &mut self.stations[worker];
-                    station.dialling = station.dialling.filter(|dialled| *dialled != attempt);
-                    self.hang_up(Side::Peer, |socket| (socket.worker, socket.attempt) == (worker, attempt));
-                }
-                worker::Output::Send { bytes } => {
-                    let parcel = Parcel::Message(bytes.into());
-                    self.send(Side::Peer, parcel, |socket| socket.worker == worker);
-                }
-                worker::Output::Run { task, token, attempt } => self.run(worker, task, token, attempt),
-                worker::Output::Cancel { token, .. } => {
-                    let runs = &mut self.stations[worker].runs;
-                    runs.iter_mut().filter(|run| run.token == token).for_each(|run| run.stopping = true);
-                }
-                worker::Output::Forget { token } => {
-                    let over = &mut self.stations[worker].over;
-                    let known = over.iter().position(|(_, known)| *known == token).map(|index| over.remove(index));
-                    known.into_iter().for_each(|(task, token)| self.audit().forgotten(task, token));
-                }
-                worker::Output::ReadOutput { .. } | worker::Output::Checkpointed { .. } => {}
-                worker::Output::Idle { .. } => break,
-            }
-        }
-    }
-
-    fn run(&mut self, worker: usize, task: TaskId, token: Token, attempt: u32) {
-        let now = self.now;
-        let machine = Rc::make_mut(&mut self.stations[worker].machine);
-        let restored = machine.checkpoint(token).map(|(number, _)| number);
-        machine.handle(now, worker::Input::Started { token }).expect("it was to be started");
-        self.audit().started(task, token, attempt, restored);
-        self.stations[worker].runs.push(Run { task, token, attempt, made_checkpoint: false, stopping: false });
-        let runs = self.stations[worker].runs.len();
-        self.audit().expect_of(Check::S21, task, runs <= 1, || format!("worker {worker} runs {runs} tasks in one slot"));
-    }
-
-    fn send(&mut self, from: Side, parcel: Parcel, is_it: impl Fn(&Socket) -> bool) {
-        let open = |socket: &&mut Socket| socket.open[from as usize] && is_it(socket);
-        if let Some(socket) = self.sockets.iter_mut().find(open).filter(|socket| !socket.deaf) {
-            socket.pipes[from.other() as usize].push_back(parcel);
-        }
     }
 
     /// What goes to an end that does not believe in its connection any more changes nothing

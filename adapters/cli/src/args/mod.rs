@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use fleet::{Access, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
-pub use sim::{SimCommand, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
+pub use sim::{SimCommand, SimExplore, SimMutants, SimReplay, SimRun, SimShrink, SimSwarm};
 
 use crate::report::EXIT_USAGE;
 
