@@ -126,11 +126,17 @@ struct Harvest {
 
 /// Goes through all histories, until the depth, the number of states, or a failure
 pub fn explore(plan: &Plan) -> Report {
-    let mut frame = Box::new([0; FRAME_BYTES_MAX]);
-    let root = World::new(plan.size, &mut frame);
-    let mut nodes = vec![Node { parent: 0, choice: 0 }];
-    let mut seen = BTreeSet::from([root.outline()]);
     let mut report = Report { levels: vec![1], ..Report::default() };
+    let root = catch_unwind(|| World::new(plan.size, &mut Box::new([0; FRAME_BYTES_MAX])).outline());
+    let root = match root {
+        Ok(root) => root,
+        Err(panic) => {
+            report.found = Some(Found { steps: Vec::new(), what: Broken::Panic(said(&*panic)) });
+            return report;
+        }
+    };
+    let mut nodes = vec![Node { parent: 0, choice: 0 }];
+    let mut seen = BTreeSet::from([root]);
     let mut level = 0..1;
     while report.complete < plan.depth && !level.is_empty() {
         let mut next = level.clone();

@@ -365,15 +365,15 @@ mod tests {
 
     #[test]
     fn histories_that_differ_in_names_keys_counters_and_times_alone_are_one_state() {
-        let root = World::new(SIZE, &mut frame());
-        let later = World::begin(SIZE, 77_000_000, 1_000, &mut frame());
-        assert_eq!(root.outline(), later.outline());
-        // Other connections, generations and numbers: once and twice reset and resumed.
-        let once = calm(go(&root, "FAULT reset connection"));
-        let mut twice = calm(go(&once, "FAULT reset connection"));
-        assert_ne!(once.outline(), twice.outline(), "fewer faults are left");
-        twice.faults_left += 1;
-        assert_eq!(once.outline(), twice.outline());
+        let mut one = World::new(SIZE, &mut frame());
+        let mut other = World::begin(SIZE, 77_000_000, 1_000, &mut frame());
+        assert_eq!(one.outline(), other.outline());
+        for called in ["sync", "sync", "deliver to w1", "FAULT reset connection", "FAULT crash the coordinator"] {
+            (one, other) = (go(&one, called), go(&other, called));
+            assert_eq!(one.outline(), other.outline(), "after {called}");
+            (one, other) = (calm(one), calm(other));
+            assert_eq!(one.outline(), other.outline(), "at rest after {called}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rejoin_core::coordinator::{self, Address, Coordinator, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::limits::FRAME_BYTES_MAX;
-use rejoin_core::link::LinkConfig;
+use rejoin_core::link::{LinkConfig, LinkState};
 use rejoin_core::wire::message::{Failure, Outcome, TaskSpec};
 use rejoin_core::worker::{self, Worker};
 use rejoin_core::{Instant, Loss, Seed};
@@ -381,19 +381,26 @@ impl World {
         self.stations.iter().for_each(|station| station.machine.check());
     }
 
-    /// Whether all tasks have ended durably, and no worker keeps anything
+    /// Whether all tasks have ended durably, no worker keeps anything, and all are connected
     pub(super) fn is_done(&self) -> bool {
         let ended = |task: TaskId| self.auditor.ended(task).is_some();
-        self.auditor.promised().all(ended) && self.stations.iter().all(|station| station.machine.held() == 0)
+        let rests = |station: &Station| station.machine.held() == 0 && is_connected(station);
+        self.auditor.promised().all(ended) && self.stations.iter().all(rests)
     }
 
-    /// Says that the world did not come to its end (L1)
+    /// Says how far the world has come to its end (L1, L2)
     pub(super) fn expect_done(&mut self) {
-        let done = self.is_done();
         let open: Vec<TaskId> = self.auditor.promised().filter(|task| self.auditor.ended(*task).is_none()).collect();
         let held: usize = self.stations.iter().map(|station| station.machine.held()).sum();
+        let connected = self.stations.iter().all(is_connected);
+        self.audit().expect(Check::L2, connected, || "a worker does not come back".into());
+        let done = open.is_empty() && held == 0;
         self.audit().expect(Check::L1, done, || format!("{open:?} have not ended, and workers keep {held} attempts"));
     }
+}
+
+fn is_connected(station: &Station) -> bool {
+    station.machine.state() == LinkState::Connected
 }
 
 /// Spans far enough apart that each has a meaning of its own
