@@ -368,7 +368,7 @@ mod tests {
         let mut one = World::new(SIZE, &mut frame());
         let mut other = World::begin(SIZE, 77_000_000, 1_000, &mut frame());
         assert_eq!(one.outline(), other.outline());
-        for called in ["sync", "sync", "deliver to w1", "FAULT reset connection", "FAULT crash the coordinator"] {
+        for called in ["sync", "sync", "FAULT reset connection", "FAULT crash the coordinator"] {
             (one, other) = (go(&one, called), go(&other, called));
             assert_eq!(one.outline(), other.outline(), "after {called}");
             (one, other) = (calm(one), calm(other));
