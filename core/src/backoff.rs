@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::limits::{FAILED_HANDSHAKES_MAX, RETRY_AFTER_MAX, SLOW_LANE_MAX, SLOW_LANE_MIN};
+use crate::outline::Outline;
 use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::time::{Instant, micros};
@@ -130,6 +131,11 @@ impl Backoff {
             Loss::Peer | Loss::Local => Duration::ZERO,
         };
         now + pause.max(floor)
+    }
+
+    /// Takes in how it would decide, as far as that is no matter of time
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put((self.previous.is_some(), self.welcomed_at.is_some(), self.slow, self.failed_handshakes));
     }
 
     fn pause(&mut self, failing_for: Duration, loss: Loss, rng: &mut Rng) -> Duration {

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::limits::{BULK_WINDOW_BYTES, HEARTBEAT_MAX, HEARTBEAT_MIN, SESSION_UNACKED_MAX};
+use crate::outline::Outline;
 use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::session::{Log, Session};
@@ -264,6 +265,13 @@ impl Channel {
     pub(crate) fn deadline<L: Log>(&self, session: Option<&Session<L>>, tellable: u64) -> Option<Instant> {
         let ack = session.filter(|_| !self.ack).and_then(|s| s.ack_at(tellable));
         earliest(self.heartbeat.as_ref().map(Heartbeat::deadline), ack)
+    }
+
+    /// Takes in what the connection has to say, and when it ends
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put((self.writable, self.beat, self.echo.is_some(), self.ack));
+        o.put(self.heartbeat.is_some());
+        self.heartbeat.iter().for_each(|heartbeat| heartbeat.outline(o));
     }
 }
 

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::limits::SLOW_FRAME_REPRIEVES;
+use crate::outline::Outline;
 use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -84,6 +85,13 @@ impl Heartbeat {
     /// Whether silence has lasted for 1.5 periods
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
         self.probe_at() <= now
+    }
+
+    /// Takes in when it has something to say
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put((self.probed, self.reprieves));
+        o.at(self.beat_at);
+        o.at(Some(if self.probed { self.dead_at() } else { self.probe_at() }));
     }
 
     fn probe_at(&self) -> Instant {

@@ -73,6 +73,7 @@ pub mod ids;
 pub mod journal;
 pub mod limits;
 pub mod link;
+pub mod outline;
 #[doc(hidden)]
 pub mod planted;
 mod rng;

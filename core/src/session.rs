@@ -1,9 +1,11 @@
 //! What outlives a connection: numbers, acknowledgements and the log of what was sent (SESS-1 to SESS-6)
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
 use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES, SESSION_UNACKED_MAX};
+use crate::outline::{Counter, Giver, Name, Outline};
 use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::keys::Secret;
@@ -58,31 +60,51 @@ impl<E: Copy, const N: usize> Log for heapless::Deque<(E, u32), N> {
     }
 }
 
-impl<L: Log> Log for alloc::boxed::Box<L> {
-    type Entry = L::Entry;
+/// A log of fixed size on the heap
+#[derive(Debug)]
+pub(crate) struct FixedLog<E, const N: usize>(Box<heapless::Deque<(E, u32), N>>);
 
-    fn push(&mut self, entry: L::Entry, bytes: u32) {
-        (**self).push(entry, bytes);
+impl<E, const N: usize> FixedLog<E, N> {
+    /// Allocates all its room
+    pub(crate) fn new() -> Self {
+        FixedLog(Box::new(heapless::Deque::new()))
+    }
+}
+
+impl<E: Copy, const N: usize> Clone for FixedLog<E, N> {
+    /// Copies what is in use, and not the room around it
+    fn clone(&self) -> Self {
+        let mut log = FixedLog::new();
+        log.0.extend(self.0.iter().copied());
+        log
+    }
+}
+
+impl<E: Copy, const N: usize> Log for FixedLog<E, N> {
+    type Entry = E;
+
+    fn push(&mut self, entry: E, bytes: u32) {
+        Log::push(&mut *self.0, entry, bytes);
     }
 
     fn pop(&mut self) -> u32 {
-        (**self).pop()
+        Log::pop(&mut *self.0)
     }
 
-    fn get(&self, index: usize) -> Option<L::Entry> {
-        (**self).get(index)
+    fn get(&self, index: usize) -> Option<E> {
+        Log::get(&*self.0, index)
     }
 
-    fn set(&mut self, index: usize, entry: L::Entry) {
-        (**self).set(index, entry);
+    fn set(&mut self, index: usize, entry: E) {
+        Log::set(&mut *self.0, index, entry);
     }
 
     fn room(&self) -> usize {
-        (**self).room()
+        Log::room(&*self.0)
     }
 
     fn clear(&mut self) {
-        (**self).clear();
+        Log::clear(&mut *self.0);
     }
 }
 
@@ -370,6 +392,18 @@ impl<L: Log> Session<L> {
             && self.acknowledged <= peer.received
             && self.received <= peer.sent
             && peer.acknowledged <= self.received
+    }
+
+    /// Takes in what decides how the session goes on, with what each number of the log stands for
+    pub(crate) fn outline(&self, o: &mut Outline, end: Giver, entry: impl Fn(&mut Outline, L::Entry)) {
+        let (mine, theirs) = (Counter::Numbers(self.id, end), Counter::Numbers(self.id, end.other()));
+        o.name(Name::Session(self.id));
+        o.count(Counter::Generation(self.id), self.generation);
+        [self.acknowledged, self.sent, self.next].into_iter().for_each(|n| o.count(mine, n));
+        [self.received, self.owed.told].into_iter().for_each(|n| o.count(theirs, n));
+        o.at(self.owed.since);
+        let held = (self.sent - self.acknowledged) as usize;
+        (0..held).filter_map(|index| self.log.get(index)).for_each(|said| entry(o, said));
     }
 
     /// Panics if the numbers contradict each other

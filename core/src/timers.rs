@@ -53,6 +53,11 @@ impl<K: Ord + Copy> Timers<K> {
         Some(key)
     }
 
+    /// All deadlines, in the order of names
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (K, Instant)> + '_ {
+        self.by_key.iter().map(|(key, at)| (*key, *at))
+    }
+
     /// The earliest deadline
     pub(crate) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

@@ -72,6 +72,7 @@ pub mod cover;
 pub mod diff;
 pub mod draws;
 mod executor;
+pub mod explore;
 pub mod fuzz;
 pub mod generate;
 mod journal;

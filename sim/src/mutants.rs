@@ -2,8 +2,7 @@
 //!
 //! Only in builds that have them: see `rejoin_core::planted`.
 
-pub use rejoin_core::planted::Bug;
-use rejoin_core::planted::plant;
+pub use rejoin_core::planted::{Bug, plant};
 
 use crate::generate::Profile;
 use crate::swarm::{Failure, Plan, swarm};

@@ -7,6 +7,7 @@ mod cause;
 mod corpus;
 mod cover;
 mod diff;
+mod explore;
 mod step;
 mod swarm;
 
@@ -46,6 +47,7 @@ pub fn run(command: &SimCommand) -> u8 {
         SimCommand::Swarm(args) => swarm::run(args),
         SimCommand::Replay(args) => replay(args),
         SimCommand::Shrink(args) => shrink_file(args),
+        SimCommand::Explore(args) => explore::run(args),
         SimCommand::Mutants(args) => mutants(args),
         SimCommand::Diff(args) => diff::run(args),
         SimCommand::Cause(args) => cause::run(args),

@@ -7,6 +7,7 @@ use crate::limits::{
     BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
 };
 use crate::link::Reason;
+use crate::outline::{Name, Outline};
 use crate::time::Instant;
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
@@ -143,6 +144,16 @@ impl Door {
             }
         }
         verdict
+    }
+
+    /// Takes in who waits, and whether for M1 or M3
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put(self.waiting.len());
+        for (conn, waiting) in &self.waiting {
+            o.name(Name::Conn(*conn));
+            o.put((waiting.only_open, waiting.challenged.is_some()));
+            o.name_if(waiting.challenged.as_ref().and_then(|challenged| challenged.open.map(Name::Session)));
+        }
     }
 
     /// Panics if the table is larger than it may be (S17)

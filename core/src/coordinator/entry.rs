@@ -9,6 +9,7 @@ use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role, Token};
 use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
+use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
 use crate::session::Numbers;
 use crate::time::{Instant, micros};
@@ -61,6 +62,14 @@ pub(crate) struct Goodbye {
     pub(crate) conn: ConnId,
     channel: Channel,
     denied: Denied,
+}
+
+impl Contending {
+    /// Takes in who waits, and with how much behind its proof
+    pub(super) fn outline(&self, o: &mut Outline) {
+        o.put((self.peer, self.frames.len()));
+        o.name(Name::Session(self.verified.session));
+    }
 }
 
 impl Desk {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::ids::{ConnId, SessionId, TaskId, Token};
 use crate::journal::Record;
+use crate::outline::{Counter, Giver, Name, Outline};
 use crate::wire::message::Stream;
 use crate::wire::view::Question;
 
@@ -34,6 +35,30 @@ pub(crate) enum Effect {
     Event(Event),
     /// A client's question may be answered
     Answer(PeerIx, SessionId, u64, Question),
+}
+
+impl Effect {
+    fn outline(&self, o: &mut Outline) {
+        match self {
+            Effect::Accept(task) | Effect::End(task) => o.put(task),
+            Effect::Say(peer, session, sent) => {
+                o.put(peer);
+                o.name(Name::Session(*session));
+                sent.outline(o);
+            }
+            Effect::Ack(peer, session, number) | Effect::NotEarly(peer, session, number) => {
+                o.put(peer);
+                o.name(Name::Session(*session));
+                o.count(Counter::Numbers(*session, Giver::Dialler), *number);
+            }
+            Effect::AttemptOver(task, token, _) => {
+                o.put(task);
+                o.name(Name::Token(*token));
+            }
+            // Of output and clients, which outlines leave out, and what only the embedder is told.
+            Effect::Keep(..) | Effect::Bulk(..) | Effect::Event(_) | Effect::Answer(..) => {}
+        }
+    }
 }
 
 /// Records on their way to the journal, and what waits for them
@@ -96,6 +121,15 @@ impl Gate {
             return None;
         }
         self.waiting.pop_front().map(|(_, effect)| effect)
+    }
+
+    /// Takes in what waits, and for how many records
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put((self.written - self.durable, self.records.len(), self.failed, self.waiting.len()));
+        for (seq, effect) in &self.waiting {
+            o.put((seq.saturating_sub(self.durable), core::mem::discriminant(effect)));
+            effect.outline(o);
+        }
     }
 
     /// Number of the last record written

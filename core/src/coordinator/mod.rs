@@ -14,6 +14,7 @@
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, losses, crashes and cancels |
 //! | `frames` | what is put into frames |
+//! | `outline` | what decides on the future, for searches over many histories |
 //! | `gate`, `recovery` | the journal's seam, and the way back from it |
 
 mod admission;
@@ -25,6 +26,7 @@ mod endings;
 mod entry;
 mod frames;
 mod gate;
+mod outline;
 mod peers;
 mod queues;
 mod reconcile;

@@ -8,6 +8,7 @@ use core::ops::Bound;
 use crate::about::Tags;
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
 use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
+use crate::outline::{Counter, Giver, Name, Outline};
 use crate::session::{HeapLog, Session};
 use crate::stream::Outgoing;
 use crate::time::Instant;
@@ -52,6 +53,33 @@ impl Sent {
             Sent::Cancel(..) | Sent::Recall(_) | Sent::Verdict(..) | Sent::Refused(..) | Sent::Drain => 0,
             Sent::Settled(..) | Sent::Checkpointed(..) | Sent::Accepted(_) | Sent::Outcome(_) | Sent::Answer(_) => 1,
             Sent::Assign(_) | Sent::Restore(_) | Sent::Progress(_) | Sent::Void => 2,
+        }
+    }
+}
+
+impl Sent {
+    pub(crate) fn outline(self, o: &mut Outline) {
+        o.put(core::mem::discriminant(&self));
+        match self {
+            Sent::Assign(token) | Sent::Recall(token) | Sent::Restore(token) => o.name(Name::Token(token)),
+            Sent::Cancel(token, reason) => {
+                o.name(Name::Token(token));
+                o.put(reason);
+            }
+            Sent::Verdict(token, verdict) => {
+                o.name(Name::Token(token));
+                o.put(verdict);
+            }
+            Sent::Settled(token, settlement, outcome) => {
+                o.name(Name::Token(token));
+                o.put((settlement, outcome));
+            }
+            Sent::Checkpointed(token, number, refused) => {
+                o.name(Name::Token(token));
+                o.put((number, refused));
+            }
+            Sent::Accepted(task) | Sent::Refused(task, _) | Sent::Progress(task) | Sent::Outcome(task) => o.put(task),
+            Sent::Void | Sent::Drain | Sent::Answer(_) => {}
         }
     }
 }
@@ -138,6 +166,27 @@ impl PeerSession {
     /// Whether there is anything numbered to send
     pub(crate) fn has_news(&self) -> bool {
         !self.numbers.replayed() || (self.numbers.may_number() && self.next_to_say().is_some())
+    }
+
+    /// Takes in what decides how the session goes on
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        let id = self.numbers.id;
+        self.numbers.outline(o, Giver::Coordinator, |o, sent| sent.outline(o));
+        o.name(Name::Boot(self.boot));
+        o.put((self.confirmed.is_some(), self.reconciled, self.draining, self.early.len()));
+        self.confirmed.iter().for_each(|generation| o.count(Counter::Generation(id), *generation));
+        o.count(Counter::Numbers(id, Giver::Dialler), self.tellable);
+        o.count(Counter::Tasks(id), self.tasks_given);
+        o.count(Counter::Tasks(id), self.tasks_granted);
+        o.put((self.inventory.parts, self.inventory.complete, self.inventory.items.len()));
+        for item in &self.inventory.items {
+            o.name(Name::Token(item.token));
+            o.put((item.task, item.held));
+        }
+        for lane in &self.lanes {
+            o.put(lane.len());
+            lane.iter().for_each(|sent| sent.outline(o));
+        }
     }
 
     /// Tasks that may still be given (LANES-2)

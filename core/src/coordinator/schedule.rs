@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::about::{Tag, Tags};
 use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
+use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
 use crate::wire::view::Why;
 
@@ -38,6 +39,12 @@ impl Schedule {
     /// An attempt that was asked back has started, or is gone
     pub(crate) fn not_recalled(&mut self, token: Token) {
         self.recalled.remove(&token);
+    }
+
+    /// Takes in what is not seen from tasks and peers
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.put(self.reserved);
+        o.names(self.recalled.iter().map(|token| Name::Token(*token)));
     }
 
     /// Returns how many workers are connected

@@ -18,6 +18,7 @@ use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
 use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
 use crate::session::{Arrival, Log, Numbers, Session};
@@ -648,6 +649,23 @@ impl<L: Log> Link<L> {
         if let Some(session) = &self.session {
             let Numbers { received, sent, acknowledged } = session.numbers();
             (session.id, session.generation, received, sent, acknowledged).hash(digest);
+        }
+    }
+
+    /// Takes in what decides how the link goes on, with what each number of its log stands for
+    pub(crate) fn outline(&self, o: &mut Outline, entry: impl Fn(&mut Outline, L::Entry)) {
+        o.put((self.state, self.reconciled, self.connect, self.disconnect.is_some(), self.stopped.is_some()));
+        o.put((self.begin, self.confirm, self.fresh, self.leaving != Leaving::No, self.greeting.is_empty()));
+        o.put(self.proved.as_ref().map(|proved| proved.open));
+        o.count(Counter::Epoch, self.epoch);
+        o.at(self.dial_at);
+        o.at(self.give_up_at);
+        self.backoff.outline(o);
+        o.put((self.channel.is_some(), self.session.is_some()));
+        self.channel.iter().for_each(|channel| channel.outline(o));
+        if let Some(session) = &self.session {
+            session.outline(o, Giver::Dialler, entry);
+            o.count(Counter::Tasks(session.id), self.tasks);
         }
     }
 

@@ -60,10 +60,11 @@ impl Codec {
         let mut flags = 0;
         if self.compress && body_len >= COMPRESS_FROM_BYTES {
             let body = &mut frame[HEADER_BYTES..HEADER_BYTES + body_len];
-            if let Ok(len) = compress_into_with_table(body, &mut scratch.buf, &mut scratch.table)
+            let Memory { buf, table } = scratch.memory();
+            if let Ok(len) = compress_into_with_table(body, buf, table)
                 && len < body_len
             {
-                body[..len].copy_from_slice(&scratch.buf[..len]);
+                body[..len].copy_from_slice(&buf[..len]);
                 sent_len = len;
                 flags = FLAG_LZ4;
             }
@@ -100,12 +101,14 @@ impl Codec {
         if header[1] & FLAG_LZ4 == 0 {
             return if body.len() == full_len { Ok(body) } else { Err(OpenError::Malformed) };
         }
+        let memory = scratch.memory();
         if planted::is(Bug::DecompressesAll) {
-            let len = decompress_into(body, &mut scratch.buf).map_err(|_| OpenError::Malformed)?;
-            return Ok(&scratch.buf[..len]);
+            let len = decompress_into(body, &mut memory.buf).map_err(|_| OpenError::Malformed)?;
+            return Ok(&memory.buf[..len]);
         }
-        match decompress_into(body, &mut scratch.buf[..full_len]) {
-            Ok(len) if len == full_len && self.compress => Ok(&scratch.buf[..full_len]),
+        let buf = &mut memory.buf[..full_len];
+        match decompress_into(body, buf) {
+            Ok(len) if len == full_len && self.compress => Ok(buf),
             _ => Err(OpenError::Malformed),
         }
     }
@@ -123,7 +126,9 @@ pub enum OpenError {
 /// Working memory for compression, shared by all connections of a machine
 ///
 /// Costs 72 KiB and 8 KiB of table, once.
-pub struct Scratch {
+pub struct Scratch(Option<Memory>);
+
+struct Memory {
     buf: Box<[u8]>,
     table: Box<CompressTable>,
 }
@@ -131,10 +136,17 @@ pub struct Scratch {
 impl Scratch {
     /// Allocates the memory; nothing is allocated later
     pub fn new() -> Self {
-        Scratch {
-            buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(),
-            table: Box::new(CompressTable::small()),
-        }
+        Scratch(Some(Memory::new()))
+    }
+
+    fn memory(&mut self) -> &mut Memory {
+        self.0.get_or_insert_with(Memory::new)
+    }
+}
+
+impl Memory {
+    fn new() -> Self {
+        Memory { buf: vec![0; get_maximum_output_size(BODY_BYTES_MAX)].into(), table: Box::new(CompressTable::small()) }
     }
 }
 
@@ -145,9 +157,9 @@ impl Default for Scratch {
 }
 
 impl Clone for Scratch {
-    /// What it holds has no meaning between calls, so a copy starts empty
+    /// What it holds has no meaning between calls, so a copy has no memory until it needs some
     fn clone(&self) -> Self {
-        Scratch::new()
+        Scratch(None)
     }
 }
 

@@ -288,7 +288,7 @@ impl Denied {
 }
 
 /// How a task ended, or an attempt at it
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// As it should
     Succeeded,
@@ -299,7 +299,7 @@ pub enum Outcome {
 }
 
 /// What went wrong
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Failure {
     /// It ended with this exit status
     Exit(i32),
@@ -439,7 +439,7 @@ pub struct InventoryItem {
 }
 
 /// How far an attempt is at its worker
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Held {
     /// Not started
     Waiting,
@@ -532,7 +532,7 @@ pub enum ToWorker<'a> {
 }
 
 /// Why a checkpoint was not taken; the attempt goes on (CKPT-2)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CheckpointRefused {
     /// The attempt is not the task's newest, or has made a newer one
     Stale,
@@ -543,7 +543,7 @@ pub enum CheckpointRefused {
 }
 
 /// Why a task is stopped
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CancelReason {
     /// Its submitter asked for it
     Requested,
@@ -552,7 +552,7 @@ pub enum CancelReason {
 }
 
 /// What to do with an item of the inventory
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// Go on; the output streams are kept up to here
     Keep {
@@ -569,7 +569,7 @@ pub enum Verdict {
 }
 
 /// What became of a result
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Settlement {
     /// It is the task's outcome, or a failed attempt that will be followed by another
     Applied,

@@ -1,7 +1,7 @@
-//! Payload bytes of a worker: slots of one size in memory that is allocated once
+//! Payload bytes of a worker: slots of one size whose memory is allocated once
 
 use alloc::boxed::Box;
-use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::limits::WORKER_ATTEMPTS_MAX;
 
@@ -9,14 +9,14 @@ use crate::limits::WORKER_ATTEMPTS_MAX;
 #[derive(Debug, PartialEq, Eq, Hash, Clone)]
 pub(crate) struct Slot {
     index: u16,
-    len: u32,
 }
 
 /// Slots of one size; holding one is having its room reserved
+///
+/// A copy has memory for what is in use alone, and allocates more when it needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arena {
-    bytes: Box<[u8]>,
-    slots: u16,
+    slots: Box<[Vec<u8>]>,
     slot_bytes: usize,
     free: Box<heapless::Vec<u16, WORKER_ATTEMPTS_MAX>>,
 }
@@ -29,12 +29,13 @@ impl Arena {
             let fits = free.push(index).is_ok();
             debug_assert!(fits, "the number of slots was validated");
         }
-        Arena { bytes: vec![0; usize::from(slots) * slot_bytes].into(), slots, slot_bytes, free }
+        let slots = (0..slots).map(|_| Vec::with_capacity(slot_bytes)).collect();
+        Arena { slots, slot_bytes, free }
     }
 
     /// Reserves a slot
     pub(crate) fn reserve(&mut self) -> Option<Slot> {
-        self.free.pop().map(|index| Slot { index, len: 0 })
+        self.free.pop().map(|index| Slot { index })
     }
 
     /// Fills a slot; `false` and no change if the bytes do not fit
@@ -42,27 +43,27 @@ impl Arena {
         if bytes.len() > self.slot_bytes {
             return false;
         }
-        let at = usize::from(slot.index) * self.slot_bytes;
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-        slot.len = bytes.len() as u32;
+        let room = &mut self.slots[usize::from(slot.index)];
+        room.clear();
+        room.extend_from_slice(bytes);
         true
     }
 
     /// Returns what a slot holds
     pub(crate) fn bytes(&self, slot: &Slot) -> &[u8] {
-        let at = usize::from(slot.index) * self.slot_bytes;
-        &self.bytes[at..at + slot.len as usize]
+        &self.slots[usize::from(slot.index)]
     }
 
     /// Gives a slot back
     pub(crate) fn free(&mut self, slot: Slot) {
+        self.slots[usize::from(slot.index)].clear();
         let fits = self.free.push(slot.index).is_ok();
         debug_assert!(fits, "no slot is given back twice");
     }
 
     /// Returns how many slots there are
     pub(crate) fn slots(&self) -> u64 {
-        u64::from(self.slots)
+        self.slots.len() as u64
     }
 
     /// Returns how many slots are free

@@ -3,6 +3,7 @@
 mod arena;
 mod attempt;
 mod outbox;
+mod outline;
 
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
@@ -29,7 +30,7 @@ use crate::wire::message::{
 };
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
-use crate::worker::outbox::{Attempts, Outbox, SentLog, Stores};
+use crate::worker::outbox::{Outbox, SentLog, Stores, Table};
 
 /// How a worker behaves
 #[derive(Clone, Debug)]
@@ -264,10 +265,10 @@ pub struct Worker {
 /// Everything but the working memory, so that messages can be read from there while this changes
 #[derive(Clone, Debug)]
 struct Desk {
-    link: Link<Box<SentLog>>,
+    link: Link<SentLog>,
     slots: u16,
     prefetch: u16,
-    attempts: Box<Attempts>,
+    attempts: Table,
     payloads: Arena,
     checkpoints: Arena,
     results: Arena,
@@ -296,12 +297,12 @@ impl Worker {
         config.validate()?;
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
-        let link = Link::new(config.link, seed, now, Box::new(SentLog::new()))?;
+        let link = Link::new(config.link, seed, now, SentLog::new())?;
         let desk = Desk {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
-            attempts: Box::new(Attempts::new()),
+            attempts: Table::new(),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             checkpoints: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             results: Arena::new(config.attempts_max, config.result_bytes_max as usize),

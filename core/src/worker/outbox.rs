@@ -2,12 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::ops::{Deref, DerefMut};
 
 use heapless::index_map::FnvIndexMap;
 
 use crate::ids::{SessionId, Token};
 use crate::limits::{BULK_PIECE_BYTES, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
 use crate::link::Link;
+use crate::outline::{Name, Outline};
+use crate::session::FixedLog;
 use crate::wire::message::{BodyWriter, Class, FromWorker, InventoryItem, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
@@ -24,8 +27,46 @@ pub(crate) enum Sent {
     Checkpoint(Token),
 }
 
-pub(crate) type SentLog = heapless::Deque<(Sent, u32), WORKER_UNACKED_MAX>;
+pub(crate) type SentLog = FixedLog<Sent, WORKER_UNACKED_MAX>;
 pub(crate) type Attempts = FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>;
+
+/// The attempts, by token
+#[derive(Debug)]
+pub(crate) struct Table(Box<Attempts>);
+
+impl Table {
+    /// Allocates all its room
+    pub(crate) fn new() -> Self {
+        Table(Box::new(Attempts::new()))
+    }
+}
+
+impl Clone for Table {
+    /// Copies what is in use, in its order, and not the room around it
+    fn clone(&self) -> Self {
+        let mut table = Table::new();
+        for (token, attempt) in self.iter() {
+            let fits = table.insert(*token, attempt.clone()).is_ok();
+            debug_assert!(fits, "they are of one size");
+        }
+        table
+    }
+}
+
+impl Deref for Table {
+    type Target = Attempts;
+
+    fn deref(&self) -> &Attempts {
+        &self.0
+    }
+}
+
+impl DerefMut for Table {
+    fn deref_mut(&mut self) -> &mut Attempts {
+        &mut self.0
+    }
+}
+
 type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
 
 const INVENTORY_ITEM_BYTES_MAX: usize = 48;
@@ -133,6 +174,16 @@ impl Outbox {
         !self.draining_due && self.inventory_next >= self.inventory_parts && lanes.iter().all(|lane| lane.is_empty())
     }
 
+    /// Takes in what waits to be said
+    pub(crate) fn outline(&self, o: &mut Outline) {
+        o.name_if(self.session.map(Name::Session));
+        o.put((self.inventory_next, self.inventory_parts, self.offers_due, self.draining_due));
+        for lane in [&self.results, &self.reports, &self.given_back, &self.checkpoints] {
+            o.put(lane.iter().count());
+            lane.iter().for_each(|token| o.name(Name::Token(*token)));
+        }
+    }
+
     /// Queues the newest checkpoint, unless one is on its way already (CKPT-3)
     pub(crate) fn offer_checkpoint(&mut self, token: Token, attempt: &mut Attempt) {
         if attempt.checkpoint_ready() && !attempt.checkpoint.queued {
@@ -207,7 +258,7 @@ impl Outbox {
     }
 
     /// Whether a frame is worth sending
-    pub(crate) fn has_news(&mut self, link: &mut Link<Box<SentLog>>, attempts: &Attempts) -> bool {
+    pub(crate) fn has_news(&mut self, link: &mut Link<SentLog>, attempts: &Attempts) -> bool {
         self.drop_stale_piece(attempts);
         if self.piece.is_some() {
             return true;
@@ -219,7 +270,7 @@ impl Outbox {
     /// Writes as much as fits: what has to be said again, then lane by lane, then one piece of output
     pub(crate) fn write(
         &mut self,
-        link: &mut Link<Box<SentLog>>,
+        link: &mut Link<SentLog>,
         attempts: &mut Attempts,
         stores: Stores<'_>,
         body: &mut BodyWriter<'_>,
@@ -244,7 +295,7 @@ impl Outbox {
     /// `false` when the frame is full
     fn replay(
         &mut self,
-        link: &mut Link<Box<SentLog>>,
+        link: &mut Link<SentLog>,
         attempts: &Attempts,
         stores: Stores<'_>,
         body: &mut BodyWriter<'_>,
@@ -392,7 +443,7 @@ impl Outbox {
         len
     }
 
-    fn write_piece(&mut self, link: &mut Link<Box<SentLog>>, attempts: &mut Attempts, body: &mut BodyWriter<'_>) {
+    fn write_piece(&mut self, link: &mut Link<SentLog>, attempts: &mut Attempts, body: &mut BodyWriter<'_>) {
         let Some(Reading { token, stream, offset, len }) = self.piece else { return };
         let Some(attempt) = attempts.get_mut(&token) else { return };
         let bytes = &self.piece_bytes[..len];

@@ -16,8 +16,8 @@ pub use fleet::{Access, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf,
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
 pub use sim::{
-    Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimMutants,
-    SimReplay, SimRun, SimShrink, SimSwarm,
+    Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
+    SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
 
 use crate::report::EXIT_USAGE;

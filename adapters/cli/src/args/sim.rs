@@ -45,6 +45,12 @@ pub enum SimCommand {
     /// Keep schedules that once failed, and see that none fails again
     #[command(subcommand, verbatim_doc_comment, after_long_help = corpus::HELP)]
     Corpus(SimCorpus),
+    /// Go through all short histories of a small fleet
+    ///
+    /// Every order of events, and every fault at every point, to a stated depth.
+    /// States that differ in names, keys, counters and times alone are one.
+    #[command(verbatim_doc_comment, after_long_help = EXPLORE_HELP)]
+    Explore(SimExplore),
     /// See how soon bugs that are planted in the core are found
     ///
     /// To be run in a checkout: builds the program once more, with the bugs, into
@@ -191,6 +197,34 @@ pub struct SimShrink {
     pub out: PathBuf,
 }
 
+/// What `rejoin sim explore` is called with
+#[derive(Debug, Args)]
+pub struct SimExplore {
+    /// Most choices in a history
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub depth: u16,
+
+    /// No further once there are so many states
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub states: u32,
+
+    /// Most faults in a history
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub faults: u8,
+
+    /// Workers, each with one slot and one place to wait
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub workers: u8,
+
+    /// Tasks, each of which is tried again once after a failure
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub tasks: u8,
+
+    /// Threads; by default as many as there are processors
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+}
+
 /// What `rejoin sim mutants` is called with
 #[derive(Debug, Args)]
 pub struct SimMutants {
@@ -323,6 +357,21 @@ Exit status:
   1      the schedule does not fail
   254    a file cannot be read or written
   255    wrong usage, or the file is no schedule";
+
+const EXPLORE_HELP: &str = "\
+Examples:
+    rejoin sim explore
+    rejoin sim explore --states 50000 --faults 1
+    rejoin sim explore --depth 8 --workers 1 --tasks 1
+
+Standard output is the same on each run, on any number of threads. In a build with
+planted bugs, --planted M1 plants one first.
+
+Exit status:
+  0      everything held in every state
+  1      something did not: the shortest way there is printed
+  254    standard output is closed
+  255    wrong usage";
 
 const MUTANTS_HELP: &str = "\
 Examples:

@@ -1,0 +1,18 @@
+//! The search finds bugs that are there
+#![cfg(rejoin_planted)]
+
+use rejoin_sim::explore::{Plan, Size, explore};
+use rejoin_sim::mutants::{Bug, plant};
+
+/// One test, because a bug is planted in the whole process
+#[test]
+fn planted_bugs_are_found_by_a_short_way() {
+    let size = Size { workers: 2, tasks: 2, faults: 2 };
+    for bug in [Bug::AckBeforeDurable, Bug::InFlightTwice, Bug::TokensReused, Bug::ResumesTooLate, Bug::AttemptReused] {
+        plant(Some(bug));
+        let report = explore(&Plan { size, depth: 12, states: 300_000, jobs: 2 });
+        plant(None);
+        let found = report.found.unwrap_or_else(|| panic!("{bug:?} is not found in {} states", report.states()));
+        assert!(found.steps.len() <= 12, "{bug:?}: {found:?}");
+    }
+}
