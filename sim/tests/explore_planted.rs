@@ -8,11 +8,22 @@ use rejoin_sim::mutants::{Bug, plant};
 #[test]
 fn planted_bugs_are_found_by_a_short_way() {
     let size = Size { workers: 2, tasks: 2, faults: 2 };
-    for bug in [Bug::AckBeforeDurable, Bug::InFlightTwice, Bug::TokensReused, Bug::ResumesTooLate, Bug::AttemptReused] {
+    for bug in [
+        Bug::AckBeforeDurable,
+        Bug::DialledTwice,
+        Bug::ResumesTooLate,
+        Bug::AttemptReused,
+        Bug::TagWithoutCounter,
+        Bug::InFlightTwice,
+        Bug::OwnSendsAreLife,
+        Bug::TokensReused,
+        Bug::TimerSpins,
+    ] {
         plant(Some(bug));
-        let report = explore(&Plan { size, depth: 12, states: 300_000, jobs: 2 });
+        let report = explore(&Plan { size, depth: 12, states: 60_000, jobs: 2 });
         plant(None);
-        let found = report.found.unwrap_or_else(|| panic!("{bug:?} is not found in {} states", report.states()));
-        assert!(found.steps.len() <= 12, "{bug:?}: {found:?}");
+        let states = report.states();
+        let found = report.found.unwrap_or_else(|| panic!("{bug:?} is not found in {states} states"));
+        assert!(found.steps.len() <= 7, "{bug:?}: {found:?}");
     }
 }
