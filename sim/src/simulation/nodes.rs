@@ -177,6 +177,8 @@ pub(super) struct Execution {
     pub(super) logic: Box<dyn Logic>,
     /// It was told to stop
     pub(super) stops: bool,
+    /// When it made a checkpoint of which nothing was heard yet
+    pub(super) uploads: Option<Instant>,
     pub(super) over: bool,
 }
 

@@ -23,6 +23,8 @@ use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
+/// Longest time that the upload of a checkpoint takes where nothing is broken
+const UPLOAD_TAKES: Duration = Duration::from_secs(3);
 /// How long a worker that its task took along stays away
 const AWAY_AFTER_POISON: Duration = Duration::from_millis(500);
 
@@ -114,7 +116,7 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, over };
+        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -241,7 +243,13 @@ impl Simulation {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(now, input).expect("an answer is never refused");
             }
-            worker::Output::Checkpointed { refused, .. } => self.figures.checkpoints += u64::from(refused.is_none()),
+            worker::Output::Checkpointed { token, refused, .. } => {
+                self.figures.checkpoints += u64::from(refused.is_none());
+                self.expect_uploaded(peer, token);
+                if let Some(execution) = self.peers[peer].running.get_mut(&token) {
+                    execution.uploads = None;
+                }
+            }
             worker::Output::Forget { token } => {
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
                     self.auditor.forgotten(execution.id, token);
@@ -371,7 +379,7 @@ impl Simulation {
         self.seen.tasks.entry(task.number).or_default().executions += 1;
         self.auditor.started(id, token, attempt, restored);
         self.printed.insert(token, Vec::new());
-        self.peers[peer].running.insert(token, Execution { id, logic, stops: false, over: false });
+        self.peers[peer].running.insert(token, Execution { id, logic, stops: false, uploads: None, over: false });
         let running = self.peers[peer].running.values().filter(|execution| !execution.over).count();
         self.auditor
             .expect_of(Check::S21, id, running <= slots, || format!("{who} runs {running} tasks in {slots} slots"));
@@ -413,6 +421,12 @@ impl Simulation {
                     let _ = worker.handle(now, worker::Input::Progress { token, value });
                 }
                 Act::Checkpoint(bytes) => {
+                    self.expect_uploaded(peer, token);
+                    let node = &mut self.peers[peer];
+                    let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+                    if let Some(execution) = node.running.get_mut(&token) {
+                        execution.uploads.get_or_insert(self.now);
+                    }
                     let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes });
                 }
                 Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
@@ -424,6 +438,18 @@ impl Simulation {
             }
         }
         panic!("a task has done {ACTS_AT_ONCE_MAX} things at one moment: let it wait between them");
+    }
+
+    /// Where nothing has been broken for a while, what was uploaded before is durable by now (L12)
+    fn expect_uploaded(&mut self, peer: usize, token: Token) {
+        let Some(execution) = self.peers[peer].running.get(&token) else { return };
+        let (id, Some(since)) = (execution.id, execution.uploads) else { return };
+        let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * 4 + self.chief.sync_takes * 3);
+        if since > self.calm_since {
+            self.auditor.expect_of(Check::L12, id, takes <= most, || {
+                format!("a checkpoint of {token} is not durable after {takes:?}, and {most:?} is the most")
+            });
+        }
     }
 
     fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: &[u8]) {

@@ -380,11 +380,10 @@ impl Simulation {
         self.auditor.expect(Check::L6, frames <= most && dials == 0, || {
             format!("{frames} frames and {dials} dials in {QUIET_HEARTBEATS} heartbeats, at most {most} are due")
         });
-        for peer in self.peers.iter().filter(|peer| peer.machine.is_some()) {
-            for (token, execution) in &peer.running {
-                let over = execution.over;
-                self.auditor.expect_of(Check::L4, execution.id, !over, || format!("the result of {token} still waits"));
-            }
+        for peer in self.peers.iter().filter(|peer| matches!(peer.machine, Some(Machine::Worker(_)))) {
+            let waits = peer.running.iter().find(|(_, execution)| execution.over);
+            let task = waits.map(|(_, execution)| execution.id);
+            self.auditor.expect_of(Check::L4, task, waits.is_none(), || format!("a result still waits: {waits:?}"));
         }
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
