@@ -166,7 +166,8 @@ impl Simulation {
             self.figures.resumed += stats.resumed;
             self.figures.opened += stats.opened;
         }
-        (self.chief.life.wake, self.chief.life.overslept) = (None, false);
+        let life = &mut self.chief.life;
+        (life.wake, life.alarm, life.overslept) = (None, None, false);
         let left = self.chief.journal.records.len() - self.chief.journal.durable;
         let survive = (survive as usize).min(left);
         let from = self.chief.journal.durable;

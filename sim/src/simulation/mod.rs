@@ -420,11 +420,17 @@ impl Simulation {
             Who::Chief => &mut self.chief.life,
             Who::Peer(peer) => &mut self.peers[peer].life,
         };
-        if life.wake != Some(self.now) {
-            // Another one was set in its place.
+        if life.alarm != Some(self.now) {
+            // An earlier one was set in its place.
             return;
         }
-        life.wake = None;
+        life.alarm = None;
+        match life.wake {
+            Some(at) if at <= self.now => life.wake = None,
+            // It was put off since.
+            Some(at) => return self.set_wake(who, at),
+            None => return,
+        }
         if let Some((kind, until)) = self.stands_still(who) {
             self.tally.hit(kind);
             return self.set_wake(who, until);
@@ -480,8 +486,10 @@ impl Simulation {
             Who::Chief => &mut self.chief.life,
             Who::Peer(peer) => &mut self.peers[peer].life,
         };
-        if life.wake != Some(at) {
-            life.wake = Some(at);
+        life.wake = Some(at);
+        // One that rings before is set anew when it does: most are put off again and again.
+        if life.alarm.is_none_or(|alarm| at < alarm) {
+            life.alarm = Some(at);
             let entity = match who {
                 Who::Chief => 0,
                 Who::Peer(peer) => peer as u64 + 1,
@@ -512,8 +520,13 @@ impl Simulation {
                     (peer.machine.as_ref().and_then(Machine::wake_at), peer.life.clock)
                 }
             };
-            // One that oversleeps was not told the time, and will be woken.
-            if let Some(at) = wake_at.filter(|_| !self.life_of(who).overslept) {
+            let life = self.life_of(who);
+            if life.overslept {
+                // It was not told the time, and will be woken.
+                continue;
+            }
+            life.wake = None;
+            if let Some(at) = wake_at {
                 let shows = clock.read(self.now);
                 let later = at > shows;
                 self.auditor.expect(Check::S25, later, || format!("a timer is due at {at:?}, and it is {shows:?}"));

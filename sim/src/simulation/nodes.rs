@@ -101,8 +101,9 @@ pub(super) struct Life {
     pub(super) overslept: bool,
     /// It ends so many microseconds after each start
     pub(super) loops: Timed,
-    /// When it will be woken
+    /// When it is to be woken, and when the alarm rings that is set: then, or before
     pub(super) wake: Option<Instant>,
+    pub(super) alarm: Option<Instant>,
     /// It has stood still, or its clock was wrong: nothing can be said of when it does what
     pub(super) disturbed: bool,
 }

@@ -106,7 +106,7 @@ impl Simulation {
         }
         self.peers[peer].running.clear();
         let life = &mut self.peers[peer].life;
-        (life.wake, life.overslept) = (None, false);
+        (life.wake, life.alarm, life.overslept) = (None, None, false);
         let old: Vec<_> = self.sockets.values().filter(|s| s.peer == Some(peer) && s.is_open(Side::Peer)).collect();
         for conn in old.into_iter().map(|socket| socket.conn).collect::<Vec<_>>() {
             self.hang_up(conn, Side::Peer);
