@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
-use crate::limits::{ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, SESSION_UNACKED_BYTES, SESSION_UNACKED_MAX};
+use crate::limits::{
+    ACK_AFTER, ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, MESSAGE_BYTES_MAX, SESSION_UNACKED_BYTES, SESSION_UNACKED_MAX,
+};
 use crate::outline::{Counter, Giver, Name, Outline};
 use crate::planted::{self, Bug};
 use crate::time::Instant;
@@ -411,6 +413,8 @@ impl<L: Log> Session<L> {
         assert!(self.acknowledged <= self.sent, "acknowledged more than was sent (S12)");
         assert!(self.next > self.acknowledged && self.next <= self.sent + 1, "replay outside of the log (S11)");
         assert!(self.owed.told <= self.received, "acknowledged more than was received (S12)");
+        let most = SESSION_UNACKED_BYTES + MESSAGE_BYTES_MAX as u64;
+        assert!(self.unacked_bytes <= most, "more is sent and not acknowledged than a window takes (S17)");
     }
 }
 

@@ -57,6 +57,10 @@ pub struct Size {
     pub safety: Option<Duration>,
 }
 
+/// The tasks of a flood are numbered from here
+const FLOOD_FROM: u32 = 1_000_000;
+/// With the largest inputs, more than four mebibytes
+const FLOOD_TASKS: u32 = 100;
 /// Most tasks of a schedule that is made longer
 const TASKS_MAX: u64 = 20_000;
 
@@ -220,6 +224,9 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         let share = schedule.safety.as_secs_f64() / usual.as_secs_f64();
         ((count as f64 * share).ceil() as u64).min(TASKS_MAX)
     };
+    if draws.one_in(25) {
+        flood(schedule, &mut draws);
+    }
     let poisonous = draws.one_in(150);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
@@ -272,6 +279,16 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             };
             schedule.entries.push(Entry { at: (submit + after).min(schedule.safety), what });
         }
+    }
+}
+
+/// More than a window's bytes at once, from one client: they have to wait for each other
+fn flood(schedule: &mut Schedule, draws: &mut Draws) {
+    let at = Duration::from_micros(draws.below(schedule.safety.as_micros() as u64 / 2));
+    for number in FLOOD_FROM..FLOOD_FROM + FLOOD_TASKS {
+        let takes = Duration::from_millis(1);
+        let task = Task { input: 49_000, takes, ..Task::new(0, number) };
+        schedule.entries.push(Entry { at, what: What::Submit(task) });
     }
 }
 

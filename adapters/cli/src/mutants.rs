@@ -50,7 +50,8 @@ mod hunting {
     use rejoin_sim::swarm::{Failure, Plan, swarm};
 
     use super::{EXIT_INTERNAL, SimMutants, Unusable, complain};
-    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, verdict, write};
+    use crate::sim::swarm::verdict;
+    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, write};
 
     const SHRINK_FOR: Duration = Duration::from_secs(30);
 

@@ -9,7 +9,7 @@ mod cover;
 mod diff;
 mod explore;
 mod step;
-mod swarm;
+pub mod swarm;
 
 use std::fmt::Write as _;
 use std::fs;

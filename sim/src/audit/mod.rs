@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::{TaskId, Token};
@@ -130,6 +131,9 @@ pub struct Auditor {
     /// Submits so far, and when the last one was taken in
     submits: u64,
     queued_at: Instant,
+    /// What the coordinator's clock shows, and how long its sessions outlive their connections
+    coordinator_now: Instant,
+    lifetime: Duration,
     /// Some worker does not know what it has done
     amnesia: bool,
 }
@@ -175,6 +179,8 @@ impl Default for Auditor {
             dials: DialAudit::default(),
             submits: 0,
             queued_at: Instant::ZERO,
+            coordinator_now: Instant::ZERO,
+            lifetime: Duration::MAX,
             amnesia: false,
         }
     }

@@ -4,7 +4,9 @@
 //! above what the other end has received, once and in order, and each number stands for what it stood for (SESS-3).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use rejoin_core::Instant;
 use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
@@ -23,6 +25,9 @@ pub(super) struct Wire {
     lines: BTreeMap<ConnId, Line>,
     talks: BTreeMap<SessionId, Talk>,
     sessions: BTreeMap<usize, VecDeque<SessionId>>,
+    /// The connection that counts for each peer, and since when there is none, by the coordinator's clock
+    current: BTreeMap<usize, ConnId>,
+    away: BTreeMap<usize, Instant>,
 }
 
 impl Wire {
@@ -86,6 +91,25 @@ impl Auditor {
         self.wire.greeted(conn);
     }
 
+    /// The coordinator knows that a connection is over, at that time of its clock
+    pub(crate) fn ended_at(&mut self, conn: ConnId, peer: usize, now: Instant) {
+        if self.wire.current.get(&peer) == Some(&conn) {
+            self.wire.current.remove(&peer);
+            self.wire.away.insert(peer, now);
+        }
+    }
+
+    /// Another coordinator knows of no session
+    pub(crate) fn sessions_over(&mut self) {
+        self.wire.current.clear();
+        self.wire.away.clear();
+    }
+
+    /// What the coordinator's clock shows, and how long sessions outlive their connections
+    pub(crate) fn coordinator_at(&mut self, now: Instant, lifetime: Duration) {
+        (self.coordinator_now, self.lifetime) = (now, lifetime);
+    }
+
     /// Nobody says anything on a connection any more
     pub(crate) fn hung_up(&mut self, conn: ConnId) {
         self.wire.lines.remove(&conn);
@@ -133,6 +157,12 @@ impl Auditor {
             }
             Control::Welcome(welcome) => match (welcome.resumed, line.resume) {
                 (Some(received), Some(resume)) => {
+                    let away = wire.away.remove(&peer).map_or(Duration::ZERO, |at| self.coordinator_now.since(at));
+                    wire.current.insert(peer, conn);
+                    let lifetime = self.lifetime;
+                    self.expect(Check::S11, away <= lifetime, || {
+                        format!("a session goes on after {away:?} without a connection, and lives for {lifetime:?}")
+                    });
                     line.due[Side::Coordinator as usize] = Some(resume.received + 1);
                     if let Some(talk) = wire.talks.get_mut(&resume.session) {
                         self.acknowledged(talk, Side::Coordinator, received);
@@ -140,6 +170,8 @@ impl Auditor {
                 }
                 (Some(_), None) => self.expect(Check::S11, false, || "a session goes on that nobody resumed".into()),
                 (None, _) => {
+                    wire.away.remove(&peer);
+                    wire.current.insert(peer, conn);
                     line.due[Side::Coordinator as usize] = Some(1);
                     // What is said before the peer learns that, and begins anew, counts as never sent (AUTH-3).
                     if line.resume.take().is_some() {

@@ -175,6 +175,7 @@ impl Simulation {
         self.audit_durable(from);
         self.chief.journal.crash();
         self.chief.fails_next = None;
+        self.auditor.sessions_over();
         let open: Vec<_> = self.sockets.values().filter(|s| s.is_open(Side::Coordinator)).map(|s| s.conn).collect();
         for conn in open {
             self.hang_up(conn, Side::Coordinator);
@@ -227,6 +228,9 @@ impl Simulation {
                 coordinator::Output::Close { conn, reason } => {
                     let name = self.name(Who::Chief);
                     self.trace.note_with(self.now, name, || format!("closes connection {}: {reason}", conn.0));
+                    if let Some(peer) = self.sockets.get(&conn).and_then(|socket| socket.peer) {
+                        self.auditor.ended_at(conn, peer, self.clock(Who::Chief));
+                    }
                     self.hang_up(conn, Side::Coordinator);
                 }
                 coordinator::Output::ReadOutput { token, stream, offset, max } => {

@@ -221,6 +221,9 @@ impl Simulation {
     /// Reads what a message says, and that an end is not silent
     fn read(&mut self, conn: ConnId, peer: usize, from: Side, message: &[u8]) {
         let role = if self.is_worker(peer) { Role::Worker } else { Role::Client };
+        if from == Side::Coordinator {
+            self.auditor.coordinator_at(self.clock(Who::Chief), self.chief.config.session_lifetime);
+        }
         let Simulation { scratch, auditor, figures, .. } = self;
         messages(message, role, from.other(), scratch, |said| {
             figures.messages += 1;
@@ -568,6 +571,9 @@ impl Simulation {
         match at {
             Side::Coordinator => {
                 let now = self.clock(Who::Chief);
+                if let Some(peer) = peer {
+                    self.auditor.ended_at(conn, peer, now);
+                }
                 if let Some(machine) = &mut self.chief.machine {
                     machine.handle(now, coordinator::Input::Closed { conn }).expect("a close is never refused");
                     self.dirty.insert(Who::Chief);

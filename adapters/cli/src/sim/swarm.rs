@@ -57,7 +57,8 @@ fn table(report: &Report) -> String {
     text
 }
 
-fn verdict(report: &Report) -> u8 {
+/// The exit status that a swarm deserves
+pub fn verdict(report: &Report) -> u8 {
     let failed = verdict_of_failures(report);
     if failed != 0 {
         return failed;
