@@ -222,7 +222,9 @@ impl Simulation {
     fn read(&mut self, conn: ConnId, peer: usize, from: Side, message: &[u8]) {
         let role = if self.is_worker(peer) { Role::Worker } else { Role::Client };
         if from == Side::Coordinator {
-            self.auditor.coordinator_at(self.clock(Who::Chief), self.chief.config.session_lifetime);
+            // One that stands still, or has lost time, is late.
+            let lifetime = if self.chief.life.disturbed { Duration::MAX } else { self.chief.config.session_lifetime };
+            self.auditor.coordinator_at(self.clock(Who::Chief), lifetime);
         }
         let Simulation { scratch, auditor, figures, .. } = self;
         messages(message, role, from.other(), scratch, |said| {
