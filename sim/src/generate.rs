@@ -199,7 +199,7 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
         (Knob::Compress, 0, 200),
         (Knob::NoReplay, 1, 50),
         (Knob::AdmissionRate, draws.between_log(4, 200), 100),
-        (Knob::Compare, draws.between(1, 2), 30),
+        (Knob::Compare, draws.between(1, 2), 15),
         (Knob::TasksMax, draws.between_log(10, 100), 50),
         (Knob::PendingMax, draws.between(2, 12), 50),
         (Knob::OutputMax, draws.between_log(1, 60_000), 50),
@@ -216,7 +216,7 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
 fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
     let safety = schedule.safety.as_micros() as u64;
-    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(50, 130) };
+    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(50, 120) };
     // In a time that was made longer or shorter as many a minute.
     let count = if schedule.safety == usual {
         count
@@ -224,7 +224,7 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         let share = schedule.safety.as_secs_f64() / usual.as_secs_f64();
         ((count as f64 * share).ceil() as u64).min(TASKS_MAX)
     };
-    if draws.one_in(25) {
+    if draws.one_in(15) {
         flood(schedule, &mut draws);
     }
     let poisonous = draws.one_in(150);
@@ -246,7 +246,7 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             1..15 => draws.between_log(1, 2_000) as u32,
             _ => 0,
         };
-        task.prints = if draws.one_in(400) { draws.between_log(1, 60_000) as u32 } else { 0 };
+        task.prints = if draws.one_in(400) { draws.between_log(1, 20_000) as u32 } else { 0 };
         // A kibibyte is the most that a worker here takes; beyond, it is a failure of its own.
         task.returns = match draws.below(40) {
             0 => draws.between(1023, 1025) as u32,
@@ -282,12 +282,13 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     }
 }
 
-/// More than a window's bytes at once, from one client: they have to wait for each other
+/// More than a window's bytes at once, from one client: they wait for each other, and for workers
 fn flood(schedule: &mut Schedule, draws: &mut Draws) {
     let at = Duration::from_micros(draws.below(schedule.safety.as_micros() as u64 / 2));
     for number in FLOOD_FROM..FLOOD_FROM + FLOOD_TASKS {
-        let takes = Duration::from_millis(1);
-        let task = Task { input: 49_000, takes, ..Task::new(0, number) };
+        let takes = Duration::from_micros(draws.between_log(1_000, 2_000_000));
+        let priority = draws.below(5) as u8;
+        let task = Task { input: 48_000, takes, priority, ..Task::new(0, number) };
         schedule.entries.push(Entry { at, what: What::Submit(task) });
     }
 }

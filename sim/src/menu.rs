@@ -116,7 +116,7 @@ menu! {
     Downgrade = "downgrade", "somebody on the way takes capabilities or versions out of the next greeting", Link, false, NONE, (0, 1), 5;
     Stranger = "stranger", "somebody without a key connects and says so many bytes of nothing", Coordinator, false, NONE, (0, 9_000), 6;
     Impostor = "impostor", "somebody without a key says again, on a connection of his own, the first so many messages of a peer", Link, false, NONE, (1, 16), 5;
-    Rogue = "rogue", "somebody with a key of his own says what nobody may say, of that kind", Coordinator, false, NONE, (0, 11), 5;
+    Rogue = "rogue", "somebody with a key of his own says what nobody may say, of that kind", Coordinator, false, NONE, (0, 12), 5;
     // What befalls nodes.
     Crash = "crash", "a worker ends with all it knew, and starts again after a while", Worker, false, (0, 20_000), NONE, 6;
     CrashLoop = "crash-loop", "for a while, a worker ends so many microseconds after each start", Worker, false, (500, 8_000), (1_000, 2_000_000), 2;

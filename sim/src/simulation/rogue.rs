@@ -20,6 +20,8 @@ use crate::world::{secret, worker_key};
 const FIRST: usize = 60_000;
 /// Most of them in one schedule: each has a key of his own, so that none stands in another one's way
 const MOST: usize = 64;
+/// His messages: M1, M3, a beginning, and the breach
+const FRAMES: u32 = 4;
 /// Bytes in front of a message without a number
 const ITEM_HEAD_BYTES: usize = 3;
 /// Bytes of a MAC behind its length
@@ -40,6 +42,8 @@ pub(super) struct Rogue {
     victim: (TaskId, Token),
     hello: Vec<u8>,
     done: bool,
+    /// Messages of his that the coordinator has heard
+    heard: u32,
 }
 
 impl Rogue {
@@ -69,7 +73,14 @@ impl Rogue {
         let len = hello.encode(&mut bytes);
         bytes.truncate(len);
         let victim = victim.unwrap_or((TaskId([0x77; 16]), Token(1)));
-        Some(Rogue { number, kind, victim, hello: bytes, done: false })
+        Some(Rogue { number, kind, victim, hello: bytes, done: false, heard: 0 })
+    }
+
+    /// Whether the next of his frames must be refused, and was the last one
+    pub(super) fn breaks_a_rule(&mut self) -> bool {
+        self.heard += 1;
+        let last = self.heard == FRAMES;
+        last && matches!(self.kind, 0..=4 | 8 | 11 | 12)
     }
 
     /// His M1
@@ -117,9 +128,18 @@ impl Rogue {
         match self.kind {
             // Lengths and flags that lie, under a tag that is right.
             0 => seal.seal_as([1, 0, 0xff, 0xff], &[0; 40]),
+            // A bomb; and what is longer than it says, and would fit.
             1 => {
                 let claimed = (BODY_BYTES_MAX as u16).to_le_bytes();
                 seal.seal_as([1, 1, claimed[0], claimed[1]], &bomb())
+            }
+            12 => {
+                let body = body(|body| {
+                    body.push(Class::Control, &Control::Bye);
+                });
+                // All of it as literals, behind one byte that says how many they are.
+                let packed = [&[(body.len() as u8) << 4], &body[..]].concat();
+                seal.seal_as([1, 1, body.len() as u8 - 1, 0], &packed)
             }
             2 => seal.seal(&[0xff, 0xff, 1, 2, 0, 0, 0, 0, 0, 0, 0]),
             8 => seal.seal(&[1, 0, 7, 0]),
