@@ -216,12 +216,20 @@ impl Simulation {
                     self.figures.records += 1;
                     self.chief.journal.append(record);
                     self.chief.written = seq;
-                    match Record::decode(record) {
-                        Some(Record::Submit { task, spec, .. }) => self.queued(task, spec.priority),
+                    let Some(record) = Record::decode(record) else { continue };
+                    match record {
+                        Record::Submit { task, spec, .. } => self.queued(task, spec.priority),
                         // Suspects, which have run before, are given out in a line of their own (TASK-6).
-                        Some(Record::Assign { task, attempt: 1, .. }) => self.expect_order(task),
-                        Some(Record::Result { token: Some(token), outcome, .. }) => self.auditor.judged(token, outcome),
-                        _ => {}
+                        Record::Assign { task, attempt: 1, .. } => self.expect_order(task),
+                        Record::Result { token: Some(token), outcome, .. } => self.auditor.judged(token, outcome),
+                        Record::Assign { .. }
+                        | Record::Result { .. }
+                        | Record::Epoch { .. }
+                        | Record::Tokens { .. }
+                        | Record::Forget { .. }
+                        | Record::Output { .. }
+                        | Record::Checkpoint { .. }
+                        | Record::Cancel { .. } => {}
                     }
                 }
                 coordinator::Output::Send { conn, bytes } => self.send(conn, Side::Coordinator, bytes),

@@ -28,6 +28,7 @@ impl Law {
     }
 
     /// How much longer what leaves now takes
+    #[allow(clippy::wildcard_enum_match_arm, reason = "only laws are asked")]
     pub(super) fn draw(&self, now: Instant, draws: &mut Draws) -> Duration {
         let scale = self.scale_us as f64;
         let us = match self.kind {
