@@ -20,16 +20,16 @@ pub struct Load {
     pub workers: u16,
     /// Tasks
     pub tasks: u32,
-    /// Submitted evenly in this time
+    /// Submitted in this time, as many at once as fill a quarter of the workers
     pub span: Duration,
 }
 
 impl Load {
     /// Those of the published figures: few nodes, a hundred and a thousand
     pub const ALL: [Load; 3] = [
-        Load { workers: 8, tasks: 10_000, span: Duration::from_secs(10) },
-        Load { workers: 98, tasks: 20_000, span: Duration::from_secs(5) },
-        Load { workers: 980, tasks: 40_000, span: Duration::from_secs(5) },
+        Load { workers: 8, tasks: 2_000, span: Duration::from_secs(2) },
+        Load { workers: 98, tasks: 5_000, span: Duration::from_secs(2) },
+        Load { workers: 980, tasks: 10_000, span: Duration::from_secs(2) },
     ];
 
     /// The same load with a share of its tasks and time, at least one of both
@@ -50,9 +50,10 @@ impl Load {
             .into();
         let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
         for number in 0..self.tasks {
-            let at = self.span * number / self.tasks;
+            let together = (u32::from(self.workers) * SLOTS as u32 / 4).max(1);
+            let at = self.span * (number / together * together) / self.tasks;
             let mut task = Task::new(draws.below(schedule.clients.into()) as u16, number);
-            task.takes = Duration::from_micros(draws.between(4_000, 40_000));
+            task.takes = Duration::from_millis(draws.between(4, 40));
             task.priority = draws.below(5) as u8;
             task.input = draws.between_log(10, 500) as u32;
             task.prints = draws.between_log(10, 500) as u32;
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_load_is_carried_out_and_has_no_more_than_four_messages_in_a_frame() {
-        let load = Load::ALL[0].share(10);
+        let load = Load::ALL[0].share(2);
         let counted = count(&load.schedule());
         assert_eq!(counted.told, 1000);
         let (messages, frames) = (counted.messages, counted.frames);

@@ -119,10 +119,10 @@ menu! {
     Rogue = "rogue", "somebody with a key of his own says what nobody may say, of that kind", Coordinator, false, NONE, (0, 12), 5;
     // What befalls nodes.
     Crash = "crash", "a worker ends with all it knew, and starts again after a while", Worker, false, (0, 20_000), NONE, 6;
-    CrashLoop = "crash-loop", "for a while, a worker ends so many microseconds after each start", Worker, false, (500, 8_000), (1_000, 2_000_000), 2;
+    CrashLoop = "crash-loop", "for a while, a worker ends so many microseconds after each start", Worker, false, (500, 6_000), (1_000, 2_000_000), 1;
     CrashResuming = "crash-resuming", "a worker ends so many microseconds after its next connection opened", Worker, false, (0, 3_000), (0, 20_000), 5;
     MassCrash = "mass-crash", "so many thousandths of all workers end, and start again within a while", Coordinator, false, (0, 10_000), (100, 1_000), 1;
-    Restart = "restart", "the coordinator ends, so many of its unsynced records survive, and it starts again after a while", Coordinator, false, (0, 10_000), (0, 5), 4;
+    Restart = "restart", "the coordinator ends, so many of its unsynced records survive, and it starts again after a while", Coordinator, false, (0, 10_000), (0, 5), 6;
     RestartAgain = "restart-again", "the coordinator ends so many microseconds after its next start, and starts again after a while", Coordinator, false, (0, 2_000), (0, 2_000_000), 4;
     Pause = "pause", "a process stands still for a while", Anybody, false, (100, 30_000), NONE, 6;
     Slow = "slow", "a process runs only every other span of so many microseconds", Anybody, false, (500, 20_000), (10_000, 800_000), 4;

@@ -182,7 +182,7 @@ fn sums(figures: &Figures) -> String {
     format!(
         "{} tasks, {} executions, {} outcomes told, {} checkpoints\n\
          {} faults, {} dials, {} sessions resumed and {} opened, {} links found silent, {} recoveries\n\
-         {} events, {} frames, {} bytes, {} records, {}.{:03} virtual hours\n",
+         {} events, {} frames with {} messages, {} bytes, {} records, {}.{:03} virtual hours\n",
         figures.submitted,
         figures.executions,
         figures.told,
@@ -195,6 +195,7 @@ fn sums(figures: &Figures) -> String {
         figures.recoveries,
         figures.events,
         figures.frames,
+        figures.messages,
         figures.bytes,
         figures.records,
         figures.time_us / 3_600_000_000,

@@ -128,6 +128,8 @@ pub struct Auditor {
     judged: BTreeMap<Token, Outcome>,
     wire: Wire,
     dials: DialAudit,
+    /// Tasks that were never given out
+    waiting: BTreeMap<Place, TaskId>,
     /// Submits so far, and when the last one was taken in
     submits: u64,
     queued_at: Instant,
@@ -177,6 +179,7 @@ impl Default for Auditor {
             judged: BTreeMap::new(),
             wire: Wire::default(),
             dials: DialAudit::default(),
+            waiting: BTreeMap::new(),
             submits: 0,
             queued_at: Instant::ZERO,
             coordinator_now: Instant::ZERO,
@@ -262,6 +265,7 @@ impl Auditor {
                 self.expect_of(Check::S2, task, !again, || format!("{task} was recorded as new twice"));
             }
             Record::Assign { task, token, attempt, .. } => {
+                self.waits_no_more(task);
                 let known = self.submitted.entry(task).or_default();
                 let before = known.attempts;
                 known.attempts = attempt.max(before);
@@ -284,6 +288,7 @@ impl Auditor {
                     self.expect_of(Check::S4, task, first, || format!("{task}: the result of {token} counted twice"));
                 }
                 if last {
+                    self.waits_no_more(task);
                     let known = self.submitted.entry(task).or_default();
                     let before = known.ended.replace(outcome);
                     known.ended_by = token;
@@ -311,7 +316,10 @@ impl Auditor {
                     format!("{task}: checkpoint {number} of {token} follows {before:?}")
                 });
             }
-            Record::Cancel { task } => self.submitted.entry(task).or_default().cancel_durable = true,
+            Record::Cancel { task } => {
+                self.waits_no_more(task);
+                self.submitted.entry(task).or_default().cancel_durable = true;
+            }
             Record::Epoch { .. } | Record::Tokens { .. } | Record::Forget { .. } | Record::Output { .. } => {}
         }
     }

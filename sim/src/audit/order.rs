@@ -23,13 +23,22 @@ impl Auditor {
         // No machine lets its time go back.
         self.queued_at = self.queued_at.max(now);
         let place = Place { due: self.queued_at + later, order: self.submits };
-        self.submitted.entry(task).or_default().place = Some(place);
+        if let Some(old) = self.submitted.entry(task).or_default().place.replace(place) {
+            self.waiting.remove(&old);
+        }
+        self.waiting.insert(place, task);
+    }
+
+    /// A task was given out, or will not be
+    pub(super) fn waits_no_more(&mut self, task: TaskId) {
+        if let Some(place) = self.submitted.get(&task).and_then(|known| known.place) {
+            self.waiting.remove(&place);
+        }
     }
 
     /// Another coordinator knows nothing of when tasks were submitted, but for their order
     pub(crate) fn requeued(&mut self, now: Instant, later: impl Fn(TaskId) -> Duration) {
-        let mut waiting: Vec<(Place, TaskId)> =
-            self.submitted.iter().filter_map(|(id, known)| Some((known.place?, *id))).collect();
+        let mut waiting: Vec<(Place, TaskId)> = std::mem::take(&mut self.waiting).into_iter().collect();
         waiting.sort_by_key(|(place, _)| place.order);
         self.queued_at = now;
         for (_, task) in waiting {
@@ -40,10 +49,7 @@ impl Auditor {
     /// Tasks that should be given out before this one, if they can be: never given out, and with a lower place
     pub(crate) fn goes_before(&self, task: TaskId) -> Vec<TaskId> {
         let Some(place) = self.submitted.get(&task).and_then(|known| known.place) else { return Vec::new() };
-        let first = self.submitted.iter().filter(|(_, known)| {
-            let waits = known.durable && known.attempts == 0 && known.ended.is_none() && !known.cancel_durable;
-            waits && known.place.is_some_and(|other| other < place)
-        });
-        first.map(|(id, _)| *id).collect()
+        let durable = |task: &&TaskId| self.submitted.get(task).is_some_and(|known| known.durable);
+        self.waiting.range(..place).map(|(_, task)| task).filter(durable).copied().collect()
     }
 }

@@ -206,7 +206,7 @@ impl Simulation {
         }
         self.frame = frame;
         if let Some(machine) = &self.peers[peer].machine
-            && self.figures.events.is_multiple_of(64)
+            && self.figures.events.is_multiple_of(64.max(self.tasks.len().next_power_of_two() as u64 / 2))
         {
             // Panics if a queue, window or table is larger than it may be.
             machine.check();

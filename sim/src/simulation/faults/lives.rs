@@ -74,7 +74,7 @@ impl Simulation {
         self.tally.hit(kind);
         self.kill_peer(peer);
         // Whoever supervises it needs a moment.
-        let away = away.max(Duration::from_millis(100));
+        let away = away.max(Duration::from_millis(200));
         self.happen(away, peer as u64, Happening::Start(Who::Peer(peer)));
     }
 
