@@ -225,7 +225,7 @@ knobs! {
     /// How long a sync takes
     SyncTakes = "sync-us", 0, 60_000_000;
     /// One way, unless a fault says otherwise
-    Latency = "latency-us", 0, 60_000_000;
+    Latency = "latency-us", 0, 1_000_000;
     /// Bytes that may wait on their way before a connection is not writable
     SendBuffer = "send-buffer-bytes", 1, 1_000_000_000;
     /// Whether lz4 may be used

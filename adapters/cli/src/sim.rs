@@ -74,8 +74,9 @@ pub fn write(path: &Path, text: &str) -> Result<(), Unusable> {
 }
 
 fn read(path: &Path) -> Result<Schedule, Unusable> {
-    let text = fs::read_to_string(path);
-    let text = text.map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", path.display())))?;
+    let bytes = fs::read(path).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", path.display())))?;
+    let no_text = |_| Unusable(EXIT_USAGE, format!("{}: this is no text, and so no schedule", path.display()));
+    let text = String::from_utf8(bytes).map_err(no_text)?;
     text.parse().map_err(|error| Unusable(EXIT_USAGE, format!("{}: {error}", path.display())))
 }
 
@@ -91,7 +92,8 @@ fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
     if let Some(safety) = args.safety {
         let _ = write!(again, " --for {}ms", safety.as_millis());
     }
-    show(&schedule, args.double, &args.eyes, &again)
+    let aside = args.eyes.is_on_standard_output() || args.schedule.as_deref() == Some(Path::new("-"));
+    show(&schedule, args.double, &args.eyes, aside, &again)
 }
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
@@ -99,11 +101,12 @@ fn replay(args: &SimReplay) -> Result<u8, Unusable> {
     if args.step || args.until.is_some() {
         return step::run(&schedule, args);
     }
-    show(&schedule, args.double, &args.eyes, &format!("rejoin sim replay {}", args.file.display()))
+    let aside = args.eyes.is_on_standard_output();
+    show(&schedule, args.double, &args.eyes, aside, &format!("rejoin sim replay {}", args.file.display()))
 }
 
 /// Runs a schedule, and prints what it did
-fn show(schedule: &Schedule, double: bool, eyes: &Eyes, again: &str) -> Result<u8, Unusable> {
+fn show(schedule: &Schedule, double: bool, eyes: &Eyes, aside: bool, again: &str) -> Result<u8, Unusable> {
     let ended = attempt(schedule, double);
     if eyes.any() {
         write_what_is_seen(schedule, &ended, eyes)?;
@@ -114,18 +117,27 @@ fn show(schedule: &Schedule, double: bool, eyes: &Eyes, again: &str) -> Result<u
             let times = if double { 2 } else { 1 };
             let hashes = format!("{hash:016x}\n").repeat(times);
             let nothing = if void { "nothing was executed, so that nothing was shown\n" } else { "" };
-            write(Path::new("-"), &format!("{}{nothing}{hashes}", sums(&figures)))?;
+            conclude(aside, &format!("{}{nothing}{hashes}", sums(&figures)))?;
             Ok(if void { EXIT_VOID } else { 0 })
         }
         Ok(Ending { violation: Some(violation), .. }) => {
-            write(Path::new("-"), &card(schedule, &Failure::Violation(violation), again))?;
+            conclude(aside, &card(schedule, &Failure::Violation(violation), again))?;
             Ok(EXIT_VIOLATION)
         }
         Err(failure) => {
-            write(Path::new("-"), &card(schedule, &failure, again))?;
+            conclude(aside, &card(schedule, &failure, again))?;
             Ok(status(&failure))
         }
     }
+}
+
+/// Says how a run ended: not where something else is written that others read
+fn conclude(aside: bool, text: &str) -> Result<(), Unusable> {
+    if aside {
+        complain(text.trim_end());
+        return Ok(());
+    }
+    write(Path::new("-"), text)
 }
 
 /// Runs it once more, recorded, and writes what is wanted of that

@@ -294,7 +294,7 @@ impl Simulation {
     /// Lets time pass up to a moment, or to the first violation
     fn run_until(&mut self, end: Instant) {
         while self.goes_on() && self.step_before(end) {}
-        if !self.stopped {
+        if self.goes_on() {
             self.now = self.now.max(end.min(Instant::from_micros(u64::MAX - 1)));
         }
     }

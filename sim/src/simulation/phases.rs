@@ -182,6 +182,11 @@ impl Simulation {
         self.chief.life.clock.drift(now, 0);
         self.chief.life.clock.coarsen(1);
         self.chief.fails_next = None;
+        self.chief.life.overslept = false;
+        if let Some(upto) = self.chief.syncing {
+            let life = self.chief.life.number;
+            self.happen(self.chief.sync_takes, 0, Happening::Synced { upto, life });
+        }
         self.start_chief();
         // Somebody has to do the work.
         if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {
@@ -221,6 +226,7 @@ impl Simulation {
         node.net = Net::default();
         node.life.clock.drift(now, 0);
         node.life.clock.coarsen(1);
+        node.life.overslept = false;
         self.right_key(peer);
         self.enrols(peer);
         self.start_peer(peer);

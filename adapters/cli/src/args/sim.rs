@@ -3,7 +3,7 @@
 mod corpus;
 mod find;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -125,7 +125,16 @@ pub struct Eyes {
 impl Eyes {
     /// Whether anything is wanted
     pub fn any(&self) -> bool {
-        [&self.trace, &self.html, &self.mermaid, &self.jsonl].into_iter().any(Option::is_some)
+        self.all().any(Option::is_some)
+    }
+
+    /// Whether some of it goes to standard output, where nothing else may be then
+    pub fn is_on_standard_output(&self) -> bool {
+        self.all().flatten().any(|path| path == Path::new("-"))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Option<PathBuf>> {
+        [&self.trace, &self.html, &self.mermaid, &self.jsonl].into_iter()
     }
 }
 
@@ -172,7 +181,8 @@ pub struct SimReplay {
     #[arg(long, value_name = "E", value_parser = stop)]
     pub until: Option<Stop>,
 
-    /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits
+    /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits;
+    /// all of them where standard input or output is no terminal
     #[arg(long, conflicts_with = "trace")]
     pub step: bool,
 
@@ -306,14 +316,14 @@ const RUN_HELP: &str = "\
 Examples:
     rejoin sim run --seed 1 --double
     rejoin sim run --seed 1 --schedule seed-1.sched --trace seed-1.trace
-    rejoin sim run --seed 1 --workers 100 --for 1h
+    rejoin sim run --seed 1 --workers 100 --for 5m
     rejoin sim run --seed 1 --html seed-1.html
     rejoin sim run --seed 1 --jsonl - | grep altered
 
 Exit status:
   0      everything held
   1      something did not
-  2      nothing was executed
+  2      there were tasks, and none was executed
   3      it did not do the same again
   254    a file cannot be written
   255    wrong usage";
@@ -343,7 +353,7 @@ Examples:
 Exit status:
   0      everything held
   1      something did not
-  2      nothing was executed
+  2      there were tasks, and none was executed
   3      it did not do the same again
   254    a file cannot be read or written
   255    wrong usage, or the file is no schedule";

@@ -187,7 +187,8 @@ fn struck(fault: Fault, message: &[u8], again: Option<Vec<u8>>) -> Struck {
             Struck::altered(vec![noise, bytes])
         }
         Kind::Lie => {
-            let length = (message.len() as u32).saturating_add(fault.amount.max(1) as u32);
+            let more = u32::try_from(fault.amount.max(1)).unwrap_or(u32::MAX);
+            let length = (message.len() as u32).saturating_add(more);
             bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
             Struck::altered(vec![bytes])
         }
