@@ -430,6 +430,7 @@ impl Simulation {
             match one {
                 Arrived::Message(message, altered) => self.deliver(conn, towards, &message, altered),
                 Arrived::Nonsense => {
+                    self.see_end(conn, towards, Told::Lost);
                     self.tell_closed(conn, towards);
                     self.hang_up(conn, towards);
                 }
@@ -439,6 +440,7 @@ impl Simulation {
                 }
                 Arrived::Over => {
                     // Whoever reads that no more will come closes in his turn.
+                    self.see_end(conn, towards, Told::Lost);
                     self.tell_closed(conn, towards);
                     self.hang_up(conn, towards);
                 }

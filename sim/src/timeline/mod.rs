@@ -304,6 +304,11 @@ mod tests {
         let mut schedule = generate(seed, Profile::Standard);
         schedule.safety = Duration::from_secs(45);
         schedule.entries.retain(|entry| entry.at < schedule.safety);
+        // Not every seed has messages that change places, or come twice.
+        let swaps =
+            (0..8).map(|n| format!("{0}.5 swap w{n} towards=coordinator\n{0}.7 duplicate w{n} towards=peer\n", 10 + n));
+        let text = format!("{schedule}{}", swaps.collect::<String>());
+        let schedule: Schedule = text.parse().unwrap();
         let run = Recorded::run(&schedule, None).unwrap();
         assert!(run.failure.is_none(), "seed {seed}: {:?}", run.failure);
         (schedule, run.trace().clone())
@@ -317,7 +322,7 @@ mod tests {
     #[test]
     fn messages_are_followed_to_their_fates_and_causes_lie_before() {
         let mut fates = Vec::new();
-        for seed in [7, 11] {
+        for seed in [7, 11, 13] {
             let (schedule, trace) = watched(seed);
             let timeline = Timeline::new(&schedule, &trace, None);
             assert!(timeline.events.is_sorted_by_key(|event| event.at));
@@ -335,7 +340,8 @@ mod tests {
                     .into_iter()
                     .chain([What::Started, What::Task, What::Durable, What::Fault, What::Phase])
                     .find(|what| of(*what) == 0);
-            assert_eq!(never, None, "seed {seed}");
+            // Some seeds break nothing.
+            assert!(schedule.faults() == 0 || never.is_none(), "seed {seed}: {never:?}");
             let whole = timeline.links.iter().filter(|link| link.session.is_some() && link.welcome.is_some()).count();
             assert!(whole * 2 > timeline.links.len(), "most connections have a session");
             assert!(timeline.runs.iter().all(|run| run.from <= run.to && run.to <= timeline.end));
