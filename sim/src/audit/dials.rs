@@ -3,11 +3,9 @@
 //! Only of lives whose clocks are right and that do not stand still: of others it cannot be said from outside when they
 //! know what.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use rejoin_core::Instant;
 use rejoin_core::backoff::BackoffConfig;
+use std::collections::BTreeMap;
 
 use super::{Auditor, Check};
 
@@ -83,9 +81,4 @@ impl Auditor {
             });
         }
     }
-}
-
-/// Two heartbeats follow each other within so long (LIVE-1)
-pub(crate) fn beat_within(period: Duration) -> Duration {
-    period * 11 / 10 + Duration::from_millis(1)
 }

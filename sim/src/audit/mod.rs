@@ -62,9 +62,9 @@ checks! {
     S26 "cancel and result race to one outcome, the same at both ends",
     S27 "what a coordinator recovers depends on its durable records alone",
     S30 "after a drain nothing is left",
+    S31 "a task that ended as succeeded was executed to its end",
     S32 "all that clients are told of a task is one history",
     S33 "with replay switched off, tasks end as they do with it",
-    S31 "a task that ended as succeeded was executed to its end",
     L1 "every accepted task ends within the bound after the network has healed",
     L2 "every peer is connected within the bound after the network has healed",
     L3 "an end that hears nothing finds that out within its bound",
@@ -94,7 +94,6 @@ mod tests;
 mod wire;
 
 use self::dials::DialAudit;
-pub(crate) use self::dials::beat_within;
 use self::order::Place;
 use self::wire::Wire;
 

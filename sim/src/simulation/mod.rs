@@ -39,7 +39,7 @@ use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
 
 use self::net::Socket;
-use self::nodes::{Chief, Machine, Peer};
+use self::nodes::{Chief, Life, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 pub use self::view::Stop;
 use crate::audit::{Auditor, Check};
@@ -342,10 +342,7 @@ impl Simulation {
 
     /// Whether somebody stands still, what by, and until when
     fn stands_still(&self, who: Who) -> Option<(Kind, Instant)> {
-        let life = match who {
-            Who::Chief => &self.chief.life,
-            Who::Peer(peer) => &self.peers[peer].life,
-        };
+        let life = self.life(who);
         life.stands_still(self.now).filter(|_| !self.is_whole(who))
     }
 
@@ -416,17 +413,15 @@ impl Simulation {
 
     /// A machine's own time has come
     fn wake(&mut self, who: Who) {
-        let life = match who {
-            Who::Chief => &mut self.chief.life,
-            Who::Peer(peer) => &mut self.peers[peer].life,
-        };
-        if life.alarm != Some(self.now) {
+        let now = self.now;
+        let life = self.life_mut(who);
+        if life.alarm != Some(now) {
             // An earlier one was set in its place.
             return;
         }
         life.alarm = None;
         match life.wake {
-            Some(at) if at <= self.now => life.wake = None,
+            Some(at) if at <= now => life.wake = None,
             // It was put off since.
             Some(at) => return self.set_wake(who, at),
             None => return,
@@ -446,7 +441,7 @@ impl Simulation {
     /// Whether whoever was to be woken now is woken later instead
     fn oversleeps(&mut self, who: Who) -> bool {
         let (now, whole) = (self.now, self.is_whole(who));
-        let life = self.life_of(who);
+        let life = self.life_mut(who);
         let Some(us) = life.late.at(now).filter(|_| !whole) else {
             life.overslept = false;
             return false;
@@ -482,10 +477,7 @@ impl Simulation {
     }
 
     fn set_wake(&mut self, who: Who, at: Instant) {
-        let life = match who {
-            Who::Chief => &mut self.chief.life,
-            Who::Peer(peer) => &mut self.peers[peer].life,
-        };
+        let life = self.life_mut(who);
         life.wake = Some(at);
         // One that rings before is set anew when it does: most are put off again and again.
         if life.alarm.is_none_or(|alarm| at < alarm) {
@@ -500,9 +492,20 @@ impl Simulation {
 
     /// What somebody's clock shows
     fn clock(&self, who: Who) -> Instant {
+        self.life(who).clock.read(self.now)
+    }
+
+    fn life(&self, who: Who) -> &Life {
         match who {
-            Who::Chief => self.chief.life.clock.read(self.now),
-            Who::Peer(peer) => self.peers[peer].life.clock.read(self.now),
+            Who::Chief => &self.chief.life,
+            Who::Peer(peer) => &self.peers[peer].life,
+        }
+    }
+
+    fn life_mut(&mut self, who: Who) -> &mut Life {
+        match who {
+            Who::Chief => &mut self.chief.life,
+            Who::Peer(peer) => &mut self.peers[peer].life,
         }
     }
 
@@ -513,19 +516,17 @@ impl Simulation {
                 Who::Chief => self.drain_chief(),
                 Who::Peer(peer) => self.drain_peer(peer),
             }
-            let (wake_at, clock) = match who {
-                Who::Chief => (self.chief.machine.as_ref().and_then(|m| m.wake_at()), self.chief.life.clock),
-                Who::Peer(peer) => {
-                    let peer = &self.peers[peer];
-                    (peer.machine.as_ref().and_then(Machine::wake_at), peer.life.clock)
-                }
+            let wake_at = match who {
+                Who::Chief => self.chief.machine.as_ref().and_then(|machine| machine.wake_at()),
+                Who::Peer(peer) => self.peers[peer].machine.as_ref().and_then(Machine::wake_at),
             };
-            let life = self.life_of(who);
+            let life = self.life_mut(who);
             if life.overslept {
                 // It was not told the time, and will be woken.
                 continue;
             }
             life.wake = None;
+            let clock = life.clock;
             if let Some(at) = wake_at {
                 let shows = clock.read(self.now);
                 let later = at > shows;

@@ -283,6 +283,13 @@ fn unframed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 impl Socket {
+    /// One that has been dialled, by nobody's worker or client: nobody else knows of it yet
+    pub(super) fn dialled(conn: ConnId, now: Instant) -> Socket {
+        let pipes = [Pipe::default(), Pipe::default()];
+        let open = [true, false];
+        Socket { peer: None, attempt: 0, life: 0, conn, open, pipes, ghost: false, spoke: [now; 2], rogue: None }
+    }
+
     pub(super) fn pipe(&mut self, towards: Side) -> &mut Pipe {
         &mut self.pipes[towards as usize]
     }

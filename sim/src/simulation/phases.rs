@@ -17,8 +17,7 @@ use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::{Told, Trace};
 
-/// Losses that end a task, and the longest pause behind a failed attempt: what the coordinator has where nothing is said
-const LOSSES_MAX: u32 = 20;
+/// Longest pause behind a failed attempt
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Heartbeats of quiet
 const QUIET_HEARTBEATS: u32 = 20;
@@ -279,12 +278,13 @@ impl Simulation {
         let herd = Duration::from_secs(self.peers.len() as u64 / rate)
             + if rate < 1_000 { RETRY_AFTER_MAX } else { Duration::ZERO };
         // Each attempt, and the pauses between them.
+        let lost = self.chief.config.losses_max.saturating_add(self.chief.config.crashes_max);
         let (mut work, mut pauses, mut poisonous) = (Duration::ZERO, Duration::ZERO, false);
         let mut longest = Duration::ZERO;
         for entry in &self.schedule.entries {
             let What::Submit(task) = entry.what else { continue };
             let fails = task.fails.min(task.retries);
-            let attempts = 1 + fails + task.poison.min(LOSSES_MAX);
+            let attempts = 1 + fails + task.poison.min(lost);
             let takes = (task.takes + Duration::from_secs(1) + talk).saturating_mul(attempts);
             work = work.saturating_add(takes);
             longest = longest.max(takes);

@@ -168,11 +168,7 @@ impl Simulation {
 
     /// How long until somebody's own time comes
     fn until_wake(&self, who: Who) -> Option<core::time::Duration> {
-        let life = match who {
-            Who::Chief => &self.chief.life,
-            Who::Peer(peer) => &self.peers[peer].life,
-        };
-        life.wake.map(|at| at.since(self.now))
+        self.life(who).wake.map(|at| at.since(self.now))
     }
 }
 

@@ -9,7 +9,7 @@ use rejoin_core::{Instant, Loss, Rejected};
 use super::net::{Arrived, Pipe, Socket, Timed, framed};
 use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
-use crate::audit::{Check, beat_within};
+use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
 use crate::menu::Kind;
 use crate::net::Side;
@@ -79,21 +79,7 @@ impl Simulation {
             self.tally.hit(Kind::Mute);
             pipes.iter_mut().for_each(Pipe::die);
         }
-        let open = [true, false];
-        self.sockets.insert(
-            conn,
-            Socket {
-                peer: Some(peer),
-                attempt,
-                life,
-                conn,
-                open,
-                pipes,
-                rogue: None,
-                spoke: [self.now; 2],
-                ghost: false,
-            },
-        );
+        self.sockets.insert(conn, Socket { peer: Some(peer), attempt, life, pipes, ..Socket::dialled(conn, now) });
         self.peers[peer].conn = Some(conn);
         self.peers[peer].said.clear();
         self.trace.see(now, || Told::Dialled(who, Some(conn.0)));
@@ -177,7 +163,7 @@ impl Simulation {
             self.dirty.insert(Who::Peer(peer));
             self.auditor.opened(peer, now);
         }
-        if self.sockets.get(&conn).is_some_and(|socket| socket.pipes[0].deaf) {
+        if self.sockets.get(&conn).is_some_and(|socket| socket.pipes[Side::Peer as usize].deaf) {
             self.expect_found_out(conn, Side::Peer);
             self.expect_found_out(conn, Side::Coordinator);
         }
@@ -232,7 +218,8 @@ impl Simulation {
             auditor.said(conn, peer, from, &said);
         });
         let (now, quiet) = (self.now, self.quiet);
-        let within = beat_within(heartbeat(&self.schedule));
+        // A tenth is jitter (LIVE-1).
+        let within = heartbeat(&self.schedule) * 11 / 10 + Duration::from_millis(1);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let before = std::mem::replace(&mut socket.spoke[from as usize], now);
         if quiet {
@@ -633,10 +620,7 @@ impl Simulation {
 
     /// An end that hears nothing more should have given its connection up by now (L3)
     pub(super) fn found_out(&mut self, conn: ConnId, at: Side, who: Who, life: u64) {
-        let current = match who {
-            Who::Chief => &self.chief.life,
-            Who::Peer(peer) => &self.peers[peer].life,
-        };
+        let current = self.life(who);
         if current.number != life || current.disturbed {
             return;
         }

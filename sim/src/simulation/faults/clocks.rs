@@ -1,6 +1,5 @@
 //! Clocks that are wrong, and processes that come late
 
-use super::super::nodes::Life;
 use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::{AMOUNT_MAX, Fault};
@@ -9,17 +8,10 @@ use crate::schedule::{AMOUNT_MAX, Fault};
 const DAY_US: u64 = 86_400_000_000;
 
 impl Simulation {
-    pub(in super::super) fn life_of(&mut self, who: Who) -> &mut Life {
-        match who {
-            Who::Chief => &mut self.chief.life,
-            Who::Peer(peer) => &mut self.peers[peer].life,
-        }
-    }
-
     /// A process stands still, or is late
     pub(super) fn hold_up(&mut self, who: Who, fault: Fault) {
         let (now, until) = (self.now, self.now + fault.span);
-        let life = self.life_of(who);
+        let life = self.life_mut(who);
         life.disturbed = true;
         match fault.kind {
             Kind::Pause => life.paused.set(until.as_micros(), until),
@@ -36,8 +28,8 @@ impl Simulation {
     /// The clock of a process that was suspended has stood still, and goes on
     pub(in super::super) fn resumes(&mut self, who: Who) {
         let now = self.now;
-        if self.life_of(who).suspended.at(now).is_none() {
-            self.life_of(who).clock.step(now, 0);
+        if self.life_mut(who).suspended.at(now).is_none() {
+            self.life_mut(who).clock.step(now, 0);
             self.tell_time(who);
         }
     }
@@ -45,7 +37,7 @@ impl Simulation {
     pub(super) fn disturb_clock(&mut self, who: Who, fault: Fault) {
         let (now, until) = (self.now, self.now + fault.span);
         let amount = fault.amount.min(AMOUNT_MAX) as i64;
-        let life = self.life_of(who);
+        let life = self.life_mut(who);
         life.disturbed = true;
         match fault.kind {
             Kind::ClockStep => life.clock.step(now, amount),
@@ -79,14 +71,14 @@ impl Simulation {
     pub(in super::super) fn drifts(&mut self, who: Who, fast: i64) {
         let now = self.now;
         if !self.is_whole(who) {
-            self.life_of(who).clock.drift(now, fast);
+            self.life_mut(who).clock.drift(now, fast);
             self.tell_time(who);
         }
     }
 
     pub(in super::super) fn clock_right(&mut self, who: Who) {
         let now = self.now;
-        let life = self.life_of(who);
+        let life = self.life_mut(who);
         life.clock.drift(now, 0);
         life.clock.coarsen(1);
         self.tell_time(who);

@@ -107,10 +107,7 @@ impl Simulation {
     /// Has it looked at whether an end that hears nothing more finds that out in time (L3)
     pub(in super::super) fn expect_found_out(&mut self, conn: ConnId, at: Side) {
         let Some(who) = self.end_of(conn, at) else { return };
-        let life = match who {
-            Who::Chief => self.chief.life.number,
-            Who::Peer(peer) => self.peers[peer].life.number,
-        };
+        let life = self.life(who).number;
         // Two and a half periods with their jitter, put off twice by a message that never ends, or a handshake's time.
         let bound = heartbeat(&self.schedule) * 10 + Duration::from_secs(11);
         self.happen(bound, conn.0, Happening::FoundOut { conn, at, who, life });

@@ -3,7 +3,7 @@
 use rejoin_core::coordinator::{self, Address};
 use rejoin_core::ids::ConnId;
 
-use super::super::net::{Pipe, Socket, framed};
+use super::super::net::{Socket, framed};
 use super::super::rogue::Rogue;
 use super::super::{Happening, Simulation, Who};
 use crate::draws::{Draws, Purpose, mix};
@@ -50,17 +50,13 @@ impl Simulation {
     fn let_in(&mut self, rogue: Option<Box<Rogue>>) -> Option<ConnId> {
         self.chief.machine.as_ref()?;
         let conn = self.next_conn(None);
-        let pipes = [Pipe::default(), Pipe::default()];
         // Nobody is at its other end who could be told that it closes.
         let open = [rogue.is_some(), true];
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let machine = self.chief.machine.as_mut()?;
         let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
         machine.handle(now, input).ok()?;
-        self.sockets.insert(
-            conn,
-            Socket { peer: None, attempt: 0, life: 0, conn, open, pipes, rogue, spoke: [self.now; 2], ghost: false },
-        );
+        self.sockets.insert(conn, Socket { open, rogue, ..Socket::dialled(conn, self.now) });
         self.dirty.insert(Who::Chief);
         Some(conn)
     }

@@ -12,7 +12,7 @@ use crate::draws::mix;
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::Fault;
-use crate::tap::{Handshake, Said, messages};
+use crate::tap::{Said, messages};
 
 /// Most bytes that are made up at a time
 const NOISE_MAX: usize = 100_000;
@@ -207,9 +207,7 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
     let mut is = false;
     messages(message, role, towards, &mut Vec::new(), |said| {
         is |= match said {
-            Said::Handshake(
-                Handshake::Hello(_) | Handshake::Challenge(_) | Handshake::Refusal(_) | Handshake::Proof(_),
-            ) => kind == 0,
+            Said::Handshake(_) => kind == 0,
             Said::Control(Control::Welcome(_) | Control::Denied(_)) => kind == 1,
             Said::Control(Control::Ack { .. }) => kind == 2,
             Said::Control(Control::Beat { .. } | Control::Echo { .. }) => kind == 3,
