@@ -1,23 +1,32 @@
 //! The worker: takes attempts, has them run, and keeps each result until the coordinator has it durably
+//!
+//! | room | concern |
+//! | --- | --- |
+//! | `config`, `seam` | settings; what goes in and what comes out |
+//! | `attempt` | an attempt that is held, and the table of its states |
+//! | `arena`, `outbox` | where bytes are kept; what is to be said, lane by lane |
+//! | `outline` | what its future depends on, for searches |
 
 mod arena;
 mod attempt;
+mod config;
 mod outbox;
 mod outline;
+mod seam;
 
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
 
 pub use crate::worker::attempt::AttemptState;
+pub use crate::worker::config::Config;
+pub use crate::worker::seam::{Input, Output};
 
-use crate::about::Tags;
-use crate::backoff::Loss;
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{TaskId, Token};
-use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX};
-use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
+use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
 use crate::stats::LinkStats;
@@ -31,225 +40,6 @@ use crate::wire::message::{
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
 use crate::worker::outbox::{Outbox, SentLog, Stores, Table};
-
-/// How a worker behaves
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How it reaches the coordinator
-    pub link: LinkConfig,
-    /// Tasks that run at a time
-    pub slots: u16,
-    /// Tasks beyond that which may wait here, so that a slot never waits for the network
-    pub prefetch: u16,
-    /// Attempts held at a time, finished ones included; at least `slots + prefetch`
-    pub attempts_max: u16,
-    /// Largest result in bytes; larger ones become a failure (FRAME-3)
-    pub result_bytes_max: u32,
-    /// Labels and amounts by which tasks find this worker (TASK-9)
-    pub offers: Tags,
-}
-
-impl Config {
-    /// One slot, one task waiting, and room for 64 attempts with results of 4 KiB
-    pub fn new(link: LinkConfig) -> Self {
-        Config { link, slots: 1, prefetch: 1, attempts_max: 64, result_bytes_max: 4096, offers: Tags::default() }
-    }
-
-    /// Returns the memory that a worker with these settings allocates for payloads, checkpoints and results, in bytes
-    pub fn arena_bytes(&self) -> usize {
-        (usize::from(self.slots) + usize::from(self.prefetch)) * 2 * INLINE_BYTES_MAX
-            + usize::from(self.attempts_max) * self.result_bytes_max as usize
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let active = usize::from(self.slots) + usize::from(self.prefetch);
-        if self.slots == 0 || active > WORKER_ATTEMPTS_MAX {
-            return Err(ConfigError { field: "slots", allowed: "at least 1, with `prefetch` at most 512" });
-        }
-        if !(active..=WORKER_ATTEMPTS_MAX).contains(&usize::from(self.attempts_max)) {
-            return Err(ConfigError { field: "attempts_max", allowed: "from slots + prefetch to 512" });
-        }
-        if self.result_bytes_max as usize > INLINE_BYTES_MAX {
-            return Err(ConfigError { field: "result_bytes_max", allowed: "at most 48 KiB" });
-        }
-        Ok(())
-    }
-}
-
-/// What happened
-///
-/// `attempt` counts the dials: it comes with [`Output::Connect`], and an event that bears an older one changes
-/// nothing (SESS-4).
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// The transport is open
-    Connected {
-        /// Which dial
-        attempt: u64,
-        /// 32 fresh random bytes
-        entropy: [u8; 32],
-    },
-    /// A message arrived
-    Received {
-        /// Which dial
-        attempt: u64,
-        /// The whole message
-        bytes: &'a [u8],
-    },
-    /// Bytes of a message that is not complete yet arrived (LIVE-2)
-    Arriving {
-        /// Which dial
-        attempt: u64,
-    },
-    /// The transport is gone, or could not be opened
-    Disconnected {
-        /// Which dial
-        attempt: u64,
-        /// Who ended it
-        loss: Loss,
-    },
-    /// The transport takes more, or takes no more
-    Writable {
-        /// Which dial
-        attempt: u64,
-        /// Whether it takes more
-        writable: bool,
-    },
-    /// The task runs
-    Started {
-        /// Which attempt
-        token: Token,
-    },
-    /// The task reports how far it is, in whatever unit it likes
-    Progress {
-        /// Which attempt
-        token: Token,
-        /// How far
-        value: u64,
-    },
-    /// An output stream has grown
-    OutputGrew {
-        /// Which attempt
-        token: Token,
-        /// Which stream
-        stream: Stream,
-        /// All its bytes by now
-        total: u64,
-    },
-    /// The answer to [`Output::ReadOutput`]: at least one byte, at most as many as were asked for
-    OutputRead {
-        /// Which attempt
-        token: Token,
-        /// Which stream
-        stream: Stream,
-        /// As asked
-        offset: u64,
-        /// The bytes there
-        bytes: &'a [u8],
-    },
-    /// The task has made a checkpoint, of at most [`INLINE_BYTES_MAX`] bytes; a newer one replaces one that waits (CKPT-3)
-    Checkpoint {
-        /// Which attempt
-        token: Token,
-        /// The bytes
-        bytes: &'a [u8],
-    },
-    /// The task is over; all its output and checkpoints were reported before
-    Finished {
-        /// Which attempt
-        token: Token,
-        /// How it ended
-        outcome: Outcome,
-        /// What it returned, or a sentence on what went wrong
-        result: &'a [u8],
-    },
-    /// The task that was to be started cannot be started here, through no fault of its own: it goes back
-    ///
-    /// It counts as no attempt. Whoever cannot start one had better [`Drain`](Input::Drain): others would follow.
-    Declined {
-        /// Which attempt
-        token: Token,
-    },
-    /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
-    ///
-    /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
-    Drain,
-    /// Leave now: what is still held is lost, and given to others at once (TASK-8)
-    Leave,
-    /// Time has passed
-    Timeout,
-}
-
-/// What to do next
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output<'b> {
-    /// Open a transport to the coordinator; never while another one is open
-    Connect {
-        /// Names the connection in all its events
-        attempt: u64,
-        /// Which of [`LinkConfig::endpoints`] to dial (BACK-4)
-        endpoint: usize,
-    },
-    /// Close the transport
-    Disconnect {
-        /// Which dial
-        attempt: u64,
-        /// Why
-        reason: Reason,
-    },
-    /// Send a message on the current transport
-    Send {
-        /// The whole message
-        bytes: &'b [u8],
-    },
-    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`], and [`Worker::checkpoint`] what it goes on
-    /// from
-    Run {
-        /// Which task
-        task: TaskId,
-        /// Which attempt
-        token: Token,
-        /// Its number among the task's attempts, from 1
-        attempt: u32,
-    },
-    /// Stop a task that runs; say [`Input::Finished`] when it is over
-    Cancel {
-        /// Which attempt
-        token: Token,
-        /// Why
-        reason: CancelReason,
-    },
-    /// Answer with a piece of an output stream, at once if possible
-    ReadOutput {
-        /// Which attempt
-        token: Token,
-        /// Which stream
-        stream: Stream,
-        /// Where
-        offset: u64,
-        /// How many bytes at most
-        max: u32,
-    },
-    /// The coordinator has answered to a checkpoint, or to a newer one of the same attempt
-    Checkpointed {
-        /// Which attempt
-        token: Token,
-        /// Which checkpoint
-        number: u64,
-        /// Why it was not taken; `None` when it is durable
-        refused: Option<CheckpointRefused>,
-    },
-    /// Everything kept for this attempt may go
-    Forget {
-        /// Which attempt
-        token: Token,
-    },
-    /// Nothing, until something happens or the time has come
-    Idle {
-        /// When to say [`Input::Timeout`]
-        wake_at: Option<Instant>,
-    },
-}
 
 /// A worker as a state machine
 ///

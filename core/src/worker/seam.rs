@@ -1,0 +1,182 @@
+//! What goes into a worker, and what comes out
+
+use crate::backoff::Loss;
+use crate::ids::{TaskId, Token};
+use crate::link::Reason;
+use crate::time::Instant;
+use crate::wire::message::{CancelReason, CheckpointRefused, Outcome, Stream};
+
+/// What happened
+///
+/// `attempt` counts the dials: it comes with [`Output::Connect`], and an event that bears an older one changes
+/// nothing (SESS-4).
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The transport is open
+    Connected {
+        /// Which dial
+        attempt: u64,
+        /// 32 fresh random bytes
+        entropy: [u8; 32],
+    },
+    /// A message arrived
+    Received {
+        /// Which dial
+        attempt: u64,
+        /// The whole message
+        bytes: &'a [u8],
+    },
+    /// Bytes of a message that is not complete yet arrived (LIVE-2)
+    Arriving {
+        /// Which dial
+        attempt: u64,
+    },
+    /// The transport is gone, or could not be opened
+    Disconnected {
+        /// Which dial
+        attempt: u64,
+        /// Who ended it
+        loss: Loss,
+    },
+    /// The transport takes more, or takes no more
+    Writable {
+        /// Which dial
+        attempt: u64,
+        /// Whether it takes more
+        writable: bool,
+    },
+    /// The task runs
+    Started {
+        /// Which attempt
+        token: Token,
+    },
+    /// The task reports how far it is, in whatever unit it likes
+    Progress {
+        /// Which attempt
+        token: Token,
+        /// How far
+        value: u64,
+    },
+    /// An output stream has grown
+    OutputGrew {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// All its bytes by now
+        total: u64,
+    },
+    /// The answer to [`Output::ReadOutput`]: at least one byte, at most as many as were asked for
+    OutputRead {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// As asked
+        offset: u64,
+        /// The bytes there
+        bytes: &'a [u8],
+    },
+    /// The task has made a checkpoint, of at most [`INLINE_BYTES_MAX`] bytes; a newer one replaces one that waits (CKPT-3)
+    Checkpoint {
+        /// Which attempt
+        token: Token,
+        /// The bytes
+        bytes: &'a [u8],
+    },
+    /// The task is over; all its output and checkpoints were reported before
+    Finished {
+        /// Which attempt
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// What it returned, or a sentence on what went wrong
+        result: &'a [u8],
+    },
+    /// The task that was to be started cannot be started here, through no fault of its own: it goes back
+    ///
+    /// It counts as no attempt. Whoever cannot start one had better [`Drain`](Input::Drain): others would follow.
+    Declined {
+        /// Which attempt
+        token: Token,
+    },
+    /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
+    ///
+    /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
+    Drain,
+    /// Leave now: what is still held is lost, and given to others at once (TASK-8)
+    Leave,
+    /// Time has passed
+    Timeout,
+}
+
+/// What to do next
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output<'b> {
+    /// Open a transport to the coordinator; never while another one is open
+    Connect {
+        /// Names the connection in all its events
+        attempt: u64,
+        /// Which of [`LinkConfig::endpoints`] to dial (BACK-4)
+        endpoint: usize,
+    },
+    /// Close the transport
+    Disconnect {
+        /// Which dial
+        attempt: u64,
+        /// Why
+        reason: Reason,
+    },
+    /// Send a message on the current transport
+    Send {
+        /// The whole message
+        bytes: &'b [u8],
+    },
+    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`], and [`Worker::checkpoint`] what it goes on
+    /// from
+    Run {
+        /// Which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+        /// Its number among the task's attempts, from 1
+        attempt: u32,
+    },
+    /// Stop a task that runs; say [`Input::Finished`] when it is over
+    Cancel {
+        /// Which attempt
+        token: Token,
+        /// Why
+        reason: CancelReason,
+    },
+    /// Answer with a piece of an output stream, at once if possible
+    ReadOutput {
+        /// Which attempt
+        token: Token,
+        /// Which stream
+        stream: Stream,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
+    /// The coordinator has answered to a checkpoint, or to a newer one of the same attempt
+    Checkpointed {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Why it was not taken; `None` when it is durable
+        refused: Option<CheckpointRefused>,
+    },
+    /// Everything kept for this attempt may go
+    Forget {
+        /// Which attempt
+        token: Token,
+    },
+    /// Nothing, until something happens or the time has come
+    Idle {
+        /// When to say [`Input::Timeout`]
+        wake_at: Option<Instant>,
+    },
+}
