@@ -77,7 +77,7 @@ pub enum Input<'a> {
         /// The bytes there
         bytes: &'a [u8],
     },
-    /// The task has made a checkpoint, of at most [`INLINE_BYTES_MAX`] bytes; a newer one replaces one that waits (CKPT-3)
+    /// The task has made a checkpoint, of at most [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX) bytes; a newer one replaces one that waits (CKPT-3)
     Checkpoint {
         /// Which attempt
         token: Token,
@@ -117,7 +117,7 @@ pub enum Output<'b> {
     Connect {
         /// Names the connection in all its events
         attempt: u64,
-        /// Which of [`LinkConfig::endpoints`] to dial (BACK-4)
+        /// Which of [`LinkConfig::endpoints`](crate::link::LinkConfig::endpoints) to dial (BACK-4)
         endpoint: usize,
     },
     /// Close the transport
@@ -132,7 +132,7 @@ pub enum Output<'b> {
         /// The whole message
         bytes: &'b [u8],
     },
-    /// Start a task; [`Worker::payload`] has its input until [`Input::Started`], and [`Worker::checkpoint`] what it goes on
+    /// Start a task; [`Worker::payload`](crate::worker::Worker::payload) has its input until [`Input::Started`], and [`Worker::checkpoint`](crate::worker::Worker::checkpoint) what it goes on
     /// from
     Run {
         /// Which task
