@@ -27,6 +27,8 @@ pub(crate) struct Schedule {
     reserved: Option<PeerIx>,
     /// Attempts asked back that have neither started nor come
     recalled: BTreeSet<Token>,
+    /// Workers with more than one task that were not found to have started them all since their place last changed
+    lenders: BTreeSet<(usize, PeerIx)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl Desk {
         let before = self.schedule.places.remove(&ix);
         if let Some(old) = before {
             self.schedule.connected.remove(&(old.load, ix));
+            self.schedule.lenders.remove(&(old.load, ix));
         }
         let peer = self.roster.get(ix);
         let there = peer.role == Role::Worker
@@ -68,6 +71,9 @@ impl Desk {
         if let Some(listed) = now {
             self.schedule.places.insert(ix, listed);
             self.schedule.connected.insert((listed.load, ix));
+            if listed.load >= 2 {
+                self.schedule.lenders.insert((listed.load, ix));
+            }
         }
         let Desk { tasks, roster, .. } = self;
         let Tasks { queues, all, attempts, .. } = tasks;
@@ -200,23 +206,12 @@ impl Desk {
 
     /// Asks unstarted work back from the most loaded worker for one that has nothing (TASK-9)
     fn rebalance(&mut self) {
-        if !self.tasks.queues.is_idle() {
+        if self.schedule.lenders.is_empty() || !self.tasks.queues.is_idle() {
             return;
         }
         let idle: Vec<PeerIx> = self.tasks.queues.free().take_while(|(load, _)| *load == 0).map(|(_, ix)| ix).collect();
         while self.schedule.recalled.len() < idle.len() {
-            let unstarted =
-                self.schedule.connected.iter().rev().take_while(|(load, _)| *load >= 2).find_map(|(_, ix)| {
-                    let held = self.roster.get(*ix).held.iter().rev();
-                    let mut waiting = held.filter(|token| {
-                        self.tasks.attempts.get(token).is_some_and(|a| {
-                            let wanted = || idle.iter().any(|other| self.fits(a.task, *other));
-                            !a.running && !a.recalled && !a.detached && wanted()
-                        })
-                    });
-                    waiting.next().map(|token| (*ix, *token))
-                });
-            let Some((ix, token)) = unstarted else { return };
+            let Some((ix, token)) = self.unstarted(&idle) else { return };
             if self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.sent_as.is_none()) {
                 // Its assignment has not even left: nobody need be asked.
                 self.take_unstarted_back(token);
@@ -229,6 +224,27 @@ impl Desk {
             // Behind the gate, as the verdict is which the attempt may be waiting for.
             self.say(ix, Sent::Recall(token));
         }
+    }
+
+    /// The last attempt that the most loaded worker has not started, and that one of these could take
+    fn unstarted(&mut self, idle: &[PeerIx]) -> Option<(PeerIx, Token)> {
+        let mut from = (usize::MAX, PeerIx(u32::MAX));
+        while let Some((load, ix)) = self.schedule.lenders.range(..from).next_back().copied() {
+            let attempts = &self.tasks.attempts;
+            let is_waiting = |a: &Attempt| !a.running && !a.recalled && !a.detached;
+            let held = self.roster.get(ix).held.iter().rev();
+            let waiting: Vec<_> = held.filter_map(|t| Some((*t, attempts.get(t).filter(|a| is_waiting(a))?))).collect();
+            let wanted = |attempt: &Attempt| idle.iter().any(|other| self.fits(attempt.task, *other));
+            if let Some((token, _)) = waiting.iter().find(|(_, attempt)| wanted(attempt)) {
+                return Some((ix, *token));
+            }
+            if waiting.is_empty() {
+                // Looked at again when its place changes, so that not every message goes through all workers.
+                self.schedule.lenders.remove(&(load, ix));
+            }
+            from = (load, ix);
+        }
+        None
     }
 
     pub(super) fn why(&self, id: TaskId) -> Option<Why> {

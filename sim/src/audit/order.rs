@@ -30,7 +30,7 @@ impl Auditor {
     }
 
     /// A task was given out, or will not be
-    pub(super) fn waits_no_more(&mut self, task: TaskId) {
+    pub(crate) fn waits_no_more(&mut self, task: TaskId) {
         if let Some(place) = self.submitted.get(&task).and_then(|known| known.place) {
             self.waiting.remove(&place);
         }
@@ -47,9 +47,10 @@ impl Auditor {
     }
 
     /// Tasks that should be given out before this one, if they can be: never given out, and with a lower place
-    pub(crate) fn goes_before(&self, task: TaskId) -> Vec<TaskId> {
-        let Some(place) = self.submitted.get(&task).and_then(|known| known.place) else { return Vec::new() };
-        let durable = |task: &&TaskId| self.submitted.get(task).is_some_and(|known| known.durable);
-        self.waiting.range(..place).map(|(_, task)| task).filter(durable).copied().collect()
+    pub(crate) fn goes_before(&self, task: TaskId) -> impl Iterator<Item = TaskId> {
+        let place = self.submitted.get(&task).and_then(|known| known.place);
+        let durable = |task: &TaskId| self.submitted.get(task).is_some_and(|known| known.durable);
+        let before = place.into_iter().flat_map(|place| self.waiting.range(..place));
+        before.map(|(_, task)| *task).filter(move |task| durable(task))
     }
 }

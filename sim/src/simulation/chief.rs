@@ -134,14 +134,18 @@ impl Simulation {
         self.auditor.queued(task, now, later);
     }
 
-    /// Whether nothing that waits should have been given out in the place of a task (S19)
-    fn expect_order(&mut self, task: TaskId) {
+    /// Whether nothing that still waits should have been given out in the place of one that was (S19)
+    fn expect_order(&mut self, given: &[TaskId]) {
         let Some(machine) = &self.chief.machine else { return };
-        let first =
-            self.auditor.goes_before(task).into_iter().find(|other| machine.why(*other) == Some(Why::WorkersBusy));
-        self.auditor.expect_of(Check::S19, task, first.is_none(), || {
-            format!("{task} is given out, and {first:?} should come before it")
-        });
+        for task in given {
+            self.auditor.waits_no_more(*task);
+        }
+        for task in given {
+            let first = self.auditor.goes_before(*task).find(|other| machine.why(*other) == Some(Why::WorkersBusy));
+            self.auditor.expect_of(Check::S19, *task, first.is_none(), || {
+                format!("{task} is given out, and {first:?} should come before it")
+            });
+        }
     }
 
     /// Recovers from the first so many records
@@ -211,6 +215,7 @@ impl Simulation {
 
     pub(super) fn drain_chief(&mut self) {
         let mut frame = std::mem::take(&mut self.frame);
+        let mut given = Vec::new();
         while let Some(machine) = &mut self.chief.machine {
             match machine.poll(&mut frame) {
                 coordinator::Output::Journal { seq, record } => {
@@ -222,7 +227,7 @@ impl Simulation {
                     match record {
                         Record::Submit { task, spec, .. } => self.queued(task, spec.priority),
                         // Suspects, which have run before, are given out in a line of their own (TASK-6).
-                        Record::Assign { task, attempt: 1, .. } => self.expect_order(task),
+                        Record::Assign { task, attempt: 1, .. } => given.push(task),
                         Record::Result { token: Some(token), outcome, .. } => self.auditor.judged(token, outcome),
                         Record::Assign { .. }
                         | Record::Result { .. }
@@ -258,6 +263,7 @@ impl Simulation {
             }
         }
         self.frame = frame;
+        self.expect_order(&given);
         self.sync();
         if let Some(machine) = &self.chief.machine {
             let counts = machine.counts();

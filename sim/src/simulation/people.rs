@@ -107,8 +107,8 @@ impl Simulation {
         self.peers[peer].running.clear();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
-        let old: Vec<_> = self.sockets.values().filter(|s| s.peer == Some(peer) && s.is_open(Side::Peer)).collect();
-        for conn in old.into_iter().map(|socket| socket.conn).collect::<Vec<_>>() {
+        let open: Vec<_> = self.sockets_of(peer).filter(|s| s.is_open(Side::Peer)).map(|s| s.conn).collect();
+        for conn in open {
             self.hang_up(conn, Side::Peer);
         }
         self.peers[peer].conn = None;
@@ -344,8 +344,7 @@ impl Simulation {
                 self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
             over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
         }
-        let conn =
-            self.sockets.values().find(|s| s.peer == Some(peer) && s.attempt == attempt && s.is_open(Side::Peer));
+        let conn = self.sockets_of(peer).find(|s| s.attempt == attempt && s.is_open(Side::Peer));
         match conn.map(|socket| socket.conn) {
             Some(conn) => self.hang_up(conn, Side::Peer),
             None => self.peers[peer].conn = None,
