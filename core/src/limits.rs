@@ -4,8 +4,10 @@
 
 use core::time::Duration;
 
-/// Version of the wire format that this build speaks (FRAME-6)
-pub const WIRE_VERSION: u16 = 1;
+/// Newest version of the wire format that this build speaks (FRAME-6)
+pub const WIRE_VERSION: u16 = 2;
+/// Oldest version of the wire format that this build speaks (FRAME-6)
+pub const WIRE_VERSION_OLDEST: u16 = 1;
 
 /// Largest frame, header and tag included (FRAME-3)
 ///

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
-use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use crate::wire::keys::Key;
 
 use super::admission::AdmissionConfig;
@@ -57,6 +57,8 @@ pub struct Config {
     pub clients_max: usize,
     /// Who stays when two hold the same key (AUTH-4)
     pub contention: Contention,
+    /// Newest wire version to speak, for a fleet that is to stay at an older one (FRAME-6)
+    pub wire_version: u16,
     /// Whether lz4 may be used (FRAME-5)
     pub compress: bool,
 }
@@ -96,6 +98,7 @@ impl Config {
             checkpoint_bytes_max: 1024 * 1024 * 1024,
             clients_max: 1024,
             contention: Contention::Reject,
+            wire_version: WIRE_VERSION,
             compress: true,
         }
     }
@@ -116,6 +119,9 @@ impl Config {
         }
         if self.clients_max == 0 {
             return error("clients_max", "at least 1");
+        }
+        if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&self.wire_version) {
+            return error("wire_version", "1 or 2");
         }
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");

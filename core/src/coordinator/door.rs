@@ -4,7 +4,7 @@
 
 use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
 use crate::limits::{
-    BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
+    BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST,
 };
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
@@ -23,6 +23,7 @@ use super::peers::Roster;
 pub(crate) struct Face {
     pub(crate) cluster: ClusterId,
     pub(crate) epoch: u64,
+    pub(crate) wire_version: u16,
     pub(crate) compress: bool,
 }
 
@@ -167,9 +168,10 @@ impl Waiting {
     fn hello(&mut self, now: Instant, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
         let reject = |code| Verdict::Refuse(Some(encoded(Refusal::Reject(code))), Reason::Rejected);
         let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
-        if !hello.versions.contains(&WIRE_VERSION) {
+        let spoken = WIRE_VERSION_OLDEST..=face.wire_version;
+        let Some(version) = hello.versions.iter().copied().find(|version| spoken.contains(version)) else {
             return reject(RejectCode::Version);
-        }
+        };
         let Some(key) = roster.key(hello.key, &hello.name, hello.role) else {
             return Verdict::Unknown(encoded(Refusal::Reject(RejectCode::UnknownKey)), hello.key);
         };
@@ -182,7 +184,7 @@ impl Waiting {
         }
         let capabilities = hello.capabilities & if face.compress { CAPABILITY_LZ4 } else { 0 };
         let challenge = Challenge {
-            version: WIRE_VERSION,
+            version,
             capabilities,
             binding: &[],
             cluster: face.cluster,

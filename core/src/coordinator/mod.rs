@@ -586,7 +586,8 @@ impl Desk {
     }
 
     fn face(&self) -> Face {
-        Face { cluster: self.config.cluster, epoch: self.config.epoch, compress: self.config.compress }
+        let Config { cluster, epoch, wire_version, compress, .. } = self.config;
+        Face { cluster, epoch, wire_version, compress }
     }
 
     /// Heartbeat period for a fleet of this size (LIVE-1)

@@ -8,7 +8,9 @@ use core::time::Duration;
 use crate::backoff::BackoffConfig;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
-use crate::limits::{AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{
+    AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST,
+};
 use crate::wire::keys::Key;
 
 /// How a worker or client reaches its coordinator
@@ -27,6 +29,8 @@ pub struct LinkConfig {
     pub heartbeat: Option<Duration>,
     /// The law of reconnection
     pub backoff: BackoffConfig,
+    /// Newest wire version to offer, for a fleet that is to stay at an older one (FRAME-6)
+    pub wire_version: u16,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
     /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
@@ -43,6 +47,7 @@ impl LinkConfig {
             cluster: None,
             heartbeat: None,
             backoff: BackoffConfig::default(),
+            wire_version: WIRE_VERSION,
             compress: true,
             handshake_time: HANDSHAKE_TIME,
         }
@@ -58,6 +63,9 @@ impl LinkConfig {
         }
         if self.handshake_time.is_zero() || self.handshake_time > HANDSHAKE_TIME {
             return Err(ConfigError { field: "handshake_time", allowed: "above 0, at most 10 s" });
+        }
+        if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&self.wire_version) {
+            return Err(ConfigError { field: "wire_version", allowed: "1 or 2" });
         }
         if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
             return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });

@@ -17,7 +17,7 @@ use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
-use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -191,11 +191,8 @@ impl<L: Log> Link<L> {
         self.backoff.opened();
         self.give_up_at = Some(now + self.config.handshake_time);
         self.stats.connections += 1;
-        let mut versions = heapless::Vec::new();
-        let fits = versions.push(WIRE_VERSION).is_ok();
-        debug_assert!(fits);
         let hello = Hello {
-            versions,
+            versions: self.versions().rev().collect(),
             capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
             audience: &self.config.endpoints[self.endpoint],
             binding: &[],
@@ -283,6 +280,11 @@ impl<L: Log> Link<L> {
         }
     }
 
+    /// The wire versions that this end speaks (FRAME-6)
+    fn versions(&self) -> core::ops::RangeInclusive<u16> {
+        WIRE_VERSION_OLDEST..=self.config.wire_version
+    }
+
     /// M2 or a refusal came in
     fn greeted(&mut self, now: Instant, bytes: &[u8]) {
         if let Some(refusal) = Refusal::decode(bytes) {
@@ -294,7 +296,7 @@ impl<L: Log> Link<L> {
         };
         let nonces = [&hello.nonce[..], &challenge.nonce[..]];
         let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, &[]);
-        let answers_us = challenge.version == WIRE_VERSION && challenge.binding.is_empty();
+        let answers_us = self.versions().contains(&challenge.version) && challenge.binding.is_empty();
         if !proofs.mac_c_is(&mac) || !answers_us {
             return self.failed_handshake(now, Reason::NotAuthenticated);
         }
