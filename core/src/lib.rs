@@ -63,6 +63,7 @@ extern crate std;
 
 pub mod about;
 pub mod backoff;
+pub mod blob;
 mod channel;
 pub mod client;
 pub mod coordinator;

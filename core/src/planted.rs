@@ -50,6 +50,7 @@ bugs! {
     AttemptReused = 20, "a task that is given out again keeps its attempt number";
     CancelledDispatched = 21, "a waiting task that was cancelled is given out";
     StaleCheckpoint = 22, "a checkpoint of an attempt that was replaced takes the place of a newer one";
+    PartialCheckpoint = 23, "a checkpoint can be seen before its last piece";
     TagWithoutCounter = 24, "the place of a frame is not under its tag";
     TagCompared = 25, "a tag is compared on its first byte alone";
     LengthTrusted = 26, "a length in a handshake message is believed before it is looked at";
@@ -75,7 +76,6 @@ impl Bug {
 /// Bugs of what is not built yet: number, what would be wrong, and what it waits for
 pub const WAITING: &[(u32, &str, &str)] = &[
     (18, "a lease ends by the clock on the wall", "exclusive leases"),
-    (23, "a checkpoint can be seen before its last piece", "checkpoints in pieces"),
 ];
 
 /// Bugs that need more than one thing to go wrong, or one thing and a setting, and what these are

@@ -100,6 +100,9 @@ impl What {
     }
 }
 
+/// Bytes of a checkpoint, where nothing else is said
+const SAVES: u32 = 20;
+
 /// A task, and what executing it is like
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -125,6 +128,8 @@ pub struct Task {
     pub poison: u32,
     /// Steps of equal length; behind each but the last it makes a checkpoint
     pub steps: u8,
+    /// Bytes of each checkpoint; of one that is too large for a message it goes in chunks
+    pub saves: u32,
 }
 
 impl Task {
@@ -142,6 +147,7 @@ impl Task {
             fails: 0,
             poison: 0,
             steps: 1,
+            saves: SAVES,
         }
     }
 }
@@ -331,6 +337,7 @@ impl fmt::Display for What {
                 number("fails", task.fails.into(), 0)?;
                 number("poison", task.poison.into(), 0)?;
                 number("steps", task.steps.into(), 1)?;
+                number("saves", task.saves.into(), SAVES.into())?;
                 write!(f, " takes={}", Seconds(task.takes))
             }
             What::Cancel { client, task } => write!(f, "cancel c{client} task={task}"),
@@ -455,6 +462,7 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
                     "fails" => task.fails = bounded(value, 0, 1_000_000)?,
                     "poison" => task.poison = bounded(value, 0, 1_000_000)?,
                     "steps" => task.steps = bounded(value, 1, 200)?,
+                    "saves" => task.saves = bounded(value, 1, 1 << 27)?,
                     _ => return Err(format!("a task has no {name}")),
                 }
             }

@@ -51,7 +51,9 @@ pub struct Config {
     pub losses_max: u32,
     /// How long a task waits until it counts as one priority more urgent (LANES-1)
     pub ageing: Duration,
-    /// Most bytes of all checkpoints of open tasks; they are held in memory (CKPT-2)
+    /// Largest checkpoint, in bytes; those of more than 48 KiB stay with the embedder (CKPT-2)
+    pub checkpoint_max: u64,
+    /// Most bytes of all checkpoints of open tasks; of a task with large ones the last two are kept (CKPT-2)
     pub checkpoint_bytes_max: u64,
     /// Most lives of clients that are connected or may resume; costs about 1 KiB each, while used
     pub clients_max: usize,
@@ -95,6 +97,7 @@ impl Config {
             crashes_max: 3,
             losses_max: 20,
             ageing: Duration::from_secs(60),
+            checkpoint_max: 64 * 1024 * 1024,
             checkpoint_bytes_max: 1024 * 1024 * 1024,
             clients_max: 1024,
             contention: Contention::Reject,

@@ -43,6 +43,7 @@ struct Challenged {
     key: KeyId,
     boot: BootId,
     open: Option<SessionId>,
+    version: u16,
     compress: bool,
 }
 
@@ -52,6 +53,7 @@ pub(crate) struct Verified {
     pub(crate) key: KeyId,
     pub(crate) boot: BootId,
     pub(crate) codec: Codec,
+    pub(crate) version: u16,
     /// The key it used has been revoked: all it gets is a sealed refusal
     pub(crate) revoked: bool,
     /// The session it resumes, with a proof that is right
@@ -207,6 +209,7 @@ impl Waiting {
             key: hello.key,
             boot: hello.boot,
             open: session.map(|s| s.numbers.id),
+            version,
             compress: capabilities & CAPABILITY_LZ4 != 0,
         }));
         Verdict::Answer(answer)
@@ -230,6 +233,7 @@ impl Challenged {
             key: self.key,
             boot: self.boot,
             codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
+            version: self.version,
             revoked: roster.is_revoked(self.key),
             resume: proof.resume.as_ref().and_then(named),
             session: *session,

@@ -179,7 +179,7 @@ impl Desk {
     }
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
-        let channel = Channel::new(verified.codec, 0, true);
+        let channel = Channel::new(verified.codec, verified.version, 0);
         self.goodbyes.push_back(Goodbye { conn, channel, denied });
     }
 
@@ -243,7 +243,9 @@ impl Desk {
 
     fn go_live(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, resumed: Option<u64>) {
         let (heartbeat, spread, lifetime) = (self.heartbeat(), self.spread(), self.config.session_lifetime);
-        let mut channel = Channel::new(verified.codec, BULK_WINDOW_BYTES, true);
+        // Workers say first how much they take; clients take the first window without a word.
+        let granted = if self.roster.get(ix).role == Role::Client { BULK_WINDOW_BYTES } else { 0 };
+        let mut channel = Channel::new(verified.codec, verified.version, granted);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let peer = self.roster.get_mut(ix);
         let Some(session) = &mut peer.session else { return };
@@ -268,6 +270,7 @@ impl Desk {
         let awaiting_begin = resumed.is_none();
         let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
+        self.restart_transfers(ix, verified.version);
         self.place(ix);
         self.touch(ix);
     }
@@ -351,7 +354,10 @@ impl Desk {
     pub(super) fn deny(&mut self, conn: ConnId, denied: Denied) {
         let channel = match self.conns.get(&conn) {
             Some(Conn::Live(live)) => live.channel.clone(),
-            Some(Conn::Contending(contending)) => Channel::new(contending.verified.codec.clone(), 0, true),
+            Some(Conn::Contending(contending)) => {
+                let verified = &contending.verified;
+                Channel::new(verified.codec.clone(), verified.version, 0)
+            }
             None => return,
         };
         self.goodbyes.push_back(Goodbye { conn, channel, denied });

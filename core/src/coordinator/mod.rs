@@ -10,6 +10,7 @@
 //! | `tasks` | tasks and attempts, and the tables of their states |
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
+//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
 //! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, losses, crashes and cancels |
@@ -31,9 +32,11 @@ mod peers;
 mod queues;
 mod reconcile;
 mod recovery;
+mod restores;
 mod schedule;
 mod seam;
 mod tasks;
+mod uploads;
 mod views;
 mod worker_talk;
 
@@ -119,6 +122,10 @@ struct Desk {
     tokens_reserved: u64,
     tokens_asked: u64,
     tokens_asked_at: u64,
+    /// Names the next chunk of a checkpoint
+    next_home: u64,
+    /// While records are replayed: chunks that have come in part
+    strays: BTreeMap<u64, TaskId>,
     /// Handshake messages to send
     answers: VecDeque<(ConnId, Vec<u8>)>,
     /// Refusals to seal and send, then close
@@ -198,6 +205,10 @@ impl Coordinator {
                 desk.output_read(token, stream, offset, bytes);
                 Ok(())
             }
+            Input::ChunkRead { home, offset, bytes } => {
+                desk.chunk_read(home, offset, bytes);
+                Ok(())
+            }
         };
         desk.settle_down();
         result
@@ -227,8 +238,14 @@ impl Coordinator {
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
             return Output::Send { conn, bytes: &frame[..len] };
         }
-        if let Some(Reading { token, stream, offset, max, .. }) = desk.next_read() {
-            return Output::ReadOutput { token, stream, offset, max };
+        match desk.next_read() {
+            Some(Reading::Output { token, stream, offset, max, .. }) => {
+                return Output::ReadOutput { token, stream, offset, max };
+            }
+            Some(Reading::Chunk { home, within, max, .. }) => {
+                return Output::ReadChunk { home, offset: within, max };
+            }
+            None => {}
         }
         // An outcome follows the last of the output, of which there is no more to read.
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
@@ -346,6 +363,8 @@ impl Desk {
             tokens_reserved: config.tokens_from,
             tokens_asked: config.tokens_from,
             tokens_asked_at: 0,
+            next_home: 1,
+            strays: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),

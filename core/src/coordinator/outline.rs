@@ -69,6 +69,7 @@ impl Attempt {
             o.count(Counter::Numbers(session, crate::outline::Giver::Coordinator), number);
         }
         o.put((self.running, self.detached, self.recalled, self.restores, self.early.is_some()));
+        o.put((self.upload.is_some(), self.restoring.is_some()));
     }
 }
 

@@ -220,6 +220,12 @@ pub(crate) struct Peer {
     pub(crate) to_drain: bool,
     /// Attempts whose kept output the worker does not know yet
     pub(crate) to_tell: BTreeSet<(Token, Stream)>,
+    /// Attempts whose offered checkpoint the worker is to be asked for (CKPT-1)
+    pub(crate) to_need: BTreeSet<Token>,
+    /// Attempts that are to be offered what they start from (CKPT-4)
+    pub(crate) to_offer: BTreeSet<Token>,
+    /// Attempts with chunks to send of what they start from, in turn
+    pub(crate) restoring: VecDeque<Token>,
     /// What a client follows
     pub(crate) watches: BTreeMap<TaskId, Watch>,
     /// Watches with output to send, in turn
@@ -272,22 +278,21 @@ impl Watch {
         let token = self.token.filter(|_| self.follow == Follow::Output)?;
         Stream::ALL.into_iter().find_map(|stream| {
             let (offset, unsent) = self.streams[stream.index()].unsent()?;
-            Some(Reading { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
+            Some(Reading::Output { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
         })
     }
 }
 
-/// A piece of output asked of the embedder for a client
+/// A piece asked of the embedder
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reading {
-    pub(crate) task: TaskId,
-    pub(crate) token: Token,
-    pub(crate) stream: Stream,
-    pub(crate) offset: u64,
-    pub(crate) max: u32,
+pub(crate) enum Reading {
+    /// Of output, for a client
+    Output { task: TaskId, token: Token, stream: Stream, offset: u64, max: u32 },
+    /// Of a chunk, for a worker that starts from a checkpoint: where in the checkpoint, and where in the chunk
+    Chunk { token: Token, number: u64, offset: u64, home: u64, within: u64, max: u32 },
 }
 
-/// A piece of output on its way to a client
+/// A piece on its way to a peer
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) from: Reading,
@@ -310,6 +315,9 @@ impl Peer {
             reserved: false,
             to_drain: false,
             to_tell: BTreeSet::new(),
+            to_need: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
+            restoring: VecDeque::new(),
             watches: BTreeMap::new(),
             streaming: VecDeque::new(),
             reading: None,

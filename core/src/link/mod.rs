@@ -83,6 +83,8 @@ pub(crate) struct Link<L> {
     fresh: bool,
     /// Tasks granted to the coordinator in this session, as the owner counts them
     pub(crate) tasks: u64,
+    /// Bulk bytes taken in at a time
+    bulk_window: u64,
     stopped: Option<Reason>,
     stats: LinkStats,
 }
@@ -120,7 +122,13 @@ struct Proved {
 }
 
 impl<L: Log> Link<L> {
-    pub(crate) fn new(config: LinkConfig, seed: Seed, now: Instant, log: L) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: LinkConfig,
+        seed: Seed,
+        now: Instant,
+        log: L,
+        bulk_window: u64,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Link {
             state: LinkState::Waiting,
@@ -148,6 +156,7 @@ impl<L: Log> Link<L> {
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
+            bulk_window,
             stopped: None,
             stats: LinkStats::default(),
             config,
@@ -347,7 +356,9 @@ impl<L: Log> Link<L> {
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
-        self.channel = Some(Channel::new(codec, challenge.bulk, true));
+        let mut channel = Channel::new(codec, challenge.version, challenge.bulk);
+        channel.narrow_bulk(self.bulk_window);
+        self.channel = Some(channel);
         self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
         self.fresh = true;
         self.step(LinkStep::Challenged);
@@ -380,6 +391,11 @@ impl<L: Log> Link<L> {
     /// Whether the coordinator has said how things stand; nothing else counts before (AUTH-3)
     pub(crate) fn is_welcomed(&self) -> bool {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
+    }
+
+    /// The wire version of this connection; the oldest where there is none (FRAME-6)
+    pub(crate) fn version(&self) -> u16 {
+        self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
     }
 
     /// Whether frames can be exchanged

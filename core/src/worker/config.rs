@@ -30,7 +30,7 @@ impl Config {
 
     /// Returns the memory that a worker with these settings allocates for payloads, checkpoints and results, in bytes
     pub fn arena_bytes(&self) -> usize {
-        (usize::from(self.slots) + usize::from(self.prefetch)) * 2 * INLINE_BYTES_MAX
+        (usize::from(self.slots) + usize::from(self.prefetch)) * 3 * INLINE_BYTES_MAX
             + usize::from(self.attempts_max) * self.result_bytes_max as usize
     }
 

@@ -302,7 +302,7 @@ impl Auditor {
                     }
                 }
             }
-            Record::Checkpoint { task, token, number, .. } => {
+            Record::Checkpoint { task, token, number, .. } | Record::Manifest { task, token, number, .. } => {
                 let known = self.submitted.entry(task).or_default();
                 let before = known.checkpoints.last().copied();
                 known.checkpoints.push((token, number));
@@ -319,7 +319,16 @@ impl Auditor {
                 self.waits_no_more(task);
                 self.submitted.entry(task).or_default().cancel_durable = true;
             }
-            Record::Epoch { .. } | Record::Tokens { .. } | Record::Forget { .. } | Record::Output { .. } => {}
+            Record::Unreadable { task } => {
+                self.submitted.entry(task).or_default().checkpoints.pop();
+            }
+            Record::Epoch { .. }
+            | Record::Tokens { .. }
+            | Record::Forget { .. }
+            | Record::Output { .. }
+            | Record::Piece { .. }
+            | Record::Chunk { .. }
+            | Record::Gone { .. } => {}
         }
     }
 

@@ -63,7 +63,7 @@ fn config(schedule: &Schedule) -> Config {
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
     config.compress = schedule.setting(Knob::Compress) != Some(0);
-    config.checkpoint_bytes_max = schedule.setting(Knob::CheckpointsMax).unwrap_or(1 << 20);
+    config.checkpoint_bytes_max = schedule.setting(Knob::CheckpointsMax).unwrap_or(16 << 20);
     config.ageing = ms(Knob::Ageing, 60_000);
     config.losses_max = schedule.setting(Knob::LossesMax).unwrap_or(20).min(1_000_000) as u32;
     config.tasks_max = schedule.setting(Knob::TasksMax).unwrap_or(1_000_000) as usize;
@@ -236,6 +236,11 @@ impl Simulation {
                         | Record::Forget { .. }
                         | Record::Output { .. }
                         | Record::Checkpoint { .. }
+                        | Record::Piece { .. }
+                        | Record::Chunk { .. }
+                        | Record::Manifest { .. }
+                        | Record::Unreadable { .. }
+                        | Record::Gone { .. }
                         | Record::Cancel { .. } => {}
                     }
                 }
@@ -255,6 +260,16 @@ impl Simulation {
                     let now = self.clock(Who::Chief);
                     let input = coordinator::Input::OutputRead { token, stream, offset, bytes: &bytes };
                     if let Some(machine) = &mut self.chief.machine {
+                        machine.handle(now, input).expect("an answer is never refused");
+                    }
+                }
+                coordinator::Output::ReadChunk { home, offset, max } => {
+                    let kept = self.chief.journal.chunk(home);
+                    let end = kept.len().min((offset + u64::from(max)) as usize);
+                    let bytes = kept.get(offset as usize..end).unwrap_or_default().to_vec();
+                    let now = self.clock(Who::Chief);
+                    if let Some(machine) = &mut self.chief.machine {
+                        let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
                         machine.handle(now, input).expect("an answer is never refused");
                     }
                 }

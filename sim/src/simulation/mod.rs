@@ -34,6 +34,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
+use rejoin_core::blob::ChunkName;
 use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
@@ -180,6 +181,8 @@ pub struct Simulation {
     figures: Figures,
     /// What each attempt printed, and of which one clients have how much
     printed: BTreeMap<Token, Vec<u8>>,
+    /// Every checkpoint that was made: of which task, its number, and the digest of its content
+    made: BTreeSet<(TaskId, u64, ChunkName)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
@@ -249,6 +252,7 @@ impl Simulation {
             trace,
             figures: Figures::default(),
             printed: BTreeMap::new(),
+            made: BTreeSet::new(),
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],

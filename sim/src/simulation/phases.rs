@@ -55,6 +55,8 @@ pub struct Figures {
     pub executions: u64,
     /// Checkpoints that workers were told to be durable
     pub checkpoints: u64,
+    /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
+    pub chunk_bytes: u64,
     /// Workers that a task took along
     pub poisoned: u64,
     /// Recoveries of the coordinator
@@ -84,6 +86,7 @@ impl Figures {
             (&mut self.cancels, other.cancels),
             (&mut self.executions, other.executions),
             (&mut self.checkpoints, other.checkpoints),
+            (&mut self.chunk_bytes, other.chunk_bytes),
             (&mut self.poisoned, other.poisoned),
             (&mut self.recoveries, other.recoveries),
             (&mut self.told, other.told),
@@ -394,6 +397,8 @@ impl Simulation {
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
         self.auditor.expect(Check::S30, held == 0, || format!("workers still keep {held} executions"));
+        let chunks = self.chief.journal.chunks();
+        self.auditor.expect(Check::S30, chunks == 0, || format!("{chunks} chunks of checkpoints are still kept"));
         if self.was_full {
             let stuck = |pipe: &Pipe| pipe.full && pipe.in_flight == 0;
             let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(stuck));

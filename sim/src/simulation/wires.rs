@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address};
 use rejoin_core::ids::{ConnId, Role};
+use rejoin_core::wire::message::FromWorker;
 use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Arrived, Pipe, Socket, Timed, framed};
@@ -14,7 +15,7 @@ use crate::draws::{Draws, Purpose};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Node};
-use crate::tap::messages;
+use crate::tap::{Message, Said, messages};
 use crate::trace::Told;
 
 /// Messages at the start of a connection that are kept for those who say them again
@@ -215,6 +216,9 @@ impl Simulation {
         let Simulation { scratch, auditor, figures, .. } = self;
         messages(message, role, from.other(), scratch, |said| {
             figures.messages += 1;
+            if let Said::Loose(Message::FromWorker(FromWorker::Piece { bytes, .. })) = &said {
+                figures.chunk_bytes += bytes.len() as u64;
+            }
             auditor.said(conn, peer, from, &said);
         });
         let (now, quiet) = (self.now, self.quiet);

@@ -36,8 +36,8 @@ impl Simulation {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
-                let dialled = node.dialled;
-                node.snapshot = Some(Box::new(Snapshot { machine, running, dialled }));
+                let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
+                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
             Kind::Clone => self.start_clone(peer, fault.span),
@@ -86,8 +86,9 @@ impl Simulation {
         }
         self.tally.hit(Kind::Snapshot);
         self.kill_peer(peer);
-        let Snapshot { machine, running, dialled } = *snapshot;
+        let Snapshot { machine, running, saved, restores, dialled } = *snapshot;
         let node = &mut self.peers[peer];
+        (node.saved, node.restores) = (saved, restores);
         node.life.number += 1;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
         node.machine = Some(machine);
