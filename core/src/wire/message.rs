@@ -101,11 +101,6 @@ impl<'a> BodyWriter<'a> {
         self.len == 0
     }
 
-    /// Returns how many bytes are left
-    pub fn room(&self) -> usize {
-        self.buf.len() - self.len
-    }
-
     fn head_end(&self, class: Class) -> usize {
         self.len + ITEM_HEAD_BYTES + if matches!(class, Class::Numbered(_)) { NUMBER_BYTES } else { 0 }
     }
