@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{connected, ms, noise};
+use common::{connected, ms, noise, secs};
 use rejoin_core::coordinator::{self, Address, Coordinator, TaskState};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, TaskId, Token};
 use rejoin_core::limits::INLINE_BYTES_MAX;
-use rejoin_core::link::LinkConfig;
-use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
+use rejoin_core::link::{LinkConfig, Reason};
+use rejoin_core::wire::message::{Failure, Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, AttemptState, Input, Worker};
 use rejoin_core::{Instant, Loss, Rejected, Seed};
 use rejoin_sim::pair::{Happens, Pair, Peer, Wish};
@@ -17,9 +17,10 @@ use rejoin_sim::{Job, Setup, worker_key};
 #[derive(Clone)]
 struct ByHand {
     machine: Worker,
-    /// What it was told to run, and to forget
+    /// What it was told to run, to forget, and to stop
     runs: Vec<Token>,
     forgets: Vec<Token>,
+    stops: Vec<Token>,
 }
 
 impl ByHand {
@@ -51,9 +52,8 @@ impl Peer for ByHand {
                 worker::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
                 worker::Output::Run { token, .. } => self.runs.push(token),
                 worker::Output::Forget { token } => self.forgets.push(token),
-                worker::Output::ReadOutput { .. }
-                | worker::Output::Cancel { .. }
-                | worker::Output::Checkpointed { .. } => {}
+                worker::Output::Cancel { token, .. } => self.stops.push(token),
+                worker::Output::ReadOutput { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => return None,
             }
         }
@@ -75,7 +75,8 @@ fn pair() -> (Pair<ByHand>, TaskId, Token) {
     let machine = Worker::new(worker::Config::new(link), Seed([3; 32]), start).expect("legal settings");
     let config = coordinator::Config::new(ClusterId([5; 16]), 1, vec![worker_key(0)]);
     let coordinator = Coordinator::new(config, Seed([4; 32]), start).expect("legal settings");
-    let mut pair = Pair::new(start, ByHand { machine, runs: Vec::new(), forgets: Vec::new() }, coordinator);
+    let peer = ByHand { machine, runs: Vec::new(), forgets: Vec::new(), stops: Vec::new() };
+    let mut pair = Pair::new(start, peer, coordinator);
     assert!(pair.connect([1; 32], [2; 32]));
     pair.talk();
     let task = TaskId([9; 16]);
@@ -177,4 +178,75 @@ fn a_coordinator_refuses_what_names_nothing_it_knows_and_drops_news_of_connectio
         assert_eq!(world.tell_coordinator(late), Ok(()), "{late:?}");
     }
     assert_eq!(world.coordinator.digest(), before);
+}
+
+#[test]
+fn task_6_an_attempt_that_its_worker_gave_up_unasked_is_a_loss_and_not_the_end_of_the_task() {
+    let (mut pair, task, _) = pair();
+    let now = pair.now;
+    for loss in 0..20 {
+        let token = *pair.peer.runs.last().expect("it is given out again");
+        assert_eq!(pair.coordinator.task(task).map(|task| task.attempts), Some(loss + 1));
+        assert_eq!(pair.peer.says(now, Input::Started { token }), Ok(()));
+        let given_up = Input::Finished { token, outcome: Outcome::Cancelled, result: b"" };
+        assert_eq!(pair.peer.says(now, given_up), Ok(()));
+        pair.talk();
+    }
+    let outcome = pair.coordinator.task(task).and_then(|task| task.end).map(|end| end.outcome);
+    assert_eq!(outcome, Some(Outcome::Failed(Failure::WorkerLost)), "there is an end to it");
+    assert_eq!((pair.peer.runs.len(), pair.peer.forgets.len()), (20, 20));
+    pair.check();
+}
+
+#[test]
+fn task_8_what_a_worker_that_drains_gives_up_costs_its_task_nothing() {
+    let (mut pair, task, token) = pair();
+    let now = pair.now;
+    assert_eq!(pair.peer.says(now, Input::Started { token }), Ok(()));
+    assert_eq!(pair.peer.says(now, Input::Drain), Ok(()));
+    pair.talk();
+    assert_eq!(pair.peer.says(now, Input::Finished { token, outcome: Outcome::Cancelled, result: b"" }), Ok(()));
+    pair.talk();
+    while pair.peer.machine.stopped().is_none() {
+        pair.wait(ms(100));
+        pair.talk();
+    }
+    assert_eq!(pair.peer.machine.stopped(), Some(Reason::Left), "it had nothing else");
+    assert!(pair.now.since(now) < secs(5));
+    let view = pair.coordinator.task(task).expect("it is known");
+    assert_eq!((view.state, view.end.map(|end| end.outcome)), (TaskState::Ready, None));
+    let losses = pair.coordinator.story(task).filter(|note| note.to_string().contains("lost")).count();
+    assert_eq!((losses, pair.coordinator.stats().lost_attempts), (0, 0));
+    pair.check();
+}
+
+#[test]
+fn task_7_an_order_to_stop_that_comes_behind_the_end_is_not_given() {
+    let (mut pair, task, token) = pair();
+    let now = pair.now;
+    assert_eq!(pair.peer.says(now, Input::Started { token }), Ok(()));
+    pair.talk();
+    pair.coordinator.handle(now, coordinator::Input::Cancel { task }).expect("it runs");
+    for said in pair.coordinator_says() {
+        pair.tell_peer(&said);
+    }
+    assert_eq!(pair.peer.machine.attempt(token), Some(AttemptState::Stopping));
+    // The embedder has not asked yet what there is to do.
+    assert_eq!(pair.peer.says(now, Input::Finished { token, outcome: Outcome::Succeeded, result: b"" }), Ok(()));
+    pair.talk();
+    assert_eq!(pair.peer.stops, [], "it is over");
+    let outcome = pair.coordinator.task(task).and_then(|task| task.end).map(|end| end.outcome);
+    assert_eq!(outcome, Some(Outcome::Succeeded), "what is durable first counts");
+    pair.check();
+}
+
+#[test]
+fn task_8_who_loses_its_link_while_it_says_goodbye_does_not_come_back_to_finish_it() {
+    let (mut pair, ..) = pair();
+    let now = pair.now;
+    assert_eq!(pair.peer.says(now, Input::Leave), Ok(()));
+    pair.cut();
+    pair.talk();
+    assert_eq!((pair.peer.machine.stopped(), pair.wants_connection()), (Some(Reason::Left), false));
+    assert_eq!(pair.peer.machine.wake_at(), None);
 }
