@@ -8,7 +8,7 @@ use rejoin_core::ids::Role;
 use rejoin_core::limits::{HANDSHAKE_TIME, PROBE_TIME, PROOF_TIME};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::handshake::{Refusal, RejectCode, append_mac};
-use rejoin_core::wire::message::{Class, Control, Denied};
+use rejoin_core::wire::message::{Class, Control, Credit, Denied};
 use rejoin_core::{Loss, Rejected};
 use rejoin_sim::{Job, Puppet, Setup, Side, World, worker_key};
 
@@ -438,7 +438,7 @@ fn auth_4_who_waits_may_not_say_much_and_who_was_first_stays() {
     let mut said = 0;
     while !world.closes.contains_key(&clone.conn) {
         clone.say(&mut world, |body| {
-            body.push(Class::Control, &Control::Echo { stamp: 0 });
+            body.push(Class::Control, &Control::Echo { stamp: 0, credit: Credit::default() });
         });
         said += 1;
     }

@@ -9,6 +9,7 @@ use rejoin_core::coordinator;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::link::LinkState;
 use rejoin_core::wire::message::{
     BodyWriter, Class, Denied, Follow, FromClient, Item, Outcome, Refused, Stream, TaskSpec, ToClient,
 };
@@ -117,7 +118,7 @@ fn log_1_who_wants_no_more_than_acceptance_is_told_no_more_also_in_another_sessi
 
 #[test]
 fn frame_3_submits_that_need_many_frames_arrive_once_each_wherever_the_connection_is_cut() {
-    for cut_after in 0..14 {
+    for cut_after in 0..24 {
         let mut world = connected(Setup { clients: 1, ..Setup::default() });
         world.wire(1).refuses = true;
         world.reset(1);
@@ -133,7 +134,8 @@ fn frame_3_submits_that_need_many_frames_arrive_once_each_wherever_the_connectio
             })
             .collect();
         world.wire(1).refuses = false;
-        drive_connected(&mut world, 1);
+        world.drive_until("it dials again", |world| world.state(1) == LinkState::Greeting);
+        // While the submits are under way, and until all is over.
         for _ in 0..cut_after {
             world.step();
         }

@@ -224,15 +224,6 @@ pub struct Credit {
     pub bulk: u64,
 }
 
-impl Credit {
-    /// Takes over every total that is higher; one that is lower is older
-    pub fn raise(&mut self, newer: Credit) {
-        self.tasks = self.tasks.max(newer.tasks);
-        self.messages = self.messages.max(newer.messages);
-        self.bulk = self.bulk.max(newer.bulk);
-    }
-}
-
 /// M4: the peer is known, and this is how things stand
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
