@@ -312,7 +312,9 @@ fn task_1_of_a_forgotten_task_the_outcome_can_still_be_learned() {
     let task = world.submit_by_client(0, "old", Job::prints(b"gone"));
     world.drive_until("it is over", |world| world.succeeded(task));
     world.run_for(secs(1));
+    assert_eq!(world.coordinator.remembered(task), None, "it is not forgotten");
     world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+    assert_eq!(world.coordinator.remembered(task), Some(Outcome::Succeeded));
     world.submit_by_client(1, "old", Job::prints(b"gone"));
     world.run_for(secs(10));
     assert_eq!(world.client_events[1], [Event::Accepted { task }, Event::Ended { task }]);

@@ -68,7 +68,8 @@ fn contended(seed: u64, said: Option<usize>) -> World {
 
 #[test]
 fn what_is_under_way_to_a_peer_and_who_waits_makes_a_difference_and_names_do_not() {
-    let states: [(&str, fn(u64) -> World); 11] = [
+    type State = (&'static str, fn(u64) -> World);
+    let states: [State; 11] = [
         ("a task was given", |seed| given(seed).0),
         ("it is to be stopped", |seed| {
             let (mut world, _, task, _) = given(seed);
