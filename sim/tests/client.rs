@@ -204,7 +204,8 @@ fn task_1_a_client_that_does_not_look_is_told_what_is_wrong_with_a_submit() {
     let (spec, follow) = (TaskSpec::default(), Follow::Outcome);
     let wrong = TaskSpec { priority: 200, ..spec };
     let [first, other] = ["first", "other"].map(TaskId::from_text);
-    let submits: [(TaskId, TaskSpec, &[u8], &[u8], Refused); 5] = [
+    type Bad<'a> = (TaskId, TaskSpec, &'a [u8], &'a [u8], Refused);
+    let submits: [Bad<'_>; 5] = [
         (other, spec, b"", &large, Refused::TooLarge),
         (other, wrong, b"", b"", Refused::BadSpec),
         (other, spec, b"xyz", b"", Refused::BadSpec),
