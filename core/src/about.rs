@@ -63,7 +63,10 @@ impl fmt::Display for BadAbout {
             ),
             BadAbout::Twice => f.write_str("a name is given twice"),
             BadAbout::TooMany => write!(f, "at most {TAGS_MAX} labels and amounts can be given"),
-            BadAbout::TooLong => write!(f, "title, labels and amounts take more than {ABOUT_BYTES_MAX} bytes"),
+            BadAbout::TooLong => write!(
+                f,
+                "a title has at most {TITLE_BYTES_MAX} bytes, title, labels and amounts together at most {ABOUT_BYTES_MAX}"
+            ),
             BadAbout::Damaged => f.write_str("the bytes are damaged"),
         }
     }
@@ -243,5 +246,41 @@ mod tests {
         let long = About { title: "x".repeat(TITLE_BYTES_MAX + 1), ..About::default() };
         assert_eq!(long.encode(), Err(BadAbout::TooLong));
         assert_eq!(About::decode(&[0; ABOUT_BYTES_MAX + 1]), Err(BadAbout::TooLong));
+    }
+
+    #[test]
+    fn what_a_worker_offers_survives_its_bytes_and_is_listed_by_name() {
+        let offers = tags(&[("zone", "a"), ("os", "linux")], &[("gpu", 2)]);
+        let bytes = offers.encode().unwrap();
+        assert_eq!(Tags::decode(&bytes).as_ref(), Ok(&offers));
+        let listed: Vec<&str> = offers.iter().map(|(name, _)| name).collect();
+        assert_eq!(listed, ["gpu", "os", "zone"]);
+        assert_eq!(offers.iter().next(), Some(("gpu", &Tag::Amount(2))));
+        for cut in 1..bytes.len() {
+            assert_eq!(Tags::decode(&bytes[..cut]), Err(BadAbout::Damaged), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_make_get_no_longer_title_than_our_own() {
+        let none: Vec<(String, Tag)> = vec![];
+        let long = postcard::to_allocvec(&("x".repeat(TITLE_BYTES_MAX + 1), &none)).unwrap();
+        assert_eq!(About::decode(&long), Err(BadAbout::TooLong));
+        let longest = postcard::to_allocvec(&("x".repeat(TITLE_BYTES_MAX), &none)).unwrap();
+        assert_eq!(About::decode(&longest).map(|about| about.title.len()), Ok(TITLE_BYTES_MAX));
+    }
+
+    #[test]
+    fn what_is_wrong_with_what_is_said_names_the_limit_it_breaks() {
+        for (bad, said) in [
+            (BadAbout::Name, format!("{NAME_BYTES_MAX}")),
+            (BadAbout::Twice, "twice".into()),
+            (BadAbout::TooMany, format!("{TAGS_MAX}")),
+            (BadAbout::TooLong, format!("{TITLE_BYTES_MAX}")),
+            (BadAbout::TooLong, format!("{ABOUT_BYTES_MAX}")),
+            (BadAbout::Damaged, "damaged".into()),
+        ] {
+            assert!(format!("{bad}").contains(&said), "{bad:?}: {bad}");
+        }
     }
 }

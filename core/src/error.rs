@@ -60,3 +60,26 @@ impl fmt::Display for Rejected {
 }
 
 impl core::error::Error for Rejected {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_refusal_says_which_one_it_is_and_when_to_come_back() {
+        let all = [
+            Rejected::NotExpected,
+            Rejected::Unknown,
+            Rejected::Conflict,
+            Rejected::Full,
+            Rejected::TooLarge,
+            Rejected::BadSpec,
+            Rejected::RetryAfter(1500),
+            Rejected::Stopped,
+        ];
+        assert_eq!(all.map(|rejected| rejected.to_string()).into_iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert!(Rejected::RetryAfter(1500).to_string().contains("1500 µs"));
+    }
+}

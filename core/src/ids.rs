@@ -147,6 +147,7 @@ pub enum Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn names_are_parsed_at_the_border() {
@@ -155,6 +156,11 @@ mod tests {
             assert_eq!(bad.parse::<PeerName>(), Err(BadName));
         }
         assert!("x".repeat(64).parse::<PeerName>().is_ok());
+    }
+
+    #[test]
+    fn a_bad_name_is_told_what_names_are() {
+        assert!(BadName.to_string().contains(&NAME_BYTES_MAX.to_string()), "{BadName}");
     }
 
     #[test]

@@ -230,6 +230,13 @@ impl World {
         task
     }
 
+    /// Says what executing a task does that a story submits by itself, with whatever it says about it
+    pub fn plan(&mut self, name: &str, job: Job) -> TaskId {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        task
+    }
+
     /// Submits a task through client `n`
     pub fn submit_by_client(&mut self, n: usize, name: &str, job: Job) -> TaskId {
         let task = TaskId::from_text(name);

@@ -8,7 +8,7 @@ use rejoin_core::ids::Role;
 use rejoin_core::limits::{HANDSHAKE_TIME, PROBE_TIME, PROOF_TIME};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::handshake::{Refusal, RejectCode, append_mac};
-use rejoin_core::wire::message::{Class, Control, Denied};
+use rejoin_core::wire::message::{Class, Control, Credit, Denied};
 use rejoin_core::{Loss, Rejected};
 use rejoin_sim::{Job, Puppet, Setup, Side, World, worker_key};
 
@@ -158,6 +158,21 @@ fn auth_2_three_failed_handshakes_lead_to_the_slow_lane_and_a_welcome_leads_out(
     }
     drive_connected(&mut world, 0);
     assert!(!world.worker(0).is_slow());
+}
+
+#[test]
+fn auth_2_a_client_has_a_slow_lane_as_well() {
+    let mut world = World::new(Setup { clients: 1, ..Setup::default() });
+    let client = world.client_peer(0);
+    for failures in 1..=3u64 {
+        assert!(!world.client(0).is_slow());
+        world.corrupt_next(client, Side::Peer);
+        world.drive_until("another handshake failed", |world| world.client(0).stats().failed_handshakes == failures);
+    }
+    assert!(world.client(0).is_slow());
+    let from = world.now();
+    drive_connected(&mut world, client);
+    assert!(!world.client(0).is_slow() && world.now().since(from) >= secs(30));
 }
 
 #[test]
@@ -410,6 +425,44 @@ fn auth_4_a_crowd_of_clones_waits_one_at_a_time() {
     }
     world.run_for(PROBE_TIME + ms(1));
     assert!(welcomed(&clones[2].hear(&mut world)).is_some(), "the last one is let in when the old one is dead");
+}
+
+#[test]
+fn auth_4_who_waits_may_not_say_much_and_who_was_first_stays() {
+    let mut world = connected(Setup::default());
+    let mut clone = Puppet::worker(0);
+    clone.greet(&mut world);
+    clone.challenged(&mut world);
+    clone.prove(&mut world);
+    // The probe's answer takes a round trip; meanwhile what the clone says is kept for it, up to a bound.
+    let mut said = 0;
+    while !world.closes.contains_key(&clone.conn) {
+        clone.say(&mut world, |body| {
+            body.push(Class::Control, &Control::Echo { stamp: 0, credit: Credit::default() });
+        });
+        said += 1;
+    }
+    assert_eq!((world.closes.get(&clone.conn), said), (Some(&Reason::Crowded), 9));
+    world.run_for(secs(60));
+    assert_eq!((world.state(0), world.dials(0)), (LinkState::Connected, 1), "nothing happened to the first");
+}
+
+#[test]
+fn auth_4_who_waits_gives_way_to_the_holder_of_the_session() {
+    let mut world = connected(Setup::default());
+    // The worker has lost its link, of which the coordinator knows nothing: it is probed in vain.
+    world.wire(0).refuses = true;
+    world.reset_seen_by(0, Side::Peer);
+    world.run_for(ms(1));
+    let mut clone = Puppet::worker(0);
+    clone.greet(&mut world);
+    clone.challenged(&mut world);
+    clone.prove(&mut world);
+    world.wire(0).refuses = false;
+    drive_connected(&mut world, 0);
+    assert_eq!(world.worker(0).stats().resumed, 1);
+    assert!(matches!(denied(&clone.hear(&mut world)), Some(Denied::Busy { .. })));
+    assert_eq!(world.coordinator.stats().takeovers, 1);
 }
 
 // AUTH-5
@@ -700,4 +753,19 @@ fn auth_2_a_connection_lost_before_the_answer_is_no_failed_handshake() {
     let old = rejoin_core::worker::Input::Disconnected { attempt: attempt - 1, loss: Loss::Peer };
     assert_eq!(world.tell_worker(0, old), Ok(()), "and a late close of an old one is nothing");
     drive_connected(&mut world, 0);
+}
+
+#[test]
+fn auth_6_no_machine_shows_a_secret_when_it_is_printed() {
+    // Each of these keys ends in 24 bytes that are alike.
+    let [worker, client] = ["1, ", "2, "].map(|byte| byte.repeat(20));
+    assert!(format!("{:?}", [1u8; 32]).contains(&worker), "this is how bytes are printed");
+    let mut world = World::new(Setup { clients: 1, ..Setup::default() });
+    for step in 0..40 {
+        let printed = format!("{:?} {:?} {:?}", world.coordinator, world.worker(0), world.client(0));
+        assert!(printed.contains("(secret)"), "keys are there");
+        assert!(!printed.contains(&worker) && !printed.contains(&client), "after step {step}");
+        world.step();
+    }
+    assert_eq!((world.state(0), world.state(1)), (LinkState::Connected, LinkState::Connected));
 }

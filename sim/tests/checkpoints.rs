@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{connected, ms, secs};
+use common::{connected, ms, puppet_worker, secs, to_worker};
 use rejoin_core::coordinator::Event;
-use rejoin_core::wire::message::{CheckpointRefused, Outcome};
+use rejoin_core::journal::Record;
+use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::wire::message::{CheckpointRefused, Class, FromWorker, Outcome, ToWorker};
 use rejoin_sim::{Job, JournalMode, Setup, World};
 
 fn ended(world: &World) -> usize {
@@ -107,4 +109,62 @@ fn ckpt_4_the_next_attempt_goes_on_from_the_newest_one_also_after_a_restart_of_t
         assert_eq!(world.coordinator.task(task).unwrap().end.unwrap().outcome, Outcome::Succeeded);
         world.audit();
     }
+}
+
+#[test]
+fn ckpt_2_one_that_is_sent_again_is_kept_and_one_beyond_the_limit_is_refused() {
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 1);
+    world.submit("a", Job::takes(ms(1)));
+    let heard = puppet.hear(&mut world);
+    let Some((_, ToWorker::Assign { token, .. })) = heard.iter().filter_map(to_worker).next() else { panic!() };
+    let large = vec![0; INLINE_BYTES_MAX + 1];
+    let made: [(u64, &[u8]); 4] = [(1, b"one"), (1, b"one"), (2, &large), (2, &large[1..])];
+    for (n, (number, bytes)) in (2..).zip(made) {
+        puppet.say(&mut world, |body| {
+            assert!(body.push(Class::Numbered(n), &FromWorker::Checkpoint { token, number, bytes }));
+        });
+    }
+    let heard = puppet.hear(&mut world);
+    let answers = heard.iter().filter_map(to_worker).filter_map(|(_, message)| match message {
+        ToWorker::Checkpointed { number, refused, .. } => Some((number, refused)),
+        ToWorker::Assign { .. }
+        | ToWorker::Cancel { .. }
+        | ToWorker::Recall { .. }
+        | ToWorker::Verdict { .. }
+        | ToWorker::Settled { .. }
+        | ToWorker::Kept { .. }
+        | ToWorker::Restore { .. }
+        | ToWorker::Drain => None,
+    });
+    let answers: Vec<_> = answers.collect();
+    assert_eq!(answers, [(1, None), (1, None), (2, Some(CheckpointRefused::TooLarge)), (2, None)]);
+    let kept = world.journal.records(true).filter(|record| matches!(record, Record::Checkpoint { .. })).count();
+    assert_eq!(kept, 2);
+}
+
+#[test]
+fn ckpt_4_what_waits_at_a_worker_still_starts_from_its_checkpoint_when_the_session_is_lost() {
+    let mut world = connected(Setup {
+        workers: 2,
+        coordinator: |config| {
+            config.session_lifetime = secs(0);
+            config.lost_after = secs(1);
+        },
+        ..Setup::default()
+    });
+    let long = world.submit("long", Job::takes(secs(5)));
+    let task = world.submit("steps", Job::steps(5, ms(500)));
+    world.drive_until("its second checkpoint", |world| numbers(world) == [1, 2]);
+    let (other, maker) = (world.starts[0].3, world.starts[1].3);
+    world.crash(maker);
+    world.drive_until("it waits behind the long one", |world| world.worker(other).held() == 2);
+    world.run_for(ms(20));
+    assert_eq!(world.executions(task), 1);
+    world.reset(other);
+    world.drive_until("both end", |world| ended(world) == 2);
+    let steps: Vec<u8> = world.steps.iter().map(|step| step.1).collect();
+    assert_eq!(steps, [1, 2, 3, 4], "no step twice, none left out");
+    assert_eq!((world.executions(long), world.executions(task)), (1, 2));
+    world.audit();
 }

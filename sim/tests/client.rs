@@ -2,13 +2,19 @@
 
 mod common;
 
-use common::{connected, drive_connected, ms, noise, secs};
+use common::{connected, denied, drive_connected, ms, noise, secs};
 use rejoin_core::Rejected;
 use rejoin_core::client::{Event, FollowState, Input};
 use rejoin_core::coordinator;
-use rejoin_core::ids::TaskId;
-use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream, TaskSpec};
-use rejoin_sim::{Job, Puppet, Setup, Side, World};
+use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::journal::Record;
+use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::link::LinkState;
+use rejoin_core::wire::message::{
+    BodyWriter, Class, Denied, Follow, FromClient, Item, Outcome, Refused, Stream, TaskSpec, ToClient,
+};
+use rejoin_core::wire::view::Question;
+use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World};
 
 fn two_clients() -> World {
     connected(Setup { clients: 2, ..Setup::default() })
@@ -72,6 +78,172 @@ fn task_1_what_a_client_can_know_is_refused_before_it_is_sent() {
     );
     assert_eq!(world.tell_client(0, Input::Forget { task }), Ok(()));
     assert_eq!(world.client(0).task(task), None);
+}
+
+#[test]
+fn task_1_a_client_follows_a_task_once_and_what_it_has_forgotten_is_not_asked_again() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let [kept, dropped] = ["kept", "dropped"].map(|name| world.submit_by_client(0, name, Job::takes(ms(1))));
+    let (spec, follow) = (TaskSpec::default(), Follow::Outcome);
+    let again = Input::Submit { task: kept, spec, about: &[], payload: b"kept", follow };
+    assert_eq!(world.tell_client(0, again), Err(Rejected::Conflict));
+    assert_eq!(world.tell_client(0, Input::Watch { task: kept, follow }), Err(Rejected::Conflict));
+    // Forgotten before the submit is known to have arrived, it is sent again as void.
+    world.tell_client(0, Input::Forget { task: dropped }).expect("it is followed");
+    world.reset(1);
+    world.drive_until("it is over", |world| world.client_events[0].contains(&Event::Ended { task: kept }));
+    world.run_for(secs(5));
+    assert!(world.client_events[0].iter().all(|event| !matches!(event, Event::Ended { task } if *task == dropped)));
+    let submits = world.journal.records(true).filter(|record| matches!(record, Record::Submit { .. })).count();
+    assert_eq!((submits, world.client(0).stats().resumed), (1, 1));
+}
+
+#[test]
+fn log_1_who_wants_no_more_than_acceptance_is_told_no_more_also_in_another_session() {
+    let mut world =
+        connected(Setup { clients: 1, coordinator: |config| config.session_lifetime = secs(0), ..Setup::default() });
+    let task = world.plan("quiet", Job { prints: noise(5000), ..Job::takes(secs(2)) });
+    let (spec, follow) = (TaskSpec::default(), Follow::Acceptance);
+    let submit = Input::Submit { task, spec, about: &[], payload: b"", follow };
+    world.tell_client(0, submit).expect("legal");
+    world.run_for(secs(1));
+    world.reset(1);
+    drive_connected(&mut world, 1);
+    world.drive_until("it is over", |world| world.succeeded(task));
+    world.run_for(secs(5));
+    assert_eq!(world.client_events[0], [Event::Accepted { task }]);
+    assert!(world.client_output[0].is_empty());
+    assert_eq!((world.client(0).stats().opened, world.client(0).stats().resumed), (2, 0));
+}
+
+#[test]
+fn frame_3_submits_that_need_many_frames_arrive_once_each_wherever_the_connection_is_cut() {
+    for cut_after in 0..24 {
+        let mut world = connected(Setup { clients: 1, ..Setup::default() });
+        world.wire(1).refuses = true;
+        world.reset(1);
+        world.run_for(ms(5));
+        let payload = noise(40_000);
+        let tasks: Vec<TaskId> = (0..6)
+            .map(|n| {
+                let task = world.plan(&format!("large {n}"), Job::takes(ms(1)));
+                let (spec, follow) = (TaskSpec::default(), Follow::Outcome);
+                let submit = Input::Submit { task, spec, about: &[], payload: &payload, follow };
+                world.tell_client(0, submit).expect("legal");
+                task
+            })
+            .collect();
+        world.wire(1).refuses = false;
+        world.drive_until("it dials again", |world| world.state(1) == LinkState::Greeting);
+        // While the submits are under way, and until all is over.
+        for _ in 0..cut_after {
+            world.step();
+        }
+        world.reset(1);
+        for task in &tasks {
+            world.drive_until("it is over", |world| world.client_events[0].contains(&Event::Ended { task: *task }));
+            assert_eq!(world.executions(*task), 1, "cut after step {cut_after}");
+        }
+        let submits = world.journal.records(true).filter(|record| matches!(record, Record::Submit { .. })).count();
+        assert_eq!((submits, world.coordinator.stats().violations), (6, 0));
+    }
+}
+
+#[test]
+fn frame_2_a_client_that_breaks_the_rules_under_seal_loses_its_session_and_nothing_else() {
+    type Breach = (&'static str, fn(&mut BodyWriter<'_>, TaskId));
+    let breaches: [Breach; 5] = [
+        ("an unknown message", |body, _| {
+            body.push(Class::Numbered(1), &250u8);
+        }),
+        ("a loose submit", |body, task| {
+            let (spec, follow) = (TaskSpec::default(), Follow::Outcome);
+            body.push(Class::Loose, &FromClient::Submit { task, spec, about: &[], payload: b"", follow });
+        }),
+        ("numbered news of what was taken", |body, task| {
+            let (token, stream) = (Token(1), Stream::Out);
+            body.push(Class::Numbered(1), &FromClient::Taken { task, token, stream, offset: 0 });
+        }),
+        ("more taken than was sent", |body, task| {
+            body.push(Class::Numbered(1), &FromClient::Watch { task, follow: Follow::Output });
+            let (token, stream) = (Token(1), Stream::Out);
+            body.push(Class::Loose, &FromClient::Taken { task, token, stream, offset: 1 << 20 });
+        }),
+        ("a message of a worker", |body, _| {
+            body.push(Class::Numbered(1), &(200u8, 200u8));
+        }),
+    ];
+    for (what, breach) in breaches {
+        let mut world = connected(Setup { clients: 1, ..Setup::default() });
+        let task = world.submit("stays", Job { prints: noise(3000), ..Job::takes(ms(200)) });
+        world.run_for(ms(50));
+        world.wire(1).refuses = true;
+        world.reset(1);
+        let mut puppet = Puppet::client(0);
+        puppet.enter(&mut world);
+        puppet.say(&mut world, |body| breach(body, task));
+        assert_eq!(denied(&puppet.hear(&mut world)), Some(Denied::Protocol), "{what}");
+        assert_eq!(world.coordinator.stats().violations, 1, "{what}");
+        puppet.greet(&mut world);
+        assert_eq!(puppet.challenged(&mut world), None, "{what}: the session is no more");
+        world.drive_until("it is over", |world| world.succeeded(task));
+        assert_eq!(world.executions(task), 1);
+    }
+}
+
+#[test]
+fn task_1_a_client_that_does_not_look_is_told_what_is_wrong_with_a_submit() {
+    let mut world = connected(Setup { clients: 1, coordinator: |config| config.tasks_max = 1, ..Setup::default() });
+    world.submit("first", Job::takes(secs(50)));
+    world.wire(1).refuses = true;
+    world.reset(1);
+    let mut puppet = Puppet::client(0);
+    puppet.enter(&mut world);
+    puppet.hear(&mut world);
+    let large = vec![0; INLINE_BYTES_MAX + 1];
+    let (spec, follow) = (TaskSpec::default(), Follow::Outcome);
+    let wrong = TaskSpec { priority: 200, ..spec };
+    let [first, other] = ["first", "other"].map(TaskId::from_text);
+    type Bad<'a> = (TaskId, TaskSpec, &'a [u8], &'a [u8], Refused);
+    let submits: [Bad<'_>; 5] = [
+        (other, spec, b"", &large, Refused::TooLarge),
+        (other, wrong, b"", b"", Refused::BadSpec),
+        (other, spec, b"xyz", b"", Refused::BadSpec),
+        (first, spec, b"", b"another content", Refused::Conflict),
+        (other, spec, b"", b"", Refused::Full),
+    ];
+    for (number, (task, spec, about, payload, refused)) in (1..).zip(submits) {
+        puppet.say(&mut world, |body| {
+            assert!(body.push(Class::Numbered(number), &FromClient::Submit { task, spec, about, payload, follow }));
+        });
+        let heard = puppet.hear(&mut world);
+        let told = heard.iter().find_map(|heard| match heard {
+            Heard::Numbered(_, payload) => Item { class: Class::Loose, ignorable: false, payload }.decode(),
+            Heard::Control(_) | Heard::Loose(_) => None,
+        });
+        assert_eq!(told, Some(ToClient::Refused { task, reason: refused }));
+    }
+    assert_eq!((world.coordinator.counts().open(), world.coordinator.stats().violations), (1, 0));
+}
+
+#[test]
+fn frame_6_what_a_client_says_beyond_our_version_is_skipped_if_it_may_be() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    world.wire(1).refuses = true;
+    world.reset(1);
+    let mut puppet = Puppet::client(0);
+    puppet.enter(&mut world);
+    puppet.hear(&mut world);
+    // A numbered message that is marked as ignorable.
+    let body = [1, 0, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 250];
+    let frame = puppet.seal(0, body.len() as u16, &body);
+    world.say(puppet.conn, &frame);
+    puppet.say(&mut world, |body| {
+        body.push(Class::Numbered(2), &FromClient::Ask { ask: 7, question: Question::Status });
+    });
+    let heard = puppet.hear(&mut world);
+    assert!(heard.iter().any(|heard| matches!(heard, Heard::Numbered(1, _))), "the question is answered: {heard:?}");
+    assert_eq!(world.coordinator.stats().violations, 0);
 }
 
 #[test]
@@ -141,7 +313,9 @@ fn task_1_of_a_forgotten_task_the_outcome_can_still_be_learned() {
     let task = world.submit_by_client(0, "old", Job::prints(b"gone"));
     world.drive_until("it is over", |world| world.succeeded(task));
     world.run_for(secs(1));
+    assert_eq!(world.coordinator.remembered(task), None, "it is not forgotten");
     world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+    assert_eq!(world.coordinator.remembered(task), Some(Outcome::Succeeded));
     world.submit_by_client(1, "old", Job::prints(b"gone"));
     world.run_for(secs(10));
     assert_eq!(world.client_events[1], [Event::Accepted { task }, Event::Ended { task }]);

@@ -3,12 +3,14 @@
 mod common;
 
 use common::{connected, denied, divert, drive_connected, ms, noise, secs, welcomed};
-use rejoin_core::ids::{SessionId, Token};
-use rejoin_core::limits::{BODY_BYTES_MAX, BULK_PIECE_BYTES, FRAME_BYTES_MAX};
+use rejoin_core::coordinator::Input;
+use rejoin_core::ids::{SessionId, TaskId, Token};
+use rejoin_core::limits::{BODY_BYTES_MAX, BULK_PIECE_BYTES, FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::handshake::Refusal;
 use rejoin_core::wire::message::{
-    BodyWriter, Class, Control, Credit, Denied, Failure, FromWorker, Outcome, Stream, ToWorker, Verdict, Welcome,
+    BodyWriter, Class, Control, Credit, Denied, Failure, FromWorker, Held, InventoryItem, Outcome, Stream, TaskSpec,
+    ToWorker, Verdict, Welcome,
 };
 use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World};
 
@@ -74,7 +76,7 @@ fn frame_2_a_flipped_bit_anywhere_in_a_sealed_frame_costs_the_connection_and_not
 
 #[test]
 fn frame_2_a_cut_short_or_lengthened_frame_is_a_bad_tag() {
-    for change in [-1i32, -17, -100, 1, 16] {
+    for change in [-1i32, -17, -100, 1, 16, 70_000] {
         let (mut world, mut puppet) = puppet();
         let mut frame = puppet.seal(0, 3, b"\0\0\x02");
         frame.resize((frame.len() as i32 + change).max(0) as usize, 0);
@@ -91,7 +93,7 @@ fn frame_2_a_sealed_breach_of_the_rules_ends_the_session_with_a_reason_and_not_i
         let welcome = Welcome { generation: 1, resumed: None, heartbeat_us: 1, spread_us: 1, lifetime_us: 1, credit };
         body.push(Class::Control, &Control::Welcome(welcome));
     };
-    let breaches: [Breach; 14] = [
+    let breaches: [Breach; 17] = [
         ("a gap in the numbers", |body| {
             body.push_void(5);
         }),
@@ -126,6 +128,22 @@ fn frame_2_a_sealed_breach_of_the_rules_ends_the_session_with_a_reason_and_not_i
         }),
         ("an inventory of garbage", |body| {
             body.push(Class::Numbered(1), &FromWorker::Inventory { part: 0, last: true, cut: 0, items: b"xyz" });
+        }),
+        ("an inventory of more than any worker can hold", |body| {
+            let item = |n| InventoryItem { task: TaskId([1; 16]), token: Token(n), attempt: 1, held: Held::Waiting };
+            let items: Vec<u8> = (0..=WORKER_ATTEMPTS_MAX as u64)
+                .flat_map(|n| postcard::to_allocvec(&item(n)).expect("memory grows"))
+                .collect();
+            assert!(
+                body.push(Class::Numbered(1), &FromWorker::Inventory { part: 0, last: false, cut: 0, items: &items })
+            );
+        }),
+        ("an offer behind the inventory", |body| {
+            inventory(body);
+            body.push(Class::Numbered(2), &FromWorker::Offers { tags: &[] });
+        }),
+        ("an offer that means nothing", |body| {
+            body.push(Class::Numbered(1), &FromWorker::Offers { tags: b"xyz" });
         }),
         ("numbered output", |body| {
             let (token, stream) = (Token(1), Stream::Out);
@@ -191,7 +209,7 @@ fn frame_2_a_bomb_of_compressed_zeroes_stops_at_the_cap() {
 #[test]
 fn frame_2_a_worker_leaves_a_coordinator_that_breaks_the_rules_under_seal() {
     type Breach = (&'static str, fn(&mut BodyWriter<'_>));
-    let breaches: [Breach; 8] = [
+    let breaches: [Breach; 10] = [
         ("a gap", |body| {
             body.push_void(3);
         }),
@@ -217,6 +235,13 @@ fn frame_2_a_worker_leaves_a_coordinator_that_breaks_the_rules_under_seal() {
             assign(body, 2, Token(1 << 40), b"a");
         }),
         ("an input larger than any may be", |body| assign(body, 1, Token(1 << 40), &[0; 49_153])),
+        ("a checkpoint larger than any may be", |body| {
+            let (token, bytes) = (Token(1 << 40), &[0; 49_153][..]);
+            assert!(body.push(Class::Numbered(1), &ToWorker::Restore { token, number: 1, bytes }));
+        }),
+        ("output of a task", |body| {
+            body.push(Class::Loose, &(200u8, 200u8));
+        }),
     ];
     for (what, breach) in breaches {
         let mut world = World::new(Setup::default());
@@ -232,6 +257,73 @@ fn frame_2_a_worker_leaves_a_coordinator_that_breaks_the_rules_under_seal() {
         drive_connected(&mut world, 0);
         assert!(world.now().since(from) >= secs(30));
         assert!(!world.worker(0).is_slow());
+    }
+}
+
+#[test]
+fn frame_2_a_worker_takes_nothing_in_before_its_welcome_and_believes_no_resume_that_it_did_not_ask_for() {
+    type Breach = (&'static str, fn(&mut BodyWriter<'_>));
+    let breaches: [Breach; 4] = [
+        ("a message in front of the welcome", |body| assign(body, 1, Token(1 << 40), b"input")),
+        ("a loose message in front of the welcome", |body| {
+            let (token, stream) = (Token(1 << 40), Stream::Out);
+            body.push(Class::Loose, &ToWorker::Kept { token, stream, offset: 0 });
+        }),
+        ("a heartbeat in front of the welcome", |body| {
+            body.push(Class::Control, &Control::Beat { stamp: 1, credit: Credit::default() });
+        }),
+        ("a resume of nothing", |body| {
+            body.push(Class::Control, &Control::Welcome(Welcome { resumed: Some(0), ..welcome() }));
+        }),
+    ];
+    for (what, breach) in breaches {
+        let mut world = World::new(Setup::default());
+        let conn = divert(&mut world);
+        let mut puppet = Puppet::coordinator(0);
+        puppet.accept(&mut world, conn, 1);
+        puppet.say(&mut world, breach);
+        assert_eq!(world.leaves.last(), Some(&(0, Reason::Protocol)), "{what}");
+        assert_eq!((world.worker(0).held(), world.worker(0).stats().violations), (0, 1), "{what}");
+        world.wire(0).diverted = false;
+        drive_connected(&mut world, 0);
+    }
+    // Sealed well, and of no form that there is.
+    let mut world = World::new(Setup::default());
+    let mut puppet = welcomed_by_puppet(&mut world);
+    let frame = puppet.seal(0x40, 0, &[]);
+    world.say(puppet.conn, &frame);
+    assert_eq!(world.leaves.last(), Some(&(0, Reason::Protocol)));
+}
+
+#[test]
+fn frame_3_inputs_and_results_that_need_many_frames_arrive_once_each_wherever_the_connection_is_cut() {
+    for cut_after in 0..60 {
+        let mut world = connected(Setup {
+            worker: |config| (config.slots, config.prefetch, config.result_bytes_max) = (6, 0, 48 * 1024),
+            ..Setup::default()
+        });
+        let noise = noise(45_000);
+        let tasks: Vec<TaskId> = (0..6)
+            .map(|n| {
+                let returns = noise[n..].to_vec();
+                let task = world.plan(&format!("large {n}"), Job { returns, prints: vec![7; 10], ..Job::takes(ms(5)) });
+                let submit = Input::Submit { task, spec: TaskSpec::default(), about: &[], payload: &noise };
+                world.tell_coordinator(submit).expect("legal");
+                task
+            })
+            .collect();
+        for _ in 0..cut_after {
+            world.step();
+        }
+        world.reset(0);
+        world.drive_until("all are over", |world| tasks.iter().all(|task| world.succeeded(*task)));
+        for (n, task) in tasks.iter().enumerate() {
+            let view = world.coordinator.task(*task).expect("it is known");
+            assert_eq!(view.end.map(|end| end.result), Some(&noise[n..]), "cut after step {cut_after}");
+            assert_eq!((world.executions(*task), view.attempts), (1, 1), "cut after step {cut_after}");
+        }
+        let violations = world.coordinator.stats().violations + world.worker(0).stats().violations;
+        assert_eq!((violations, world.coordinator.stats().stale_results), (0, 0));
     }
 }
 

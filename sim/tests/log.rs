@@ -9,7 +9,7 @@ use rejoin_core::link::Reason;
 use rejoin_core::wire::message::{
     Class, Control, Denied, Failure, FromWorker, Outcome, Stream, StreamEnd, TaskSpec, ToWorker,
 };
-use rejoin_sim::{Job, JournalMode, Setup, Side, World};
+use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, Side, World};
 
 #[test]
 fn log_1_output_larger_than_every_window_arrives_whole_through_cuts_at_both_ends() {
@@ -136,4 +136,44 @@ fn log_1_a_result_whose_digest_is_wrong_is_a_failure_and_not_a_wait_without_end(
     let acked = puppet.hear(&mut world).contains(&rejoin_sim::Heard::Control(Control::Ack { received: 2 }));
     assert!(acked);
     world.tell_coordinator(Input::Forget { task }).expect("it is over");
+}
+
+#[test]
+fn log_1_a_result_that_came_before_its_output_is_judged_when_that_is_here() {
+    let stream = Stream::Out;
+    let early = |world: &mut World, puppet: &mut Puppet, claims: StreamEnd| {
+        let task = world.submit("prints", Job::takes(ms(1)));
+        let heard = puppet.hear(world);
+        let Some((_, ToWorker::Assign { token, .. })) = heard.iter().filter_map(to_worker).next() else { panic!() };
+        puppet.say(world, |body| {
+            let streams = [claims, StreamEnd::default()];
+            let result = FromWorker::Result { task, token, outcome: Outcome::Succeeded, result: b"", streams };
+            body.push(Class::Numbered(2), &result);
+        });
+        world.run_for(secs(2));
+        assert_eq!(world.outcome(task), None, "its output is still to come");
+        let acked = Heard::Control(Control::Ack { received: 2 });
+        assert!(!puppet.hear(world).contains(&acked), "what waits is not acknowledged (SESS-2)");
+        (task, token, acked)
+    };
+    // Of the length that it says, and of another digest.
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 1);
+    let (task, token, acked) = early(&mut world, &mut puppet, StreamEnd { len: 4, sha256: [1; 32] });
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 0, bytes: b"some" });
+    });
+    world.run_for(secs(2));
+    assert_eq!(world.outcome(task), Some(Outcome::Failed(Failure::Error)));
+    assert!(puppet.hear(&mut world).contains(&acked));
+    // Beyond the limit before it is complete.
+    let mut world = World::new(Setup { coordinator: |config| config.output_bytes_max = 1000, ..Setup::default() });
+    let mut puppet = puppet_worker(&mut world, 1);
+    let (task, token, acked) = early(&mut world, &mut puppet, StreamEnd { len: 2000, sha256: [1; 32] });
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token, stream, offset: 0, bytes: &[0; 1001] });
+    });
+    world.run_for(secs(2));
+    assert_eq!(world.outcome(task), Some(Outcome::Failed(Failure::OutputTooLarge)));
+    assert!(puppet.hear(&mut world).contains(&acked));
 }

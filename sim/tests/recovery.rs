@@ -4,10 +4,10 @@ mod common;
 
 use common::{connected, drive_connected, ms, noise, secs};
 use rejoin_core::coordinator::{Config, Coordinator, Input, Recovery, RecoveryError, TaskState};
-use rejoin_core::ids::{ClusterId, Role};
+use rejoin_core::ids::{ClusterId, Role, TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::wire::keys::Key;
-use rejoin_core::wire::message::{Outcome, TaskSpec};
+use rejoin_core::wire::message::{Failure, Outcome, Stream, StreamEnd, TaskSpec};
 use rejoin_core::{Instant, Seed};
 use rejoin_sim::{Job, JournalMode, Setup, World, worker_key};
 
@@ -90,6 +90,77 @@ fn journ_4_damage_in_the_middle_is_named_and_missing_records_are_noticed() {
     let submit = submit.expect("there are submits");
     let without = records.iter().enumerate().filter(|(n, _)| *n != submit).map(|(_, bytes)| bytes.as_slice());
     assert!(matches!(recover(without), Err(RecoveryError::Impossible { .. })));
+}
+
+#[test]
+fn journ_4_a_record_that_contradicts_those_before_it_is_named() {
+    let (task, other) = (TaskId::from_text("a"), TaskId::from_text("b"));
+    let worker = || worker_key(0).name;
+    let submit = |task| Record::Submit { task, spec: TaskSpec::default(), about: &[], payload: b"" };
+    let assign = |task, token| Record::Assign { task, token: Token(token), attempt: 1, worker: worker() };
+    let output = |offset| Record::Output { task, token: Token(1), stream: Stream::Out, offset, bytes: b"12" };
+    let checkpoint = |task| Record::Checkpoint { task, token: Token(1), number: 1, bytes: b"" };
+    let result = |task, token: Option<u64>, last| Record::Result {
+        task,
+        token: token.map(Token),
+        attempt: 1,
+        outcome: Outcome::Failed(Failure::Exit(1)),
+        last,
+        result: &[],
+        streams: [StreamEnd::default(); 2],
+    };
+    let before = || {
+        let epoch = Record::Epoch { epoch: 1, cluster: ClusterId([9; 16]) };
+        vec![epoch, Record::Tokens { below: 10 }, submit(task), submit(other), assign(task, 1)]
+    };
+    let take = |more: Vec<Record<'_>>| {
+        let records: Vec<Vec<u8>> = before().iter().chain(&more).map(|record| record.encode()).collect();
+        recover(records.iter().map(Vec::as_slice))
+    };
+    let contradictions = [
+        ("a task that is known is submitted", vec![submit(task)]),
+        ("a token of no block that was reserved", vec![assign(other, 10)]),
+        ("one token for two tasks", vec![assign(other, 1)]),
+        ("an attempt at a task that was never submitted", vec![assign(TaskId::from_text("c"), 2)]),
+        ("an attempt at a task that is over", vec![result(task, Some(1), true), assign(task, 2)]),
+        ("another end", vec![result(task, Some(1), true), result(task, Some(1), true)]),
+        ("a failed attempt without a token", vec![result(task, None, false)]),
+        ("a failed attempt that was never given", vec![result(task, Some(2), false)]),
+        ("a cancel of nothing", vec![Record::Cancel { task: TaskId::from_text("c") }]),
+        ("an open task is forgotten", vec![Record::Forget { task }]),
+        ("output with a hole in it", vec![output(0), output(3)]),
+        ("a checkpoint of nothing", vec![checkpoint(TaskId::from_text("c"))]),
+        ("a checkpoint of what is over", vec![result(task, Some(1), true), checkpoint(task)]),
+    ];
+    for (what, records) in contradictions {
+        let index = before().len() + records.len() - 1;
+        let error = take(records).err();
+        assert_eq!(error, Some(RecoveryError::Impossible { index }), "{what}");
+        assert!(error.is_some_and(|error| error.to_string().contains(&format!("record {index} "))), "{what}");
+    }
+    // What looks odd and is not: an attempt that was adopted by a later epoch is written down again, output may have
+    // been taken in before a record of its attempt was lost, and what was given up may still fail.
+    let coordinator = take(vec![assign(task, 1), output(0), output(0)]).expect("one history");
+    assert_eq!(coordinator.task(task).map(|task| task.attempts), Some(1));
+    let again = take(vec![assign(task, 2), output(0), result(task, Some(1), false), output(0)]).expect("one history");
+    assert_eq!(again.task(task).map(|task| (task.state, task.attempts)), Some((TaskState::Assigned, 1)));
+    let damage = RecoveryError::Damaged { index: 3 }.to_string();
+    assert!(damage.contains("record 3 ") && damage.contains("damaged"), "{damage}");
+}
+
+#[test]
+fn task_7_what_was_cancelled_while_it_waited_has_ended_when_the_journal_was_cut_before_its_end() {
+    let mut world = World::new(Setup { workers: 0, ..Setup::default() });
+    let task = world.submit("waits", Job::takes(ms(1)));
+    world.run_for(ms(1));
+    world.tell_coordinator(Input::Cancel { task }).expect("it waits");
+    world.run_for(ms(1));
+    assert_eq!(world.outcome(task), Some(Outcome::Cancelled));
+    world.forget_records_behind(|bytes| matches!(Record::decode(bytes), Some(Record::Cancel { .. })));
+    world.restart_coordinator();
+    world.run_for(ms(1));
+    assert_eq!(world.outcome(task), Some(Outcome::Cancelled));
+    world.audit();
 }
 
 #[test]

@@ -679,6 +679,23 @@ fn task_7_the_reason_travels_with_the_order_to_stop() {
 }
 
 #[test]
+fn task_7_a_task_that_comes_back_unstarted_while_it_is_being_cancelled_has_ended() {
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 1);
+    let task = world.submit("one", Job::takes(ms(1)));
+    let heard = puppet.hear(&mut world);
+    let Some((_, ToWorker::Assign { token, .. })) = heard.iter().filter_map(to_worker).next() else { panic!() };
+    world.tell_coordinator(Input::Cancel { task }).expect("it is known");
+    assert_eq!(world.outcome(task), None, "the worker may have started it");
+    puppet.say(&mut world, |body| {
+        body.push(Class::Numbered(2), &FromWorker::GivenBack { token });
+    });
+    world.run_for(ms(1));
+    assert_eq!(world.outcome(task), CANCELLED);
+    world.audit();
+}
+
+#[test]
 fn task_9_an_assignment_that_has_not_left_is_taken_back_for_an_idle_worker_without_asking() {
     let mut world = World::new(Setup { workers: 2, ..Setup::default() });
     world.wire(1).refuses = true;

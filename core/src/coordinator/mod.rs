@@ -644,3 +644,33 @@ impl Desk {
         self.check_schedule();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ClusterId;
+
+    #[test]
+    fn task_2_a_block_of_tokens_is_asked_for_early_and_waited_for_if_its_record_lags() {
+        let config = Config::new(ClusterId([1; 16]), 1, Vec::new());
+        let mut desk = Desk::new(config, Seed([2; 32]), Instant::ZERO).unwrap();
+        desk.begin();
+        let sync = |desk: &mut Desk| {
+            while let Some((seq, _)) = desk.gate.next_record() {
+                desk.gate.journaled(seq);
+            }
+        };
+        assert_eq!(desk.next_token(), None, "the first block is not durable");
+        sync(&mut desk);
+        assert!((1..=TOKEN_BLOCK / 2).all(|n| desk.next_token() == Some(Token(n))));
+        assert!(!desk.gate.has_records());
+        assert_eq!(desk.next_token(), Some(Token(TOKEN_BLOCK / 2 + 1)));
+        assert!((TOKEN_BLOCK / 2 + 2..=TOKEN_BLOCK).all(|n| desk.next_token() == Some(Token(n))));
+        let (_, record) = desk.gate.next_record().expect("another block was asked for");
+        assert_eq!(Record::decode(&record), Some(Record::Tokens { below: 2 * TOKEN_BLOCK + 1 }));
+        assert!(!desk.gate.has_records(), "and no more than one");
+        assert_eq!(desk.next_token(), None, "it may be lost");
+        desk.gate.journaled(desk.gate.written());
+        assert_eq!(desk.next_token(), Some(Token(TOKEN_BLOCK + 1)));
+    }
+}

@@ -137,6 +137,8 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::string::ToString;
 
     #[test]
     fn every_state_and_step_of_a_link_is_legal_or_refused_as_the_table_says() {
@@ -160,6 +162,31 @@ mod tests {
             for (step, expected) in steps.into_iter().zip(row) {
                 assert_eq!(state.after(step), expected, "{state:?} × {step:?}");
             }
+        }
+    }
+
+    #[test]
+    fn every_reason_has_its_close_code_and_words_of_its_own() {
+        use Denied as D;
+        use Reason as R;
+        let busy = R::Denied(D::Busy { retry_after_us: 1 });
+        let denied = [D::Revoked, D::Removed, D::TakenOver, D::Version, D::Config].map(R::Denied);
+        let table: [(u16, &[Reason]); 7] = [
+            (4000, &[R::Stopping, R::Superseded, R::Left]),
+            (4001, &[R::Crowded, R::RetryAfter]),
+            (4003, &[R::Silence, R::Timeout]),
+            (4100, &[R::NotAuthenticated, R::Rejected, R::WrongCoordinator]),
+            (4101, &[R::BadTag]),
+            (4102, &[R::Protocol, R::Denied(D::Protocol), busy]),
+            (4500, &denied),
+        ];
+        let mut words = BTreeSet::new();
+        for (code, reason) in table.iter().flat_map(|(code, reasons)| reasons.iter().map(move |r| (*code, *r))) {
+            assert_eq!(reason.close_code(), code, "{reason:?}");
+            assert!(words.insert(reason.to_string()), "{reason:?} reads like another one");
+            // Who is told 4500 is not to come back, and that is so behind a final refusal alone (AUTH-2).
+            let is_final = matches!(reason, R::Denied(denied) if denied.is_final());
+            assert_eq!(code >= 4500, is_final, "{reason:?}");
         }
     }
 }

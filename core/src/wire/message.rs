@@ -101,11 +101,6 @@ impl<'a> BodyWriter<'a> {
         self.len == 0
     }
 
-    /// Returns how many bytes are left
-    pub fn room(&self) -> usize {
-        self.buf.len() - self.len
-    }
-
     fn head_end(&self, class: Class) -> usize {
         self.len + ITEM_HEAD_BYTES + if matches!(class, Class::Numbered(_)) { NUMBER_BYTES } else { 0 }
     }
@@ -227,15 +222,6 @@ pub struct Credit {
     ///
     /// Per connection, unlike the others: what a cut swallowed would never be accounted for in a total of the session.
     pub bulk: u64,
-}
-
-impl Credit {
-    /// Takes over every total that is higher; one that is lower is older
-    pub fn raise(&mut self, newer: Credit) {
-        self.tasks = self.tasks.max(newer.tasks);
-        self.messages = self.messages.max(newer.messages);
-        self.bulk = self.bulk.max(newer.bulk);
-    }
 }
 
 /// M4: the peer is known, and this is how things stand
