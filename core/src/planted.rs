@@ -74,9 +74,7 @@ impl Bug {
 }
 
 /// Bugs of what is not built yet: number, what would be wrong, and what it waits for
-pub const WAITING: &[(u32, &str, &str)] = &[
-    (18, "a lease ends by the clock on the wall", "exclusive leases"),
-];
+pub const WAITING: &[(u32, &str, &str)] = &[(18, "a lease ends by the clock on the wall", "exclusive leases")];
 
 /// Bugs that need more than one thing to go wrong, or one thing and a setting, and what these are
 pub const TOGETHER: &[(Bug, &str)] = &[

@@ -5,7 +5,8 @@ use rejoin_sim::schedule::Schedule;
 use rejoin_sim::simulation::{Ending, Figures, Simulation};
 
 fn run(lines: &[String]) -> Ending {
-    let head = "rejoin schedule 1\nseed 1\nworkers 2\nclients 1\nsafety 60.000000\nset checkpoints-max-bytes 200000000\n";
+    let head =
+        "rejoin schedule 1\nseed 1\nworkers 2\nclients 1\nsafety 60.000000\nset checkpoints-max-bytes 200000000\n";
     let schedule: Schedule = format!("{head}{}\n", lines.join("\n")).parse().unwrap();
     let ending = Simulation::run(&schedule);
     assert_eq!(ending.violation, None);
@@ -31,10 +32,12 @@ fn ckpt_1_a_large_checkpoint_is_sent_once_and_of_the_next_one_only_what_has_chan
 
 #[test]
 fn ckpt_1_over_a_link_that_is_cut_each_second_no_chunk_that_arrived_is_sent_again() {
-    let mut lines: Vec<String> =
-        ["1.000000 submit c0 task=1 steps=2 saves=67108864 takes=90.000000", "1.000000 bandwidth w0 towards=coordinator for=55.000000 amount=2500000"]
-            .map(String::from)
-            .into();
+    let mut lines: Vec<String> = [
+        "1.000000 submit c0 task=1 steps=2 saves=67108864 takes=90.000000",
+        "1.000000 bandwidth w0 towards=coordinator for=55.000000 amount=2500000",
+    ]
+    .map(String::from)
+    .into();
     lines.push("1.000000 bandwidth w1 towards=coordinator for=55.000000 amount=2500000".into());
     let cuts = 40;
     for second in 0..cuts {

@@ -382,7 +382,12 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Checkpoint { .. }
-        | Record::Output { .. } => None,
+        | Record::Output { .. }
+        | Record::Piece { .. }
+        | Record::Chunk { .. }
+        | Record::Manifest { .. }
+        | Record::Unreadable { .. }
+        | Record::Gone { .. } => None,
     }
 }
 

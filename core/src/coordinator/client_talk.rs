@@ -224,9 +224,7 @@ impl Desk {
 
     /// The embedder answers; an answer that nobody waits for any more is dropped
     pub(super) fn output_read(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) {
-        let asked = |reading: &Reading| {
-            matches!(*reading, Reading::Output { token: t, stream: s, offset: o, .. } if (t, s, o) == (token, stream, offset))
-        };
+        let asked = |reading: &Reading| matches!(*reading, Reading::Output { token: t, stream: s, offset: o, .. } if (t, s, o) == (token, stream, offset));
         let waiting = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked));
         let Some(ix) = waiting.map(|(ix, _)| ix) else { return };
         let peer = self.roster.get_mut(ix);

@@ -46,7 +46,8 @@ impl Desk {
         self.tasks.fall_back(id);
         self.drop_chunks(id);
         let from = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref());
-        let (inline, restoring) = (from.is_some_and(|from| from.names().is_empty()), from.and_then(Checkpoint::to_send));
+        let (inline, restoring) =
+            (from.is_some_and(|from| from.names().is_empty()), from.and_then(Checkpoint::to_send));
         if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
             attempt.restoring = restoring;
         }
@@ -98,7 +99,8 @@ impl Desk {
 
     /// The embedder answers; if it has nothing, the checkpoint cannot be read
     pub(super) fn chunk_read(&mut self, home: u64, offset: u64, bytes: &[u8]) {
-        let asked = |from: &Reading| matches!(*from, Reading::Chunk { home: h, within, .. } if (h, within) == (home, offset));
+        let asked =
+            |from: &Reading| matches!(*from, Reading::Chunk { home: h, within, .. } if (h, within) == (home, offset));
         let Some(ix) = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked)).map(|(ix, _)| ix)
         else {
             return;

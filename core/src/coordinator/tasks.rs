@@ -456,7 +456,10 @@ impl Tasks {
         assert_eq!(inline.chain(chunks).sum::<u64>(), self.checkpoint_bytes);
         for (id, task) in &self.all {
             let mut names = task.checkpoints().flat_map(Checkpoint::names);
-            assert!(names.all(|name| task.chunks.contains_key(name)), "a chunk of a checkpoint of {id} is missing (S14)");
+            assert!(
+                names.all(|name| task.chunks.contains_key(name)),
+                "a chunk of a checkpoint of {id} is missing (S14)"
+            );
         }
         self.queues.check(|kind| {
             let open = |task: &&Task| task.kind == kind && task.state != TaskState::Ended;

@@ -62,13 +62,7 @@ impl Desk {
     }
 
     /// Whether a checkpoint of this length may be taken (CKPT-2)
-    fn room_for(
-        &self,
-        ix: PeerIx,
-        token: Token,
-        length: u64,
-        names: &[ChunkName],
-    ) -> Result<(), CheckpointRefused> {
+    fn room_for(&self, ix: PeerIx, token: Token, length: u64, names: &[ChunkName]) -> Result<(), CheckpointRefused> {
         let task = self.task_of(ix, token).ok_or(CheckpointRefused::Stale)?.1;
         if length > self.config.checkpoint_max {
             return Err(CheckpointRefused::TooLarge);

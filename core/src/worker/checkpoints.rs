@@ -54,7 +54,10 @@ impl Desk {
         let slot = if busy { &mut kept.newer } else { &mut kept.slot };
         let Some(slot) = slot.as_mut().filter(|_| runs) else { return Err(Rejected::NotExpected) };
         let fits = self.checkpoints.fill(slot, bytes);
-        debug_assert!(fits, "a slot has room for the largest checkpoint, and for the names of as many chunks as there may be");
+        debug_assert!(
+            fits,
+            "a slot has room for the largest checkpoint, and for the names of as many chunks as there may be"
+        );
         kept.made += 1;
         let made = Some(Made { number: kept.made, chunked });
         if busy {
@@ -89,7 +92,8 @@ impl Desk {
     pub(super) fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
         let kept = &mut attempt.checkpoint;
-        let Some(current) = kept.current.filter(|current| (kept.answered + 1..=current.number).contains(&number)) else {
+        let Some(current) = kept.current.filter(|current| (kept.answered + 1..=current.number).contains(&number))
+        else {
             // Answered before, on another connection.
             return;
         };

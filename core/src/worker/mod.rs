@@ -38,9 +38,7 @@ use crate::story::{Note, Story};
 use crate::stream::Outgoing;
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
-use crate::wire::message::{
-    BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict,
-};
+use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
 use crate::worker::intake::Intake;

@@ -8,9 +8,7 @@ use heapless::index_map::FnvIndexMap;
 
 use crate::blob::{Sending, chunks};
 use crate::ids::{SessionId, Token};
-use crate::limits::{
-    BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX,
-};
+use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
 use crate::link::Link;
 use crate::outline::{Name, Outline};
 use crate::session::FixedLog;

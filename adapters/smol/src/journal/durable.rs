@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::journal::Record;
+use rejoin_core::journal::{Record, homes_of};
 use rejoin_core::wire::message::Stream;
 
 use super::format::{Group, open, open_piece, seal_piece};
@@ -25,7 +25,9 @@ use super::{Attempts, Journal, Outputs, Useless};
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// Pieces of output by attempt, stream and offset
 const OUTPUTS: TableDefinition<'_, (u64, u8, u64), &[u8]> = TableDefinition::new("outputs");
-/// The newest checkpoint of each open task, behind its attempt and number
+/// Pieces of the chunks of large checkpoints, by chunk and offset
+const CHUNKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("chunks");
+/// The newest small checkpoint of each open task, behind its attempt and number
 const CHECKPOINTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("checkpoints");
 /// What the file is, and how it is written
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -102,6 +104,8 @@ struct Beside {
     pieces: BTreeMap<(u64, u8, u64), Vec<u8>>,
     checkpoints: BTreeMap<[u8; 16], Option<Vec<u8>>>,
     dropped: BTreeSet<u64>,
+    chunks: BTreeMap<(u64, u64), Vec<u8>>,
+    chunks_gone: BTreeSet<u64>,
 }
 
 impl DurableJournal {
@@ -182,6 +186,13 @@ impl DurableJournal {
             for token in beside.dropped {
                 outputs.retain_in((token, 0, 0)..(token + 1, 0, 0), |_, _| false)?;
             }
+            let mut chunks = txn.open_table(CHUNKS)?;
+            for (place, piece) in beside.chunks {
+                chunks.insert(place, &*piece)?;
+            }
+            for home in beside.chunks_gone {
+                chunks.retain_in((home, 0)..=(home, u64::MAX), |_, _| false)?;
+            }
             let mut checkpoints = txn.open_table(CHECKPOINTS)?;
             for (task, checkpoint) in beside.checkpoints {
                 match checkpoint {
@@ -235,13 +246,27 @@ impl Journal for DurableJournal {
                 self.beside.checkpoints.insert(task.0, Some(value));
                 self.group.push(&Record::Checkpoint { task, token, number, bytes: &[] }.encode());
             }
+            Record::Piece { task, home, offset, bytes } => {
+                self.beside.chunks.insert((home, offset), seal_piece(&chunk_head(home, offset), bytes));
+                self.group.push(&Record::Piece { task, home, offset, bytes: &[] }.encode());
+            }
+            Record::Gone { homes, .. } => {
+                for home in homes_of(homes) {
+                    self.beside.chunks.retain(|place, _| place.0 != home);
+                    self.beside.chunks_gone.insert(home);
+                }
+                self.group.push(record);
+            }
             Record::Epoch { .. }
             | Record::Tokens { .. }
             | Record::Submit { .. }
             | Record::Assign { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }
-            | Record::Forget { .. } => self.group.push(record),
+            | Record::Forget { .. }
+            | Record::Chunk { .. }
+            | Record::Manifest { .. }
+            | Record::Unreadable { .. } => self.group.push(record),
         }
         let Useless { outputs, checkpoint } = self.attempts.note(&decoded);
         for token in outputs {
@@ -287,7 +312,7 @@ impl Records {
     }
 }
 
-/// Reads output that a [`DurableJournal`] keeps
+/// Reads output and chunks that a [`DurableJournal`] keeps
 #[derive(Clone, Debug)]
 pub struct DurableOutputs {
     db: Arc<Database>,
@@ -327,6 +352,29 @@ impl Outputs for DurableOutputs {
         }
         Ok(filled)
     }
+
+    fn read_chunk(&self, home: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let stored = |error: redb::Error| io::Error::other(format!("{}: {error}", self.path.display()));
+        let txn = self.db.begin_read().map_err(|error| stored(error.into()))?;
+        let table = txn.open_table(CHUNKS).map_err(|error| stored(error.into()))?;
+        let mut filled = 0;
+        for piece in table.range((home, 0)..=(home, u64::MAX)).map_err(|error| stored(error.into()))? {
+            let (place, sealed) = piece.map_err(|error| stored(error.into()))?;
+            let at = place.value().1;
+            let bytes = open_piece(&chunk_head(home, at), sealed.value()).ok_or_else(|| {
+                io::Error::other(format!("{}: chunk {home} of a checkpoint is damaged at {at}", self.path.display()))
+            })?;
+            let wanted = offset + filled as u64;
+            let bytes = usize::try_from(wanted.saturating_sub(at)).ok().and_then(|skip| bytes.get(skip..));
+            let count = bytes.map_or(0, |bytes| bytes.len().min(out.len() - filled));
+            if at > wanted || filled == out.len() {
+                break;
+            }
+            out[filled..filled + count].copy_from_slice(&bytes.unwrap_or_default()[..count]);
+            filled += count;
+        }
+        Ok(filled)
+    }
 }
 
 /// How far the log had come; 0 where nothing can be said
@@ -350,6 +398,7 @@ fn prepare(db: &Database) -> Result<(u64, Result<u64, u64>), redb::Error> {
         txn.open_table(LOG)?;
         txn.open_table(OUTPUTS)?;
         txn.open_table(CHECKPOINTS)?;
+        txn.open_table(CHUNKS)?;
         txn.commit()?;
     }
     let version = known.unwrap_or(VERSION);
@@ -448,6 +497,13 @@ fn piece_head((token, stream, offset): (u64, u8, u64)) -> [u8; 17] {
     let mut head = [stream; 17];
     head[..8].copy_from_slice(&token.to_le_bytes());
     head[8..16].copy_from_slice(&offset.to_le_bytes());
+    head
+}
+
+fn chunk_head(home: u64, offset: u64) -> [u8; 16] {
+    let mut head = [0; 16];
+    head[..8].copy_from_slice(&home.to_le_bytes());
+    head[8..].copy_from_slice(&offset.to_le_bytes());
     head
 }
 
