@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role, Token};
-use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
+use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
@@ -244,7 +244,8 @@ impl Desk {
     fn go_live(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, resumed: Option<u64>) {
         let (heartbeat, spread, lifetime) = (self.heartbeat(), self.spread(), self.config.session_lifetime);
         // Workers say first how much they take; clients take the first window without a word.
-        let granted = if self.roster.get(ix).role == Role::Client { BULK_WINDOW_BYTES } else { 0 };
+        let says_first = self.roster.get(ix).role == Role::Worker && verified.version >= CHUNKS_SINCE;
+        let granted = if says_first { 0 } else { BULK_WINDOW_BYTES };
         let mut channel = Channel::new(verified.codec, verified.version, granted);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let peer = self.roster.get_mut(ix);

@@ -17,7 +17,7 @@ use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
-use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST};
+use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -357,7 +357,9 @@ impl<L: Log> Link<L> {
         debug_assert!(fits);
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
         let mut channel = Channel::new(codec, challenge.version, challenge.bulk);
-        channel.narrow_bulk(self.bulk_window);
+        if challenge.version >= CHUNKS_SINCE {
+            channel.narrow_bulk(self.bulk_window);
+        }
         self.channel = Some(channel);
         self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
         self.fresh = true;

@@ -9,7 +9,7 @@ use rejoin_core::wire::message::{
 use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
 use crate::book::Book;
-use crate::variants::{Variants, every};
+use crate::variants::{Variants, every, since};
 
 pub(crate) const TASK: TaskId = TaskId([0x11; 16]);
 pub(crate) const TOKEN: Token = Token(1);
@@ -39,11 +39,11 @@ pub(crate) fn outcomes() -> Vec<Outcome> {
 
 /// Adds each message as the only item of a body, and reads it again
 macro_rules! add {
-    ($book:ident, $message:ty, $class:expr, $values:expr) => {{
+    ($book:ident, $version:literal, $message:ty, $class:expr, $values:expr) => {{
         let values: Vec<$message> = $values;
         let class: fn(&$message) -> Class = $class;
         $book.chapter(stringify!($message));
-        for variant in <$message>::ALL {
+        for variant in <$message>::ALL.iter().filter(|variant| since(variant) == $version) {
             let all: Vec<_> = values.iter().filter(|value| value.variant() == *variant).collect();
             assert!(!all.is_empty(), "{variant} has a vector");
             for (n, value) in all.iter().enumerate() {
@@ -60,6 +60,10 @@ macro_rules! add {
             }
         }
     }};
+}
+
+fn class_of(is_loose: bool) -> Class {
+    if is_loose { Class::Loose } else { Class::Numbered(1) }
 }
 
 fn control() -> Vec<Control> {
@@ -117,6 +121,10 @@ fn from_worker<'a>(items: &'a [u8], tags: &'a [u8]) -> Vec<FromWorker<'a>> {
         FromWorker::Offers { tags },
         FromWorker::Draining,
         FromWorker::Checkpoint { token, number: 300, bytes: b"so far" },
+        FromWorker::Offer { token, number: 300, length: 70_000, names: &[0x44; 64] },
+        FromWorker::Piece { token, number: 300, offset: 65_536, bytes: b"a piece" },
+        FromWorker::RestoreNeed { token, number: 300, wanted: &[0b10] },
+        FromWorker::RestoreBad { token, number: 300 },
     ];
     all.extend(outcomes().into_iter().map(|outcome| FromWorker::Result {
         task,
@@ -140,8 +148,17 @@ fn to_worker() -> Vec<ToWorker<'static>> {
         ToWorker::Restore { token, number: 300, bytes: b"so far" },
         ToWorker::Checkpointed { token, number: 301, refused: None },
         ToWorker::Drain,
+        ToWorker::Need { token, number: 300, wanted: &[0b11] },
+        ToWorker::RestoreOffer { token, number: 300, length: 70_000, names: &[0x44; 64] },
+        ToWorker::RestoreOffer { token, number: 0, length: 0, names: b"" },
+        ToWorker::RestorePiece { token, number: 300, offset: 65_536, bytes: b"a piece" },
     ];
-    let refusals = every([CheckpointRefused::Stale, CheckpointRefused::TooLarge, CheckpointRefused::Full]);
+    let refusals = every([
+        CheckpointRefused::Stale,
+        CheckpointRefused::TooLarge,
+        CheckpointRefused::Full,
+        CheckpointRefused::Damaged,
+    ]);
     all.extend(refusals.map(|refused| ToWorker::Checkpointed { token, number: 1, refused: Some(refused) }));
     all.extend(
         every([CancelReason::Requested, CancelReason::Replaced]).map(|reason| ToWorker::Cancel { token, reason }),
@@ -284,6 +301,15 @@ fn add_view<T: serde::Serialize + std::fmt::Debug>(book: &mut Book, name: &str, 
 }
 
 #[test]
+fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() {
+    let mut book =
+        Book::open("messages_2.txt", "What wire format 2 adds, each message as the only item of a frame's body");
+    add!(book, 2, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker(&[], &[]));
+    add!(book, 2, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker());
+    book.close();
+}
+
+#[test]
 fn frame_6_every_message_is_encoded_as_ever() {
     let mut book = Book::open(
         "messages.txt",
@@ -294,28 +320,20 @@ fn frame_6_every_message_is_encoded_as_ever() {
     let numbered = Class::Numbered(1);
     let about = About { title: "gzip a.log".into(), needs: tags() }.encode().expect("legal");
     let answer = postcard::to_allocvec(&true).expect("an answer can be encoded");
-    add!(book, Control, |_| Class::Control, control());
+    add!(book, 1, Control, |_| Class::Control, control());
     let (items, tags) = (inventory(), tags().encode().expect("legal tags"));
+    add!(book, 1, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker(&items, &tags));
+    add!(book, 1, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker());
     add!(
         book,
-        FromWorker<'_>,
-        |message| if matches!(message, FromWorker::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
-        from_worker(&items, &tags)
-    );
-    add!(
-        book,
-        ToWorker<'_>,
-        |message| if matches!(message, ToWorker::Kept { .. }) { Class::Loose } else { Class::Numbered(1) },
-        to_worker()
-    );
-    add!(
-        book,
+        1,
         FromClient<'_>,
         |message| if matches!(message, FromClient::Taken { .. }) { Class::Loose } else { Class::Numbered(1) },
         from_client(&about)
     );
     add!(
         book,
+        1,
         ToClient<'_>,
         |message| if matches!(message, ToClient::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
         to_client(&answer)
