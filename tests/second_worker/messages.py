@@ -99,7 +99,7 @@ class Breach(Exception):
 class Value:
     """A struct, or a variant of an enum, with its fields as attributes"""
 
-    def __init__(self, name, **fields):
+    def __init__(self, name, /, **fields):
         self.name = name
         self.fields = fields
 
