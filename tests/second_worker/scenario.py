@@ -122,10 +122,10 @@ class Lab:
         check(f"exit status of rejoin {' '.join(arguments)[:80]} ({done.stderr.decode()})", done.returncode, status)
         return done.stdout
 
-    def coordinator(self, data="state", port=None):
+    def coordinator(self, data="state", port=None, heartbeat=HEARTBEAT):
         port = port or self.port
         command = [self.program, "coordinator", "--listen", f"127.0.0.1:{port}", "--data", data, "--keys", "fleet.keys"]
-        command += ["--heartbeat", HEARTBEAT, "--lost-after", "10s"]
+        command += ["--heartbeat", heartbeat, "--lost-after", "10s"]
         with open(self.path / f"{data}.out", "wb") as out, open(self.path / f"{data}.err", "ab") as err:
             process = self.start(command, stdout=out, stderr=err)
         until("the coordinator listens", lambda: process.poll() is not None or "listening" in self.read(f"{data}.out"))
