@@ -70,7 +70,8 @@ class Worker:
     def wait(self, event, since=0, **fields):
         def found():
             if self.process.poll() is not None and not self.all(event, since, **fields):
-                raise Wrong(f"worker {self.name} has ended with {self.process.returncode}; see its standard error:\n{self.lab.read(self.name + '.err')}")
+                said = self.lab.read(f"{self.name}.err")
+                raise Wrong(f"worker {self.name} has ended with {self.process.returncode}, and said:\n{said}")
             return self.all(event, since, **fields)
 
         return until(f"{event} {fields} at {self.name}; its last events: {self.events[-8:]}", found)[0]
@@ -97,6 +98,14 @@ def end_group(pid):
         pass
 
 
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -112,7 +121,8 @@ class Lab:
         self.port = free_port()
 
     def start(self, command, **options):
-        process = subprocess.Popen(command, cwd=self.path, stdin=subprocess.DEVNULL, **options)
+        environment = {**os.environ, "TMPDIR": str(self.path)}  # What a killed worker leaves goes with the laboratory.
+        process = subprocess.Popen(command, cwd=self.path, env=environment, stdin=subprocess.DEVNULL, **options)
         self.processes.append(process)
         return process
 
@@ -277,7 +287,7 @@ def replay(lab, proxy, worker):
     lab.go("result-lost")
     lost = worker.wait("sent", mark, message="Result")
     given = lab.submit("assign-lost", "echo mine")
-    until("the coordinator gave it out", lambda: any(it["id"] == given and it["worker"] == "lab-1" for it in json.loads(lab.run("tasks", "--json"))))
+    until("the coordinator gave it out", lambda: lab.task("assign-lost")["worker"] == "lab-1")
     check("something was swallowed, both ways", min(link.swallowed.values()) > 0)
     proxy.cut()
     lab.ended("result-lost", out=b"done\n")
@@ -313,7 +323,12 @@ def restart_coordinator(lab, coordinator, worker):
     return coordinator
 
 
-COUNTS = 'n=$(cat "${REJOIN_CHECKPOINT_IN:-/dev/null}"); echo "from ${n:-0}"; echo 5 > "$REJOIN_CHECKPOINT_OUT.new"; mv "$REJOIN_CHECKPOINT_OUT.new" "$REJOIN_CHECKPOINT_OUT"; wait_go'
+COUNTS = """
+n=$(cat "${REJOIN_CHECKPOINT_IN:-/dev/null}")
+echo "from ${n:-0}"
+echo 5 > "$REJOIN_CHECKPOINT_OUT.new" && mv "$REJOIN_CHECKPOINT_OUT.new" "$REJOIN_CHECKPOINT_OUT"
+wait_go
+"""
 
 
 def crash_and_restore(lab, proxy, worker):
@@ -345,7 +360,7 @@ def cancel(lab, worker):
         lab.ended(name, outcome="cancelled", runs=runs, exit_code=None)
     check("cancels that came", [it["reason"] for it in worker.all("cancel", mark)], ["Requested"] * 3)
     for pid in pids:
-        check("its process is gone", os.path.exists(f"/proc/{pid}"), False)
+        check("its process is gone", is_there(pid), False)
     say("two running tasks and a waiting one were cancelled")
 
 
