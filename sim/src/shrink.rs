@@ -4,6 +4,7 @@
 //! is made shorter and simpler. Whatever fails the same check counts, even if it does so in another way. The best so far
 //! is there at any time.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::audit::Check;
@@ -20,6 +21,16 @@ pub enum Mark {
     Panic,
     /// It does not do the same again (S29)
     NotDeterministic,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Check(check) => write!(f, "{check}"),
+            Mark::Panic => f.write_str("a panic"),
+            Mark::NotDeterministic => f.write_str("S29"),
+        }
+    }
 }
 
 impl Mark {
@@ -49,6 +60,22 @@ pub struct Shrunk {
     pub tried: u64,
     /// Whether nothing more could be left out
     pub finished: bool,
+}
+
+/// How the remark begins that nothing more can be left out of a schedule
+const FINISHED: &str = "# shrunk: ";
+
+impl Shrunk {
+    /// What a file of it says: how it fails, whether it can be smaller, and the schedule
+    pub fn file(&self) -> String {
+        let remark = if self.finished { FINISHED } else { "# smaller than it was: " };
+        format!("{remark}{}\n{}", self.mark, self.schedule)
+    }
+}
+
+/// Whether a file says that nothing more can be left out of its schedule
+pub fn is_shrunk(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with(FINISHED))
 }
 
 /// Shrinks a schedule that fails, for so long; `None` if it does not fail

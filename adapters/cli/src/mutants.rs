@@ -3,7 +3,7 @@
 use crate::args::SimMutants;
 use crate::report::EXIT_INTERNAL;
 use crate::say::complain;
-use crate::sim::Unusable;
+use crate::sim::{Unusable, outputs};
 
 #[cfg(rejoin_planted)]
 pub use hunting::mutants;
@@ -13,6 +13,9 @@ pub use hunting::mutants;
 pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
     use std::process::Command;
     let unusable = |what: &str| Unusable(EXIT_INTERNAL, format!("{what}; run it in a checkout of rejoin"));
+    if let Some(dir) = &args.report {
+        outputs::folder(dir)?;
+    }
     complain("building rejoin with planted bugs");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -38,7 +41,6 @@ pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
 
 #[cfg(rejoin_planted)]
 mod hunting {
-    use std::fs;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -49,7 +51,7 @@ mod hunting {
     use rejoin_sim::shrink::shrink;
     use rejoin_sim::swarm::{Failure, Plan, swarm};
 
-    use super::{EXIT_INTERNAL, SimMutants, Unusable, complain};
+    use super::{SimMutants, Unusable, complain, outputs};
     use crate::sim::swarm::verdict;
     use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, write};
 
@@ -69,7 +71,7 @@ mod hunting {
             return canary(jobs);
         }
         if let Some(dir) = &args.report {
-            fs::create_dir_all(dir).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", dir.display())))?;
+            outputs::folder(dir)?;
         }
         let bugs = if args.only.is_empty() { Bug::ALL } else { &args.only };
         let mut all: Vec<u64> = Vec::new();
@@ -115,7 +117,7 @@ mod hunting {
             return Ok(complain(&format!("M{number}: its schedule does not fail again")));
         };
         complain(&format!(
-            "M{number}: {:?} by {} lines, {} of them faults, and {} settings, after {} schedules in {:.1?}",
+            "M{number}: {} by {} lines, {} of them faults, and {} settings, after {} schedules in {:.1?}",
             shrunk.mark,
             shrunk.schedule.entries.len(),
             shrunk.schedule.faults(),
@@ -124,7 +126,7 @@ mod hunting {
             begun.elapsed(),
         ));
         match dir {
-            Some(dir) => write(&dir.join(format!("M{number}.small.sched")), &shrunk.schedule.to_string()),
+            Some(dir) => write(&dir.join(format!("M{number}.small.sched")), &shrunk.file()),
             None => Ok(()),
         }
     }
