@@ -216,13 +216,16 @@ pub fn swarm_for(plan: &Plan, time: Option<Duration>) -> Report {
     swarm_of(plan.first, plan.seeds, plan.jobs, until, &try_seed)
 }
 
+/// The schedule of a seed, and how it ended
+type Tried = (Schedule, Result<Ending, Failure>);
+
 /// Runs seeds on several threads, each as it is told to
 pub(crate) fn swarm_of(
     first: u64,
     seeds: u64,
     jobs: usize,
     until: Option<Instant>,
-    try_seed: &(dyn Fn(u64, &GivenUp) -> (Schedule, Result<Ending, Failure>) + Sync),
+    try_seed: &(dyn Fn(u64, &GivenUp) -> Tried + Sync),
 ) -> Report {
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());

@@ -1,6 +1,7 @@
 //! `rejoin sim mutants`: how soon bugs are found that were planted in the core on purpose
 
 use crate::args::SimMutants;
+#[cfg(not(rejoin_planted))]
 use crate::report::EXIT_INTERNAL;
 use crate::say::complain;
 use crate::sim::{Unusable, outputs};
@@ -44,16 +45,16 @@ mod hunting {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use rejoin_core::planted::{Bug, WAITING};
+    use rejoin_core::planted::{Bug, TOGETHER, WAITING};
     use rejoin_sim::generate::{Profile, generate};
-    use rejoin_sim::mutants::{hunt, with};
+    use rejoin_sim::mutants::{FOLDER, hunt, together, with};
     use rejoin_sim::schedule::Schedule;
     use rejoin_sim::shrink::shrink;
     use rejoin_sim::swarm::{Failure, Plan, swarm};
 
     use super::{SimMutants, Unusable, complain, outputs};
     use crate::sim::swarm::verdict;
-    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, write};
+    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, read, write};
 
     const SHRINK_FOR: Duration = Duration::from_secs(30);
 
@@ -96,6 +97,7 @@ mod hunting {
                 make_smaller(*bug, &schedule, args.report.as_deref())?;
             }
         }
+        missed += see_together(bugs)?;
         if args.only.is_empty() {
             for (number, says, what) in WAITING {
                 tell(&format!("M{number:<3} waits for {what}: {says}"))?;
@@ -109,6 +111,27 @@ mod hunting {
         let (median, worst) = (all.get(all.len() / 2).copied().unwrap_or(0), all.last().copied().unwrap_or(0));
         tell(&format!("{} of {} found, median {median} seeds, worst {worst}", all.len(), bugs.len()))?;
         Ok(if missed == 0 { 0 } else { EXIT_VIOLATION })
+    }
+
+    /// Whether what is said to need several things together does; how many do not
+    fn see_together(bugs: &[Bug]) -> Result<usize, Unusable> {
+        let mut missed = 0;
+        for (bug, what) in TOGETHER.iter().filter(|(bug, _)| bugs.contains(bug)) {
+            let number = bug.says().0;
+            let needs = match together(*bug, &read(&Path::new(FOLDER).join(format!("M{number}.sched")))?) {
+                Ok((faults, settings)) => {
+                    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                    let and = if settings > 0 { format!(" and {}", count(settings, "setting")) } else { String::new() };
+                    format!("needs {}{and} together: {what}", count(faults, "fault"))
+                }
+                Err(problem) => {
+                    missed += 1;
+                    format!("DOES NOT NEED several things together: {problem}")
+                }
+            };
+            tell(&format!("M{number:<3} {needs}"))?;
+        }
+        Ok(missed)
     }
 
     fn make_smaller(bug: Bug, schedule: &Schedule, dir: Option<&Path>) -> Result<(), Unusable> {

@@ -78,7 +78,7 @@ pub fn write(path: &Path, text: &str) -> Result<(), Unusable> {
 }
 
 /// Reads a schedule, and names the lines from which nothing comes
-fn read(path: &Path) -> Result<Schedule, Unusable> {
+pub fn read(path: &Path) -> Result<Schedule, Unusable> {
     Ok(read_both(path)?.0)
 }
 
@@ -301,7 +301,7 @@ fn menu() -> Result<u8, Unusable> {
             Scope::Coordinator => "the coordinator",
             Scope::Anybody => "anybody",
         };
-        let _ = writeln!(text, "{:<width$} {whom:<18} {}", dish.name, dish.says);
+        let _ = writeln!(text, "{:<width$} {whom:<19} {}", dish.name, dish.says);
     }
     write(Path::new("-"), &text)?;
     Ok(0)
