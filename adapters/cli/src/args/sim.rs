@@ -400,10 +400,11 @@ Examples:
 
 Exit status:
   0      every bug was found that does not wait for what it would be in, and nothing
-         without any; with --canary: what must fail failed
-  1      a bug was not found, or something was found without any; with --canary:
-         something did not fail that must
-  254    it cannot be built here
+         without any; each schedule in sim/planted needs all of its faults and settings;
+         with --canary: what must fail failed
+  1      a bug was not found, or something was found without any, or a schedule in
+         sim/planted needs less; with --canary: something did not fail that must
+  254    it cannot be built here, or a file cannot be read or written
   255    wrong usage";
 
 const BENCH_HELP: &str = "\
