@@ -12,6 +12,8 @@ use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::wire::message::Outcome;
 
+use crate::words::words;
+
 macro_rules! checks {
     ($($name:ident $sentence:literal),* $(,)?) => {
         /// What must hold
@@ -278,7 +280,8 @@ impl Auditor {
                 // One whose assignment was thought to be lost may turn out to be there (TASK-2).
                 let adopted = again == Some((task, attempt));
                 self.expect_of(Check::S10, task, (attempt >= before && again.is_none()) || adopted, || {
-                    format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again:?}")
+                    let again = words(again);
+                    format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again}")
                 });
             }
             Record::Result { task, token, outcome, last, .. } => {
@@ -292,12 +295,12 @@ impl Auditor {
                     let before = known.ended.replace(outcome);
                     known.ended_by = token;
                     self.expect_of(Check::S3, task, before.is_none(), || {
-                        format!("{task} ended as {outcome:?} after it had ended as {before:?}")
+                        format!("{task} ended as {} after it had ended as {}", words(outcome), words(before))
                     });
                     let executed = token.and_then(|token| self.finished.get(&token)).copied();
                     if outcome == Outcome::Succeeded {
                         self.expect_of(Check::S31, task, executed == Some(outcome), || {
-                            format!("{task} succeeded, and its attempt ended as {executed:?}")
+                            format!("{task} succeeded, and its attempt ended as {}", words(executed))
                         });
                     }
                 }
@@ -308,11 +311,12 @@ impl Auditor {
                 known.checkpoints.push((token, number));
                 let (newest, ended) = (known.newest, known.ended);
                 self.expect_of(Check::S14, task, newest == Some(token) && ended.is_none(), || {
-                    format!("{token} makes a checkpoint of {task}; its newest attempt is {newest:?}, ended: {ended:?}")
+                    let (newest, ended) = (words(newest), words(ended));
+                    format!("{token} makes a checkpoint of {task}; its newest attempt is {newest}, ended: {ended}")
                 });
                 let rises = before.is_none_or(|(attempt, n)| attempt <= token && n < number);
                 self.expect_of(Check::S13, task, rises, || {
-                    format!("{task}: checkpoint {number} of {token} follows {before:?}")
+                    format!("{task}: checkpoint {number} of {token} follows {}", words(before))
                 });
             }
             Record::Cancel { task } => {
@@ -336,7 +340,7 @@ impl Auditor {
     pub(crate) fn started(&mut self, task: TaskId, token: Token, attempt: u32, restored: Option<u64>) {
         let assigned = self.assigned.get(&token).copied();
         self.expect_of(Check::S10, task, assigned == Some((task, attempt)), || {
-            format!("attempt {attempt} at {task} starts under {token}, which was given as {assigned:?}")
+            format!("attempt {attempt} at {task} starts under {token}, which was given as {}", words(assigned))
         });
         let known = self.submitted.entry(task).or_default();
         let before = *known.begun.entry(attempt).or_insert(token);
@@ -350,7 +354,8 @@ impl Auditor {
         let newest = known.checkpoints.last().map(|(_, number)| *number);
         if newest.is_some() || restored.is_some() {
             self.expect_of(Check::S13, task, restored == earlier || restored == newest, || {
-                format!("{task}: attempt {attempt} starts from {restored:?}, and {earlier:?} or {newest:?} is durable")
+                let [restored, earlier, newest] = [restored, earlier, newest].map(words);
+                format!("{task}: attempt {attempt} starts from {restored}, and {earlier} or {newest} is durable")
             });
         }
     }
@@ -386,11 +391,12 @@ impl Auditor {
         let before = known.told.replace(outcome);
         let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);
         self.expect_of(Check::S32, task, one, || {
-            format!("a client is told that {task} ended as {outcome:?}; told before: {before:?}, cancel asked: {raced}")
+            let (ended, before, asked) = (words(outcome), words(before), if raced { "yes" } else { "no" });
+            format!("a client is told that {task} ended as {ended}; told before: {before}, cancel asked: {asked}")
         });
         let check = if raced { Check::S26 } else { Check::S5 };
         self.expect_of(check, task, durable == Some(outcome), || {
-            format!("a client is told that {task} ended as {outcome:?}, and durable is {durable:?}")
+            format!("a client is told that {task} ended as {}, and durable is {}", words(outcome), words(durable))
         });
     }
 

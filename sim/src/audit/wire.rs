@@ -15,6 +15,7 @@ use super::{Auditor, Check};
 use crate::draws::mix;
 use crate::net::Side;
 use crate::tap::{Handshake, Message, Said};
+use crate::words::words;
 
 /// Sessions of a peer that may still go on: one, and another one that it has not replaced yet
 const SESSIONS_KEPT: usize = 3;
@@ -73,7 +74,7 @@ impl Auditor {
                 self.settled(message);
             }
             Said::Loose(_) => {}
-            Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what {from:?} says")),
+            Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what the {from} says")),
         }
         self.wire = wire;
     }
@@ -197,7 +198,7 @@ impl Auditor {
     fn acknowledged(&mut self, talk: &mut Talk, by: Side, received: u64) {
         let (before, sent) = (talk.told[by as usize], talk.sent[by.other() as usize]);
         self.expect(Check::S12, (before..=sent).contains(&received), || {
-            format!("{by:?} acknowledges {received} after {before}, and {sent} were sent")
+            format!("the {by} acknowledges {received} after {before}, and {sent} were sent")
         });
         talk.told[by as usize] = before.max(received);
         let kept = talk.meanings[by.other() as usize].split_off(&received.saturating_add(1));
@@ -225,7 +226,7 @@ impl Auditor {
             return;
         }
         self.expect(Check::S11, due == Some(number), || {
-            format!("{from:?} says number {number} on connection {}, and {due:?} is due", conn.0)
+            format!("the {from} says number {number} on connection {}, and {} is due", conn.0, words(due))
         });
         line.due[from as usize] = Some(number.saturating_add(1));
         let Some(talk) = known else { return };
@@ -239,7 +240,7 @@ impl Auditor {
         let before = *talk.meanings[from as usize].entry(number).or_insert(means);
         if again {
             self.expect_of(Check::S11, message.task(), before == means, || {
-                format!("{from:?} says something else under number {number} than before")
+                format!("the {from} says something else under number {number} than before")
             });
         }
     }
@@ -249,7 +250,7 @@ impl Auditor {
         let Message::ToWorker(ToWorker::Settled { token, settlement, outcome }) = *message else { return };
         let Some((task, _)) = self.assigned.get(&token).copied() else {
             return self.expect(Check::S7, settlement == Settlement::Stale, || {
-                format!("{token} was never given out, and its result is {settlement:?}")
+                format!("{token} was never given out, and its result is {}", words(settlement))
             });
         };
         let (ended, ended_by) = self.submitted.get(&task).map_or((None, None), |known| (known.ended, known.ended_by));
@@ -267,7 +268,7 @@ impl Auditor {
         }
         if outcome.is_some() {
             self.expect_of(Check::S5, task, outcome == ended, || {
-                format!("a worker is told that {task} ended as {outcome:?}, and durable is {ended:?}")
+                format!("a worker is told that {task} ended as {}, and durable is {}", words(outcome), words(ended))
             });
         }
     }

@@ -18,6 +18,7 @@ use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Node, Schedule};
 use crate::trace::Told;
+use crate::words::words;
 use crate::world::{client_key, worker_key};
 
 /// How long whoever supervises the coordinator waits until it is started once more
@@ -143,7 +144,7 @@ impl Simulation {
         for task in given {
             let first = self.auditor.goes_before(*task).find(|other| machine.why(*other) == Some(Why::WorkersBusy));
             self.auditor.expect_of(Check::S19, *task, first.is_none(), || {
-                format!("{task} is given out, and {first:?} should come before it")
+                format!("{task} is given out, and {} should come before it", words(first))
             });
         }
     }

@@ -32,6 +32,8 @@ mod wires;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rejoin_core::blob::ChunkName;
@@ -189,6 +191,8 @@ pub struct Simulation {
     /// Where to stop on the way, and whether it has
     stop: Option<Stop>,
     stopped: bool,
+    /// Whoever waits for it does so no longer
+    given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Simulation {
@@ -258,6 +262,7 @@ impl Simulation {
             frame: vec![0; FRAME_BYTES_MAX],
             stop: None,
             stopped: false,
+            given_up: None,
             schedule: schedule.clone(),
             workload,
         };
@@ -313,7 +318,8 @@ impl Simulation {
     fn step_before(&mut self, end: Instant) -> bool {
         let Some(Reverse((at, ..))) = self.heap.peek() else { return false };
         let at = *at;
-        if self.stops_before(at, end) || at > end {
+        self.stopped |= self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Relaxed));
+        if self.stopped || self.stops_before(at, end) || at > end {
             return false;
         }
         let Some(Reverse((at, _, _, place))) = self.heap.pop() else { return false };

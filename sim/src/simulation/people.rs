@@ -21,6 +21,7 @@ use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
 use crate::trace::{Stage, Told};
+use crate::words::words;
 use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
@@ -332,7 +333,7 @@ impl Simulation {
                 let Some((outcome, result)) = end else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
                 };
-                self.see_task(peer, task, || Stage::Ended(format!("{outcome:?}")));
+                self.see_task(peer, task, || Stage::Ended(words(outcome)));
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
                 // Each crash and each loss is an attempt.
@@ -342,7 +343,7 @@ impl Simulation {
                 if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
                     let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
-                        format!("{task} takes every worker along, and ended as {outcome:?}")
+                        format!("{task} takes every worker along, and ended as {}", words(outcome))
                     });
                 }
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
@@ -513,7 +514,7 @@ impl Simulation {
         let id = execution.id;
         if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
             self.auditor.finished(token, outcome);
-            self.see_task(peer, id, || Stage::Finished { token, outcome: format!("{outcome:?}") });
+            self.see_task(peer, id, || Stage::Finished { token, outcome: words(outcome) });
         }
         self.dirty.insert(Who::Peer(peer));
     }

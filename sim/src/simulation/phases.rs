@@ -16,6 +16,7 @@ use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::{Told, Trace};
+use crate::words::words;
 
 /// Longest pause behind a failed attempt
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -331,7 +332,8 @@ impl Simulation {
         for peer in (0..self.people()).filter(|peer| !self.peers[*peer].frozen) {
             let (name, state) = (self.name(Who::Peer(peer)), self.state(peer));
             self.auditor.expect(Check::L2, state == Some(LinkState::Connected), || {
-                format!("{name} is {state:?}, {patience:?} after the network has healed")
+                let state = state.map_or("not alive".into(), words);
+                format!("{name} is {state}, {patience:?} after the network has healed")
             });
         }
         for id in self.auditor.promised().collect::<Vec<_>>() {
@@ -339,7 +341,8 @@ impl Simulation {
             let number = self.tasks.get(&id).map_or(0, |task| task.number);
             let state = self.chief.machine.as_ref().and_then(|machine| machine.task(id)).map(|task| task.state);
             self.auditor.expect_of(Check::L1, id, ended.is_some(), || {
-                format!("task {number} is {state:?}, {patience:?} after the network has healed")
+                let state = state.map_or("not known".into(), words);
+                format!("task {number} is {state}, {patience:?} after the network has healed")
             });
         }
         for id in std::mem::take(&mut self.orphans) {
@@ -391,8 +394,10 @@ impl Simulation {
         });
         for peer in self.peers.iter().filter(|peer| matches!(peer.machine, Some(Machine::Worker(_)))) {
             let waits = peer.running.iter().find(|(_, execution)| execution.over);
-            let task = waits.map(|(_, execution)| execution.id);
-            self.auditor.expect_of(Check::L4, task, waits.is_none(), || format!("a result still waits: {waits:?}"));
+            let (token, task) = (waits.map(|(token, _)| *token), waits.map(|(_, execution)| execution.id));
+            self.auditor.expect_of(Check::L4, task, waits.is_none(), || {
+                format!("a result still waits: {} at {}", words(token), words(task))
+            });
         }
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();

@@ -17,6 +17,7 @@ use crate::net::Side;
 use crate::schedule::{Knob, Node};
 use crate::tap::{Message, Said, messages};
 use crate::trace::Told;
+use crate::words::words;
 
 /// Messages at the start of a connection that are kept for those who say them again
 const SAID_MAX: usize = 16;
@@ -113,7 +114,7 @@ impl Simulation {
     pub(super) fn dial_fails(&mut self, peer: usize, attempt: u64, life: u64, loss: Loss) {
         if self.peers[peer].life.number == life {
             let who = self.name(Who::Peer(peer));
-            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {loss:?}")));
+            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {}", words(loss))));
             self.tell_lost(peer, attempt, loss);
         }
     }
@@ -229,7 +230,7 @@ impl Simulation {
         if quiet {
             let gap = now.since(before);
             self.auditor.expect(Check::S24, gap <= within, || {
-                format!("{from:?} was silent for {gap:?} on connection {}, and may be for {within:?}", conn.0)
+                format!("the {from} was silent for {gap:?} on connection {}, and may be for {within:?}", conn.0)
             });
         }
     }
