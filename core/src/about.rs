@@ -1,4 +1,4 @@
-//! What is said about a task beside its input, and about a worker: a name, labels and amounts (TASK-9)
+//! What is said about a task beside its input, and about a worker: a name, labels and amounts, terms (TASK-5, TASK-9)
 //!
 //! Tasks and workers carry these as bytes that mean something to the coordinator only. Each has one encoding: names in
 //! order, none twice. No bytes at all stand for nothing said.
@@ -12,6 +12,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ABOUT_BYTES_MAX, NAME_BYTES_MAX, TAGS_MAX, TITLE_BYTES_MAX};
+use crate::terms::{BadTerms, Terms};
 
 /// What a submitter says about a task
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct About {
     pub title: String,
     /// What a worker must offer to get it
     pub needs: Tags,
+    /// What may happen to it when its worker is out of reach
+    pub terms: Terms,
 }
 
 /// Labels and amounts by name: what a worker offers, or what a task needs of one (TASK-9)
@@ -52,6 +55,8 @@ pub enum BadAbout {
     TooLong,
     /// Bytes that mean nothing
     Damaged,
+    /// Terms that contradict each other
+    Terms(BadTerms),
 }
 
 impl fmt::Display for BadAbout {
@@ -68,6 +73,7 @@ impl fmt::Display for BadAbout {
                 "a title has at most {TITLE_BYTES_MAX} bytes, title, labels and amounts together at most {ABOUT_BYTES_MAX}"
             ),
             BadAbout::Damaged => f.write_str("the bytes are damaged"),
+            BadAbout::Terms(bad) => bad.fmt(f),
         }
     }
 }
@@ -80,10 +86,13 @@ impl About {
         if self.title.len() > TITLE_BYTES_MAX {
             return Err(BadAbout::TooLong);
         }
+        self.terms.validate().map_err(BadAbout::Terms)?;
         if *self == About::default() {
             return Ok(Vec::new());
         }
-        bounded(&(&self.title, &self.needs.0))
+        let About { title, needs: Tags(needs), terms } = self;
+        // Nothing said is nothing written, so that a coordinator that knows of no terms can read it.
+        if *terms == Terms::default() { bounded(&(title, needs)) } else { bounded(&(title, needs, terms)) }
     }
 
     /// Reads what a task carries
@@ -91,11 +100,17 @@ impl About {
         if bytes.is_empty() {
             return Ok(About::default());
         }
-        let (title, needs) = whole::<(String, Vec<(String, Tag)>)>(bytes)?;
+        let ((title, needs), rest) = front::<(String, Vec<(String, Tag)>)>(bytes)?;
         if title.len() > TITLE_BYTES_MAX {
             return Err(BadAbout::TooLong);
         }
-        Ok(About { title, needs: Tags::in_order(needs)? })
+        let needs = Tags::in_order(needs)?;
+        let terms = if rest.is_empty() { Terms::default() } else { whole(rest)? };
+        terms.validate().map_err(BadAbout::Terms)?;
+        if !rest.is_empty() && terms == Terms::default() {
+            return Err(BadAbout::Damaged);
+        }
+        Ok(About { title, needs, terms })
     }
 }
 
@@ -173,18 +188,23 @@ fn bounded<T: Serialize>(value: &T) -> Result<Vec<u8>, BadAbout> {
 }
 
 fn whole<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, BadAbout> {
+    match front(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(BadAbout::Damaged),
+    }
+}
+
+fn front<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<(T, &'de [u8]), BadAbout> {
     if bytes.len() > ABOUT_BYTES_MAX {
         return Err(BadAbout::TooLong);
     }
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        _ => Err(BadAbout::Damaged),
-    }
+    postcard::take_from_bytes(bytes).map_err(|_| BadAbout::Damaged)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::Class;
     use alloc::format;
     use alloc::vec;
 
@@ -220,7 +240,8 @@ mod tests {
 
     #[test]
     fn what_is_said_survives_its_bytes_and_has_one_encoding() {
-        let about = About { title: "grüße".into(), needs: tags(&[("os", "linux")], &[("gpu", 1)]) };
+        let needs = tags(&[("os", "linux")], &[("gpu", 1)]);
+        let about = About { title: "grüße".into(), needs, ..About::default() };
         let bytes = about.encode().unwrap();
         assert_eq!(About::decode(&bytes), Ok(about));
         assert_eq!(About::default().encode(), Ok(vec![]));
@@ -230,6 +251,32 @@ mod tests {
         for cut in 1..bytes.len() {
             assert_eq!(About::decode(&bytes[..cut]), Err(BadAbout::Damaged), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn task_5_terms_stand_behind_the_rest_and_those_that_say_nothing_are_left_out() {
+        let about = About { title: "x".into(), ..About::default() };
+        let plain = about.encode().unwrap();
+        assert_eq!(plain, [1, b'x', 0], "as it was before there were terms");
+        let terms = Terms { class: Class::Exclusive, self_stop_after: Some(span(2)), ..Terms::default() };
+        let said = About { terms, ..about };
+        let bytes = said.encode().unwrap();
+        assert_eq!((&bytes[..3], About::decode(&bytes)), (&plain[..], Ok(said.clone())));
+        for cut in 4..bytes.len() {
+            assert_eq!(About::decode(&bytes[..cut]), Err(BadAbout::Damaged), "cut at {cut}");
+        }
+        let nothing = postcard::to_allocvec(&Terms::default()).unwrap();
+        assert_eq!(About::decode(&[plain, nothing].concat()), Err(BadAbout::Damaged), "one encoding for each");
+        let lost_after = Some(span(1));
+        let contradictory = About { terms: Terms { lost_after, ..terms }, ..said };
+        assert_eq!(contradictory.encode(), Err(BadAbout::Terms(BadTerms::StopsTooLate)));
+        let (title, Tags(needs), terms) = ("", Tags::default(), contradictory.terms);
+        let bytes = postcard::to_allocvec(&(title, needs, terms)).unwrap();
+        assert_eq!(About::decode(&bytes), Err(BadAbout::Terms(BadTerms::StopsTooLate)));
+    }
+
+    fn span(seconds: u64) -> crate::terms::Span {
+        core::time::Duration::from_secs(seconds).try_into().unwrap()
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Channel {
     pub(crate) rtt_us: Option<u64>,
     /// When the newest heartbeat that was echoed had left
     pub(crate) echoed: Option<Instant>,
+    /// From when on a lease counts that the newest echo has renewed (TASK-4)
+    pub(crate) renewed: Option<Instant>,
 }
 
 impl Channel {
@@ -61,6 +63,7 @@ impl Channel {
             told: Credit::default(),
             rtt_us: None,
             echoed: None,
+            renewed: None,
         }
     }
 
@@ -134,13 +137,15 @@ impl Channel {
             Control::Echo { stamp, credit } => {
                 self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
                 self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
+                self.renewed = if planted::is(Bug::LeaseFromEcho) { Some(now) } else { self.echoed };
                 credit
             }
             Control::Welcome(_)
             | Control::Denied(_)
             | Control::Confirm { .. }
             | Control::Begin { .. }
-            | Control::Bye => {
+            | Control::Bye
+            | Control::Lease { .. } => {
                 return Err(Violation);
             }
         };

@@ -157,6 +157,13 @@ pub enum Record<'a> {
         #[serde(with = "serde_bytes", borrow)]
         homes: &'a [u8],
     },
+    /// Exclusive tasks that are assigned from here on run under such leases (TASK-4)
+    Lease {
+        /// How long one lasts from its last renewal, in microseconds
+        ttl_us: u64,
+        /// Within so many microseconds more everything under it is over
+        grace_us: u64,
+    },
 }
 
 /// Writes the names of chunks as records carry them

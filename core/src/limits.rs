@@ -51,6 +51,12 @@ pub const TITLE_BYTES_MAX: usize = 200;
 pub const TAGS_MAX: usize = 16;
 /// Most bytes that may be said about a task or a worker, encoded (TASK-9)
 pub const ABOUT_BYTES_MAX: usize = 2400;
+/// Longest time that the terms of a task may name (TASK-5)
+pub const TERM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// First wire version in which workers hold leases, and are told the terms of tasks (FRAME-6)
+pub const TERMS_SINCE: u16 = 2;
+/// How much faster or slower a clock may run than it should for exclusive attempts never to overlap, in percent (TASK-4)
+pub const CLOCK_DRIFT_PERCENT: u32 = 1;
 /// Longest audience (the URL as dialled), in bytes
 pub const AUDIENCE_BYTES_MAX: usize = 512;
 

@@ -46,6 +46,7 @@ bugs! {
     NoJitter = 15, "peers that failed alike dial again at the same time";
     ResetOnConnect = 16, "a transport that opens makes the next loss a first one again";
     BackoffWraps = 17, "the pause between two dials doubles until its bits are gone";
+    LeaseFromEcho = 18, "a lease counts from when its renewal arrives, and not from when that was asked for";
     ComparedShort = 19, "numbers are compared on their last byte";
     AttemptReused = 20, "a task that is given out again keeps its attempt number";
     CancelledDispatched = 21, "a waiting task that was cancelled is given out";
@@ -74,7 +75,7 @@ impl Bug {
 }
 
 /// Bugs of what is not built yet: number, what would be wrong, and what it waits for
-pub const WAITING: &[(u32, &str, &str)] = &[(18, "a lease ends by the clock on the wall", "exclusive leases")];
+pub const WAITING: &[(u32, &str, &str)] = &[];
 
 /// Bugs whose smallest known schedules need several faults together, or a fault and a setting, and what these are
 ///

@@ -82,6 +82,7 @@ impl Journal {
             Some(
                 Record::Epoch { .. }
                 | Record::Tokens { .. }
+                | Record::Lease { .. }
                 | Record::Submit { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }

@@ -85,7 +85,9 @@ impl Recorder {
         let name = |id: TaskId| names.get(&id).copied();
         let mut lines = Vec::new();
         messages(message, role, towards, &mut self.scratch, |said| {
-            if let Some(Message::ToWorker(ToWorker::Assign { task, token, .. })) = said.message()
+            if let Some(Message::ToWorker(
+                ToWorker::Assign { task, token, .. } | ToWorker::AssignUnder { task, token, .. },
+            )) = said.message()
                 && let Some(task) = names.get(task)
             {
                 attempts.insert(*token, *task);
@@ -106,6 +108,7 @@ impl Recorder {
         let (task, record) = match record {
             Record::Epoch { epoch, .. } => (None, format!("Epoch {epoch}")),
             Record::Tokens { below } => (None, format!("Tokens below {below}")),
+            Record::Lease { ttl_us, grace_us } => (None, format!("Lease of {ttl_us} µs, grace {grace_us} µs")),
             Record::Submit { task, .. } => (number(task), format!("Submit {}", name(task))),
             Record::Assign { task, token, attempt, worker } => {
                 (number(task), format!("Assign {} {token} attempt {attempt} to {worker}", name(task)))

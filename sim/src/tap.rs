@@ -170,6 +170,7 @@ impl<'a> Said<'a> {
                 Control::Beat { .. } => "Beat",
                 Control::Echo { .. } => "Echo",
                 Control::Bye => "Bye",
+                Control::Lease { .. } => "Lease",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -203,6 +204,7 @@ impl Message<'_> {
             },
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
+                ToWorker::AssignUnder { .. } => "AssignUnder",
                 ToWorker::Cancel { .. } => "Cancel",
                 ToWorker::Recall { .. } => "Recall",
                 ToWorker::Verdict { .. } => "Verdict",
@@ -237,7 +239,7 @@ impl Message<'_> {
     pub fn task(&self) -> Option<TaskId> {
         match *self {
             Message::FromWorker(FromWorker::Result { task, .. })
-            | Message::ToWorker(ToWorker::Assign { task, .. })
+            | Message::ToWorker(ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. })
             | Message::FromClient(
                 FromClient::Submit { task, .. }
                 | FromClient::Watch { task, .. }
@@ -274,6 +276,7 @@ impl Message<'_> {
             )
             | Message::ToWorker(
                 ToWorker::Assign { token, .. }
+                | ToWorker::AssignUnder { token, .. }
                 | ToWorker::Cancel { token, .. }
                 | ToWorker::Recall { token }
                 | ToWorker::Verdict { token, .. }
@@ -376,6 +379,10 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
         ToWorker::Assign { attempt, restores, .. } => {
             write!(f, " attempt {attempt}{}", if *restores { ", from a checkpoint" } else { "" })
         }
+        ToWorker::AssignUnder { attempt, restores, conditions, .. } => {
+            let exclusive = if conditions.exclusive { ", exclusive" } else { "" };
+            write!(f, " attempt {attempt}{}{exclusive}", if *restores { ", from a checkpoint" } else { "" })
+        }
         ToWorker::Cancel { reason, .. } => write!(f, " {reason:?}"),
         ToWorker::Verdict { verdict, .. } => f.write_str(match verdict {
             Verdict::Keep { .. } => " Keep",
@@ -455,6 +462,7 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Beat { .. } => f.write_str("Beat"),
         Control::Echo { .. } => f.write_str("Echo"),
         Control::Bye => f.write_str("Bye"),
+        Control::Lease { ttl_us, .. } => write!(f, "Lease {ttl_us} µs"),
     }
 }
 

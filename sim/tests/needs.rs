@@ -29,7 +29,7 @@ fn submit(world: &mut World, name: &str, needs: &[(&str, Tag)], takes: Job) -> T
     let task = world.plan(name, takes);
     let mut tags = Tags::default();
     needs.iter().for_each(|(name, tag)| tags.insert(name, tag.clone()).expect("legal"));
-    let about = About { title: name.into(), needs: tags }.encode().expect("short");
+    let about = About { title: name.into(), needs: tags, ..About::default() }.encode().expect("short");
     let input = Input::Submit { task, spec: TaskSpec::default(), about: &about, payload: name.as_bytes() };
     world.tell_coordinator(input).expect("legal");
     task

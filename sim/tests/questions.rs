@@ -143,7 +143,7 @@ fn a_task_is_told_with_where_it_runs_and_how_far_it_is() {
     let mut world = connected(asker(1));
     let job = Job { prints: noise(3000), ..Job::steps(4, ms(800)) };
     let id = world.plan("job", job);
-    let about = About { title: "grüße".into(), needs: Tags::default() }.encode().expect("short");
+    let about = About { title: "grüße".into(), ..About::default() }.encode().expect("short");
     let spec = TaskSpec { priority: 2, retries: 1 };
     let submit = Input::Submit { task: id, spec, about: &about, payload: b"job", follow: Follow::Acceptance };
     world.tell_client(0, submit).expect("legal");
@@ -164,7 +164,7 @@ fn a_task_is_told_with_where_it_runs_and_how_far_it_is() {
 #[test]
 fn many_tasks_come_in_pages_in_the_order_of_their_submission_each_once() {
     let mut world = connected(asker(1));
-    let about = |n: usize| About { title: format!("{n:0200}"), needs: Tags::default() }.encode().expect("short");
+    let about = |n: usize| About { title: format!("{n:0200}"), ..About::default() }.encode().expect("short");
     let all: Vec<TaskId> = (0..300)
         .map(|n| {
             let task = world.plan(&format!("task {n}"), Job::takes(ms(1)));

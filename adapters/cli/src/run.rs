@@ -333,7 +333,7 @@ impl Job {
         let title = title(self.name.as_deref(), &argv);
         let command = Command { argv, cwd: self.cwd.clone(), timeout: self.timeout, output_bytes_max: self.output_max };
         let about =
-            About { title, needs: self.needs.clone() }.encode().map_err(|error| Stop::Failed(error.to_string()))?;
+            About { title, needs: self.needs.clone(), ..About::default() }.encode().map_err(|error| Stop::Failed(error.to_string()))?;
         let task = self.history.task(open.item, open.round);
         self.backend.submit(task, self.spec, about, command.encode()).await.map_err(Stop::Failed)?;
         self.open.insert(task, open);

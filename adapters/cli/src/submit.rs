@@ -59,7 +59,7 @@ fn prepare(args: &Submit, needs: Tags) -> Result<(TaskId, Vec<u8>, Vec<u8>), Str
         None => TaskId(entropy().map_err(|error| error.to_string())?),
     };
     let title = args.name.clone().unwrap_or_else(|| title(None, &args.command));
-    let about = About { title, needs }.encode().map_err(|error| error.to_string())?;
+    let about = About { title, needs, ..About::default() }.encode().map_err(|error| error.to_string())?;
     let command = Command {
         argv: args.command.clone(),
         cwd: args.cwd.clone(),

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
-use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, TERM_MAX, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use crate::wire::keys::Key;
 
 use super::admission::AdmissionConfig;
@@ -29,6 +29,10 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// From a worker's disconnection to giving its tasks to others (TASK-5)
     pub lost_after: Duration,
+    /// How long a lease lasts from its last renewal, and at least three heartbeats; `None` is 30 s (TASK-4)
+    pub lease_ttl: Option<Duration>,
+    /// How long after the end of its lease an exclusive attempt is over (TASK-4)
+    pub lease_grace: Duration,
     /// How long workers may take to come back after a recovery before their tasks go to others (JOURN-4)
     pub recovery_window: Duration,
     /// How many connections are let in (BACK-2)
@@ -86,6 +90,8 @@ impl Config {
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
+            lease_ttl: None,
+            lease_grace: Duration::from_secs(10),
             recovery_window: Duration::from_secs(120),
             admission: AdmissionConfig::default(),
             pending_max: 4096,
@@ -125,6 +131,9 @@ impl Config {
         }
         if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&self.wire_version) {
             return error("wire_version", "1 or 2");
+        }
+        if self.lease_ttl.is_some_and(|ttl| ttl.is_zero() || ttl > TERM_MAX) || self.lease_grace > TERM_MAX {
+            return error("lease_ttl", "above 0, at most 365 days, and so must its grace");
         }
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use crate::error::Rejected;
-use crate::ids::{Role, TaskId, Token};
+use crate::ids::{TaskId, Token};
 use crate::journal::Record;
 use crate::planted::{self, Bug};
 use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
@@ -206,9 +206,12 @@ impl Desk {
 
     // Attempts that end without a result.
 
-    /// The worker does not have it, or is gone for good
-    pub(super) fn lost_attempt(&mut self, token: Token) {
+    /// The worker does not have it, or is gone for good; then it may run all the same for a while
+    pub(super) fn lost_attempt(&mut self, token: Token, may_still_run: bool) {
         let Some(attempt) = self.drop_attempt(token) else { return };
+        if may_still_run && attempt.sent_as.is_some() {
+            self.may_still_run(attempt.task, attempt.peer);
+        }
         if attempt.detached {
             return;
         }
@@ -227,6 +230,10 @@ impl Desk {
         let alone = ran.count() == 1;
         for token in absent {
             let Some(attempt) = self.drop_attempt(*token) else { continue };
+            if attempt.sent_as.is_some() {
+                // Its process may outlive the memory of it for a while.
+                self.may_still_run(attempt.task, attempt.peer);
+            }
             if !attempt.running {
                 match (attempt.detached, attempt.sent_as) {
                     (true, _) => {}
@@ -260,41 +267,6 @@ impl Desk {
             self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
         } else {
             self.tasks.step(id, TaskStep::Requeue);
-        }
-    }
-
-    /// The worker has been away for too long: its tasks go to others, and it may still deliver (TASK-3, TASK-5)
-    pub(super) fn peer_lost(&mut self, ix: PeerIx) {
-        let peer = self.roster.get_mut(ix);
-        if peer.role != Role::Worker {
-            return;
-        }
-        peer.lost = true;
-        self.events.push_back(Event::Lost { peer: peer.name.clone() });
-        for token in peer.held.clone() {
-            let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| !attempt.detached) else {
-                continue;
-            };
-            attempt.detached = true;
-            let task = attempt.task;
-            self.stats.lost_attempts += 1;
-            self.schedule.not_recalled(token);
-            self.again_after_loss(task);
-        }
-    }
-
-    fn again_after_loss(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.all.get_mut(&id) else { return };
-        task.losses += 1;
-        let (cancelled, hopeless) = (task.cancel_requested, task.losses >= self.config.losses_max);
-        if cancelled {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
-        } else if hopeless {
-            self.end_task(id, None, Outcome::Failed(Failure::WorkerLost), &[], Default::default());
-        } else {
-            self.tasks.step(id, TaskStep::Requeue);
-            self.story.note(self.now, id, None, "lost with its worker");
-            self.gate.then(Effect::Event(Event::Again { task: id }));
         }
     }
 
@@ -375,7 +347,12 @@ fn is_behind(have: &[StreamEnd; 2], want: &[StreamEnd; 2]) -> bool {
 /// Whether another attempt could end differently; a limit exceeded once is exceeded again
 fn may_retry(failure: Failure) -> bool {
     match failure {
-        Failure::Exit(_) | Failure::Signal(_) | Failure::TimedOut | Failure::CannotStart | Failure::Error => true,
+        Failure::Exit(_)
+        | Failure::Signal(_)
+        | Failure::TimedOut
+        | Failure::CannotStart
+        | Failure::Error
+        | Failure::Stalled => true,
         Failure::OutputTooLarge | Failure::ResultTooLarge | Failure::Poisonous | Failure::WorkerLost => false,
     }
 }

@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
-use crate::ids::{ConnId, KeyId, Role, Token};
-use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME};
+use crate::ids::{ConnId, KeyId, Role};
+use crate::lease::Lease;
+use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME, TERMS_SINCE};
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
@@ -20,7 +21,6 @@ use crate::wire::message::{Class, Control, Denied, Welcome};
 use super::admission::{Address, Admitted};
 use super::door::{Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
-use super::tasks::TaskStep;
 use super::{Contention, Desk, Event, PeerState, Timer};
 
 const CONTENDER_FRAMES_MAX: usize = 8;
@@ -45,6 +45,8 @@ pub(crate) struct Live {
     pub(crate) welcome: Option<Welcome>,
     /// What comes belongs to a session that is no more, until the peer begins anew (AUTH-3)
     pub(crate) awaiting_begin: bool,
+    /// To be told right behind the welcome (TASK-4)
+    pub(crate) lease: Option<Lease>,
 }
 
 #[derive(Clone, Debug)]
@@ -220,7 +222,7 @@ impl Desk {
         self.go_live(conn, ix, verified, received);
         self.tell_kept_again(ix);
         self.rewind_watches(ix);
-        self.unlose(ix);
+        self.welcome_back(ix);
     }
 
     /// Opens a new session; what it would replace stays valid until it is confirmed (AUTH-8)
@@ -248,8 +250,12 @@ impl Desk {
         let granted = if says_first { 0 } else { BULK_WINDOW_BYTES };
         let mut channel = Channel::new(verified.codec, verified.version, granted);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
+        let leases = verified.version >= TERMS_SINCE && self.roster.get(ix).role == Role::Worker;
+        let lease = leases.then(|| self.lease());
         let peer = self.roster.get_mut(ix);
         let Some(session) = &mut peer.session else { return };
+        session.lease = session.lease.or(lease).filter(|_| leases);
+        let lease = session.lease;
         session.numbers.generation += 1;
         let generation = session.numbers.generation;
         let credit = channel.credit(&session.numbers, 0);
@@ -269,8 +275,10 @@ impl Desk {
         self.timers.set(Timer::Lost(ix), None);
         self.timers.set(Timer::Session(ix), None);
         let awaiting_begin = resumed.is_none();
-        let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
+        let (key, welcome) = (verified.key, Some(welcome));
+        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
+        self.renew_lease(ix);
         self.restart_transfers(ix, verified.version);
         self.place(ix);
         self.touch(ix);
@@ -408,7 +416,7 @@ impl Desk {
         let event = Event::Disconnected { peer: peer.name.clone(), reason };
         self.events.push_back(event);
         if role == Role::Worker {
-            self.timers.set(Timer::Lost(ix), Some(self.now + self.time_to_come_back(ix)));
+            self.watch_absence(ix);
         }
         self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));
         self.place(ix);
@@ -450,16 +458,11 @@ impl Desk {
         }
     }
 
-    /// How long a worker is waited for: not at all if it has no key any more (AUTH-6)
-    pub(super) fn time_to_come_back(&self, ix: PeerIx) -> Duration {
-        if self.roster.may_come_back(ix) { self.config.lost_after } else { Duration::ZERO }
-    }
-
     /// The peer has left for good; what it still holds is lost at once (TASK-8)
     pub(super) fn left(&mut self, conn: ConnId, ix: PeerIx) {
         self.roster.get_mut(ix).to_drain = false;
         for token in self.roster.get(ix).held.clone() {
-            self.lost_attempt(token);
+            self.lost_attempt(token, true);
         }
         // First, because whoever waits for the end of this connection opens a session of its own.
         self.session_over(ix);
@@ -480,30 +483,6 @@ impl Desk {
             if let Some(task) = self.tasks.all.get_mut(&task) {
                 task.watchers.remove(&ix);
             }
-        }
-    }
-
-    /// Its tasks are its own again, as far as nobody else has them
-    fn unlose(&mut self, ix: PeerIx) {
-        let peer = self.roster.get_mut(ix);
-        if !core::mem::take(&mut peer.lost) {
-            return;
-        }
-        for token in peer.held.clone() {
-            self.take_back(token);
-        }
-    }
-
-    /// An attempt that nobody waited for any more is there after all
-    pub(super) fn take_back(&mut self, token: Token) {
-        let Some(attempt) = self.tasks.attempts.get(&token).filter(|attempt| attempt.detached) else { return };
-        let task = attempt.task;
-        if self.tasks.current(task).is_none() && self.tasks.step(task, TaskStep::Adopt).is_some() {
-            self.timers.set(Timer::Retry(task), None);
-            if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
-                attempt.detached = false;
-            }
-            self.story.note(self.now, task, Some(token), "taken back");
         }
     }
 

@@ -4,8 +4,9 @@ use core::ops::Bound;
 
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
+use crate::lease::Lease;
 use crate::limits::CHUNKS_SINCE;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
 
@@ -72,6 +73,10 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if let Some(welcome) = live.welcome.take() {
         let fits = body.push(Class::Control, &Control::Welcome(welcome));
         debug_assert!(fits, "the first message of a frame always fits");
+    }
+    if let Some(Lease { ttl, grace }) = live.lease.take() {
+        let fits = body.push(Class::Control, &Control::Lease { ttl_us: micros(ttl), grace_us: micros(grace) });
+        debug_assert!(fits, "the second one does as well");
     }
     if let Some(session) = &mut peer.session {
         live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);
@@ -174,8 +179,18 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
                     let (priority, payload) = (task.spec.priority, &*task.payload);
                     // Whoever knows nothing of chunks starts from the beginning.
                     let restores = a.restores && (a.restoring.is_none() || version >= CHUNKS_SINCE);
+                    let conditions = task.terms.at_worker();
                     let (task, attempt) = (a.task, a.attempt);
-                    body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
+                    match conditions {
+                        None => {
+                            body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
+                        }
+                        Some(conditions) => {
+                            let assign =
+                                ToWorker::AssignUnder { task, token, attempt, priority, restores, conditions, payload };
+                            body.push(class, &assign)
+                        }
+                    }
                 }
                 None => body.push_void(number),
             }
@@ -184,6 +199,7 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
         Sent::Recall(token) => body.push(class, &ToWorker::Recall { token }),
         Sent::Verdict(token, verdict) => body.push(class, &ToWorker::Verdict { token, verdict }),
         Sent::Settled(token, settlement, outcome) => {
+            let outcome = outcome.map(|outcome| outcome.spoken_in(version));
             body.push(class, &ToWorker::Settled { token, settlement, outcome })
         }
         Sent::Accepted(task) => body.push(class, &ToClient::Accepted { task }),
@@ -194,10 +210,11 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
         },
         Sent::Outcome(task) => {
             if let Some(end) = tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
-                let (attempt, token, outcome, streams) = (end.attempt, end.token, end.outcome, end.streams);
+                let (attempt, token, streams) = (end.attempt, end.token, end.streams);
+                let outcome = end.outcome.spoken_in(version);
                 body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
             } else if let Some(old) = tasks.forgotten.get(&task) {
-                let (outcome, streams) = (old.outcome, Default::default());
+                let (outcome, streams) = (old.outcome.spoken_in(version), Default::default());
                 body.push(class, &ToClient::Outcome { task, attempt: 0, token: None, outcome, result: &[], streams })
             } else {
                 body.push_void(number)

@@ -13,7 +13,8 @@
 //! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
 //! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
-//! | `endings` | results, retries, losses, crashes and cancels |
+//! | `endings` | results, retries, crashes and cancels |
+//! | `losses` | workers that are away, and leases |
 //! | `frames` | what is put into frames |
 //! | `outline` | what decides on the future, for searches over many histories |
 //! | `gate`, `recovery` | the journal's seam, and the way back from it |
@@ -27,6 +28,7 @@ mod endings;
 mod entry;
 mod frames;
 mod gate;
+mod losses;
 mod outline;
 mod peers;
 mod queues;
@@ -64,6 +66,7 @@ use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
+use crate::lease::Lease;
 use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
 use crate::link::Reason;
 use crate::planted::{self, Bug};
@@ -124,6 +127,8 @@ struct Desk {
     tokens_asked_at: u64,
     /// Names the next chunk of a checkpoint
     next_home: u64,
+    /// The lease under which exclusive attempts were last given out, as it is recorded
+    recorded_lease: Option<Lease>,
     /// While records are replayed: chunks that have come in part
     strays: BTreeMap<u64, TaskId>,
     /// Handshake messages to send
@@ -364,6 +369,7 @@ impl Desk {
             tokens_asked: config.tokens_from,
             tokens_asked_at: 0,
             next_home: 1,
+            recorded_lease: None,
             strays: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
@@ -404,6 +410,7 @@ impl Desk {
         if self.tasks.all.len() >= self.config.tasks_max || self.tasks.forgotten.len() >= self.config.forgotten_max {
             return Err(Rejected::Full);
         }
+        said.terms.agree_with(self.config.lost_after, self.lease().wait()).map_err(|_| Rejected::BadSpec)?;
         self.insert(id, spec, said, content, payload);
         self.gate.write(&Record::Submit { task: id, spec, about, payload });
         self.gate.then(Effect::Accept(id));
@@ -446,7 +453,7 @@ impl Desk {
         let away = |(_, peer): &(PeerIx, &Peer)| peer.conn.is_none() && !peer.held.is_empty();
         for ix in self.roster.iter().filter(away).map(|(ix, _)| ix).collect::<Vec<PeerIx>>() {
             if !self.roster.may_come_back(ix) {
-                self.timers.set(Timer::Lost(ix), Some(self.now));
+                self.watch_absence(ix);
             }
         }
         Ok(())
@@ -496,7 +503,7 @@ impl Desk {
         match timer {
             Timer::Conn(conn) => self.conn_due(conn),
             Timer::Contender(conn) => self.contention_over(conn),
-            Timer::Lost(peer) => self.peer_lost(peer),
+            Timer::Lost(peer) => self.absence_due(peer),
             Timer::Session(peer) if planted::is(Bug::ResumesExpired) && self.roster.get(peer).session.is_some() => {}
             Timer::Session(peer) => self.session_over(peer),
             Timer::Retry(task) => {

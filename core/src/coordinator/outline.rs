@@ -51,7 +51,8 @@ impl Coordinator {
 impl Task {
     fn outline(&self, o: &mut Outline) {
         o.put((self.state, self.cancel_requested, self.suspect, self.told));
-        o.put((self.attempts, self.retries, self.losses, self.crashes));
+        o.put((self.attempts, self.retries, self.losses, self.crashes, self.terms));
+        o.at(self.leased.map(|(until, _)| until));
         o.names(self.live.iter().map(|token| Name::Token(*token)));
         o.names(self.concluded.iter().map(|token| Name::Token(*token)));
         o.name_if(self.checkpoint.as_ref().map(|checkpoint| Name::Token(checkpoint.token)));

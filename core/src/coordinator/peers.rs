@@ -7,6 +7,7 @@ use core::ops::Bound;
 
 use crate::about::Tags;
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
+use crate::lease::Lease;
 use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
 use crate::outline::{Counter, Giver, Name, Outline};
 use crate::session::{HeapLog, Session};
@@ -105,6 +106,8 @@ pub(crate) struct PeerSession {
     pub(crate) offers: Tags,
     /// The worker takes nothing new (TASK-8)
     pub(crate) draining: bool,
+    /// Under which exclusive attempts run; none where the peer knows of none (TASK-4)
+    pub(crate) lease: Option<Lease>,
     lanes: [VecDeque<Sent>; 3],
 }
 
@@ -131,6 +134,7 @@ impl PeerSession {
             inventory: Inventory::default(),
             offers: Tags::default(),
             draining: false,
+            lease: None,
             lanes: Default::default(),
         }
     }
@@ -208,6 +212,10 @@ pub(crate) struct Peer {
     /// What an unconfirmed session would replace; valid until then (AUTH-8)
     pub(crate) previous: Option<PeerSession>,
     pub(crate) disconnected_at: Option<Instant>,
+    /// Nothing of it is lost before: it is given time to come back after a recovery (JOURN-4)
+    pub(crate) withheld_until: Instant,
+    /// Until when exclusive attempts may run there without a word (TASK-4)
+    pub(crate) leased_until: Instant,
     /// Declared lost for its tasks (TASK-5)
     pub(crate) lost: bool,
     /// Life of the memory whose inventory was last compared
@@ -309,6 +317,8 @@ impl Peer {
             session: None,
             previous: None,
             disconnected_at: None,
+            withheld_until: Instant::ZERO,
+            leased_until: Instant::ZERO,
             lost: false,
             boot: None,
             held: BTreeSet::new(),

@@ -34,13 +34,29 @@ impl Place {
     }
 }
 
+/// What a task needs of a worker
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Need {
+    /// Labels and amounts
+    pub(crate) tags: Tags,
+    /// That it knows what terms are (FRAME-6)
+    pub(crate) terms: bool,
+}
+
+impl Need {
+    /// Whether every worker will do
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.tags.is_empty() && !self.terms
+    }
+}
+
 /// A kind of need
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KindIx(u32);
 
 #[derive(Clone, Debug, Default)]
 struct Kind {
-    needs: Tags,
+    needs: Need,
     /// Tasks of this kind that have no outcome
     tasks: u64,
     ready: BTreeMap<Place, TaskId>,
@@ -52,7 +68,7 @@ struct Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Queues {
     kinds: BTreeMap<KindIx, Kind>,
-    by_needs: BTreeMap<Tags, KindIx>,
+    by_needs: BTreeMap<Need, KindIx>,
     next: u32,
 }
 
@@ -62,7 +78,7 @@ impl Default for Queues {
         let none = KindIx(0);
         Queues {
             kinds: BTreeMap::from([(none, Kind::default())]),
-            by_needs: BTreeMap::from([(Tags::default(), none)]),
+            by_needs: BTreeMap::from([(Need::default(), none)]),
             next: 1,
         }
     }
@@ -70,7 +86,7 @@ impl Default for Queues {
 
 impl Queues {
     /// Finds the kind of a new task; `true` if there was none like it, so that nobody is listed as free for it yet
-    pub(crate) fn enter(&mut self, needs: Tags) -> (KindIx, bool) {
+    pub(crate) fn enter(&mut self, needs: Need) -> (KindIx, bool) {
         let next = KindIx(self.next);
         let kind = *self.by_needs.entry(needs.clone()).or_insert(next);
         if kind == next {
@@ -87,7 +103,7 @@ impl Queues {
     pub(crate) fn leave(&mut self, kind: KindIx) {
         let Some(known) = self.kinds.get_mut(&kind) else { return };
         known.tasks -= 1;
-        if known.tasks == 0 && !known.needs.is_empty() {
+        if known.tasks == 0 && !known.needs.is_nothing() {
             self.by_needs.remove(&known.needs);
             self.kinds.remove(&kind);
         }
@@ -119,13 +135,13 @@ impl Queues {
     }
 
     /// Takes note of a worker that had one load and has another, and of what it can take with that
-    pub(crate) fn list(&mut self, ix: PeerIx, before: Option<usize>, now: Option<(usize, impl Fn(&Tags) -> bool)>) {
+    pub(crate) fn list(&mut self, ix: PeerIx, before: Option<usize>, now: Option<(usize, impl Fn(&Need) -> bool)>) {
         for kind in self.kinds.values_mut() {
             if let Some(load) = before {
                 kind.free.remove(&(load, ix));
             }
             if let Some((load, can_take)) = &now
-                && (kind.needs.is_empty() || can_take(&kind.needs))
+                && (kind.needs.is_nothing() || can_take(&kind.needs))
             {
                 kind.free.insert((*load, ix));
             }
@@ -143,7 +159,7 @@ impl Queues {
     }
 
     /// What tasks of a kind need
-    pub(crate) fn needs(&self, kind: KindIx) -> Option<&Tags> {
+    pub(crate) fn needs(&self, kind: KindIx) -> Option<&Need> {
         self.kinds.get(&kind).map(|kind| &kind.needs)
     }
 
@@ -171,12 +187,12 @@ impl Queues {
     }
 
     /// Kinds for whose tasks a worker is listed as free
-    pub(crate) fn listed(&self, load: usize, ix: PeerIx) -> Vec<&Tags> {
+    pub(crate) fn listed(&self, load: usize, ix: PeerIx) -> Vec<&Need> {
         self.kinds.values().filter(|kind| kind.free.contains(&(load, ix))).map(|kind| &kind.needs).collect()
     }
 
     /// All kinds
-    pub(crate) fn all_needs(&self) -> impl Iterator<Item = &Tags> {
+    pub(crate) fn all_needs(&self) -> impl Iterator<Item = &Need> {
         self.kinds.values().map(|kind| &kind.needs)
     }
 }

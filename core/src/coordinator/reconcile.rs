@@ -10,6 +10,7 @@ use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
 use crate::journal::Record;
 use crate::planted::{self, Bug};
+use crate::terms::Class;
 
 use super::Desk;
 use super::gate::Effect;
@@ -55,7 +56,8 @@ impl Desk {
         session.reconciled = true;
         let inventory = core::mem::take(&mut session.inventory);
         let (id, boot) = (session.numbers.id, session.boot);
-        let restarted = peer.boot.replace(boot).is_some_and(|old| old != boot);
+        let known = peer.boot.replace(boot);
+        let (restarted, same) = (known.is_some_and(|old| old != boot), known == Some(boot));
         peer.lost = false;
         let mut there: BTreeMap<Token, InventoryItem> = inventory.items.iter().map(|i| (i.token, *i)).collect();
         let names = |token: &Token| {
@@ -72,7 +74,8 @@ impl Desk {
         if restarted {
             self.crashed(&absent);
         } else {
-            absent.into_iter().for_each(|token| self.lost_attempt(token));
+            // Whoever may have been another process cannot speak for what that one left running.
+            absent.into_iter().for_each(|token| self.lost_attempt(token, !same));
         }
         for item in inventory.items {
             // An item named twice is judged once.
@@ -89,6 +92,7 @@ impl Desk {
                     // Asked for while there was no session to say it in, or in one that ended (TASK-7).
                     self.gate.then(Effect::Say(ix, id, Sent::Cancel(item.token, CancelReason::Requested)));
                 }
+                self.yield_to_replacement(item.token);
             }
         }
         self.place(ix);
@@ -132,6 +136,8 @@ impl Desk {
         let free = self.tasks.all.get(&item.task).is_some_and(|task| {
             matches!(task.state, TaskState::Ready | TaskState::Backoff)
                 && !task.cancel_requested
+                // What else there is of it may still run.
+                && (task.terms.class != Class::Exclusive || task.live.is_empty())
                 && (planted::is(Bug::DedupByLife) || !task.concluded.contains(&item.token))
         });
         if !given_before || !free {
@@ -141,6 +147,9 @@ impl Desk {
         self.timers.set(super::Timer::Retry(item.task), None);
         self.tasks.give(item.token, item.task, ix, item.attempt);
         let (task, token, attempt) = (item.task, item.token, item.attempt);
+        if self.tasks.all.get(&task).is_some_and(|task| task.terms.class == Class::Exclusive) {
+            self.record_lease(ix);
+        }
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);
         // As if it had been given now: what becomes of it must find it in the journal.

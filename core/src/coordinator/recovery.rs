@@ -8,13 +8,14 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
-use core::time::Duration;
 
 use crate::blob::{ChunkName, chunks};
 use crate::error::ConfigError;
 use crate::ids::{PeerName, SessionId, TaskId, Token};
 use crate::journal::{Record, homes_of};
+use crate::lease::Lease;
 use crate::stream::Piece;
+use crate::terms::Class;
 use crate::wire::message::{Outcome, Stream};
 
 use super::peers::PeerIx;
@@ -168,6 +169,7 @@ impl Desk {
             }
             Record::Unreadable { task } => self.tasks.fall_back(task),
             Record::Gone { task, homes } => self.replay_gone(task, homes),
+            Record::Lease { ttl_us, grace_us } => self.recorded_lease = Some(Lease::new(ttl_us, grace_us)),
         }
         Ok(())
     }
@@ -225,11 +227,17 @@ impl Desk {
         let window = self.config.recovery_window.max(self.config.lost_after);
         let holders = self.roster.iter().filter(|(_, peer)| !peer.held.is_empty()).map(|(ix, _)| ix);
         for ix in holders.collect::<Vec<PeerIx>>() {
-            self.roster.get_mut(ix).disconnected_at = Some(self.now);
-            // Who has no key any more is not waited for.
-            let window = if self.roster.may_come_back(ix) { window } else { Duration::ZERO };
-            self.timers.set(Timer::Lost(ix), Some(self.now + window));
+            // What runs there does so under a lease that the last epoch may have renewed until a moment ago.
+            let leases = self.roster.get(ix).held.iter().filter_map(|token| self.tasks.attempts.get(token)?.lease);
+            let wait = leases.map(Lease::wait).max();
+            let (now, peer) = (self.now, self.roster.get_mut(ix));
+            peer.disconnected_at = Some(now);
+            peer.leased_until = wait.map_or(Instant::ZERO, |wait| now + wait);
+            peer.withheld_until = peer.leased_until.max(now + window);
+            self.watch_absence(ix);
         }
+        // The next record of a lease is this epoch's.
+        self.recorded_lease = None;
     }
 
     fn replay_assign(
@@ -258,6 +266,13 @@ impl Desk {
         if planted::is(Bug::InFlightTwice) {
             self.step(task, TaskStep::Requeue)?;
         }
+        let exclusive = self.tasks.all.get(&task).is_some_and(|task| task.terms.class == Class::Exclusive);
+        if exclusive {
+            let live = self.tasks.all.get(&task).map(|task| task.live.clone()).unwrap_or_default();
+            for other in live.into_iter().filter(|other| *other != token) {
+                self.drop_attempt(other);
+            }
+        }
         if known.is_none() {
             self.tasks.give(token, task, ix, attempt);
             self.roster.get_mut(ix).held.insert(token);
@@ -267,6 +282,7 @@ impl Desk {
             new.sent_as = Some((SessionId([0; 16]), 0));
             // Given up in an earlier epoch, it was adopted when its worker came back with it (TASK-2).
             new.detached = false;
+            new.lease = self.recorded_lease.filter(|_| exclusive);
         }
         Ok(())
     }

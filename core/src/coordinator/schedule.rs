@@ -9,12 +9,13 @@ use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
+use crate::terms::Class;
 use crate::wire::view::Why;
 
 use super::Desk;
 use super::gate::Effect;
 use super::peers::{Peer, PeerIx, Sent};
-use super::queues::Queues;
+use super::queues::{Need, Queues};
 use super::tasks::{Attempt, Task, TaskState, TaskStep, Tasks};
 
 /// Workers by load
@@ -75,13 +76,15 @@ impl Desk {
                 self.schedule.lenders.insert((listed.load, ix));
             }
         }
+        let knows_terms = self.knows_terms(ix);
         let Desk { tasks, roster, .. } = self;
         let Tasks { queues, all, attempts, .. } = tasks;
         // What a kind needs is looked at while the kinds change hands, so that amounts are summed up beforehand.
         let taken = taken(roster.get(ix), all, attempts, queues);
         let offers = roster.get(ix).session.as_ref().map(|session| &session.offers);
-        let fits = |needs: &Tags| {
-            offers.is_some_and(|offers| needs.met_with(offers, |name| taken.get(name).copied().unwrap_or(0)))
+        let fits = |need: &Need| {
+            let met = |offers| need.tags.met_with(offers, |name| taken.get(name).copied().unwrap_or(0));
+            (knows_terms || !need.terms) && offers.is_some_and(met)
         };
         let free = now.filter(|listed| listed.free).map(|listed| (listed.load, fits));
         queues.list(ix, before.filter(|old| old.free).map(|old| old.load), free);
@@ -98,7 +101,8 @@ impl Desk {
     fn fits(&self, id: TaskId, ix: PeerIx) -> bool {
         let needs = self.tasks.all.get(&id).and_then(|task| self.tasks.queues.needs(task.kind));
         let offers = self.roster.get(ix).session.as_ref().map(|session| &session.offers);
-        needs.zip(offers).is_some_and(|(needs, offers)| needs.met_by(offers))
+        let told = |need: &Need| !need.terms || self.knows_terms(ix);
+        needs.zip(offers).is_some_and(|(need, offers)| need.tags.met_by(offers) && told(need))
     }
 
     pub(super) fn check_schedule(&self) {
@@ -109,11 +113,12 @@ impl Desk {
             let Tasks { queues, all, attempts, .. } = &self.tasks;
             let taken = taken(peer, all, attempts, queues);
             let offers = peer.session.as_ref().map(|session| &session.offers);
-            let fits = |needs: &&Tags| {
-                let met = |offers: &Tags| needs.met_with(offers, |name| taken.get(name).copied().unwrap_or(0));
-                listed.free && (needs.is_empty() || offers.is_some_and(met))
+            let knows_terms = self.knows_terms(*ix);
+            let fits = |need: &&Need| {
+                let met = |offers: &Tags| need.tags.met_with(offers, |name| taken.get(name).copied().unwrap_or(0));
+                listed.free && (need.is_nothing() || (offers.is_some_and(met) && (knows_terms || !need.terms)))
             };
-            let expected: Vec<&Tags> = queues.all_needs().filter(fits).collect();
+            let expected: Vec<&Need> = queues.all_needs().filter(fits).collect();
             assert_eq!(queues.listed(listed.load, *ix), expected, "{} is listed for other tasks", peer.name);
         }
     }
@@ -180,10 +185,14 @@ impl Desk {
     fn assign(&mut self, id: TaskId, ix: PeerIx) -> bool {
         let Some(token) = self.next_token() else { return false };
         self.tasks.step(id, TaskStep::Assign);
+        self.retire_others(id);
         let Some(task) = self.tasks.all.get(&id) else { return false };
         let reused = planted::is(Bug::AttemptReused) && task.attempts > 0;
         let attempt = task.attempts.saturating_add(u32::from(!reused));
         let restores = task.checkpoint.as_ref().is_some_and(|from| from.names().is_empty());
+        if task.terms.class == Class::Exclusive {
+            self.record_lease(ix);
+        }
         self.tasks.give(token, id, ix, attempt);
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);
@@ -256,6 +265,7 @@ impl Desk {
             TaskState::Ready if !fits() => Why::NothingFits,
             TaskState::Ready if task.suspect => Why::WaitsToRunAlone,
             TaskState::Ready => Why::WorkersBusy,
+            TaskState::Backoff if self.waits_for_lease(id).is_some() => Why::LeaseHeld,
             TaskState::Backoff => Why::Pausing,
             TaskState::Assigned => {
                 let current = self.tasks.current(id).and_then(|token| self.tasks.attempts.get(&token));
@@ -284,7 +294,7 @@ fn taken(
     for token in &peer.held {
         let task = attempts.get(token).and_then(|attempt| tasks.get(&attempt.task));
         let needs = task.and_then(|task| queues.needs(task.kind));
-        for (name, tag) in needs.into_iter().flat_map(Tags::iter) {
+        for (name, tag) in needs.into_iter().flat_map(|need| need.tags.iter()) {
             if let Tag::Amount(amount) = tag {
                 *taken.entry(name.into()).or_default() += u64::from(*amount);
             }

@@ -10,11 +10,13 @@ use sha2::{Digest, Sha256};
 use crate::about::About;
 use crate::blob::{ChunkName, Sending};
 use crate::ids::{SessionId, TaskId, Token};
+use crate::lease::Lease;
 use crate::stream::Incoming;
+use crate::terms::Terms;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
 use super::peers::PeerIx;
-use super::queues::{KindIx, Place, Queues};
+use super::queues::{KindIx, Need, Place, Queues};
 use super::uploads::Upload;
 use crate::time::Instant;
 
@@ -80,6 +82,10 @@ pub(crate) struct Task {
     pub(crate) title: Box<str>,
     /// What it needs of a worker
     pub(crate) kind: KindIx,
+    /// What may happen to it when its worker is out of reach
+    pub(crate) terms: Terms,
+    /// An attempt of it may still run under a lease: until when, and whose (TASK-4)
+    pub(crate) leased: Option<(Instant, PeerIx)>,
     /// Order of submission
     pub(crate) order: u64,
     pub(crate) place: Place,
@@ -198,6 +204,8 @@ pub(crate) struct Attempt {
     pub(crate) upload: Option<Box<Upload>>,
     /// What it starts from, where that goes out in chunks (CKPT-4)
     pub(crate) restoring: Option<Box<Sending>>,
+    /// Under which it was given out, where an earlier epoch did that
+    pub(crate) lease: Option<Lease>,
 }
 
 /// A result that came back on a new connection before the output in front of it
@@ -272,13 +280,16 @@ impl Tasks {
     pub(crate) fn insert(&mut self, id: TaskId, new: NewTask<'_>) -> bool {
         let NewTask { spec, about, content, payload, submitted, ageing } = new;
         self.order += 1;
-        let (kind, is_new) = self.queues.enter(about.needs);
+        let terms = about.terms;
+        let (kind, is_new) = self.queues.enter(Need { tags: about.needs, terms: terms.at_worker().is_some() });
         let task = Task {
             spec,
             content,
             payload: payload.into(),
             title: about.title.into_boxed_str(),
             kind,
+            terms,
+            leased: None,
             order: self.order,
             place: Place::new(submitted, spec.priority, ageing, self.order),
             state: TaskState::Accepting,
@@ -404,6 +415,7 @@ impl Tasks {
             early: None,
             upload: None,
             restoring: task.checkpoint.as_ref().and_then(Checkpoint::to_send),
+            lease: None,
         };
         self.attempts.insert(token, new);
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::ids::{Role, SessionId, TaskId};
-use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX, TERMS_SINCE};
 use crate::time::micros;
 use crate::wire::message::{Outcome, Stream};
 use crate::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
@@ -34,6 +34,7 @@ impl Desk {
 
     /// Everything written before the question is durable: answer it as things stand now
     pub(super) fn answer(&mut self, ix: PeerIx, session: SessionId, ask: u64, question: &Question) {
+        let version = self.version_of(ix);
         let answer = match question {
             Question::Status => encoded(&self.status_view()),
             Question::Workers { after } => {
@@ -42,11 +43,15 @@ impl Desk {
             }
             Question::Tasks { after, open } => {
                 let behind = self.tasks.by_order.range(after.saturating_add(1)..).map(|(_, id)| *id);
-                let views = behind.filter_map(|id| self.task_view(id));
+                let views = behind.filter_map(|id| self.task_view(id, version));
                 page(views.filter(|view| !open || view.outcome.is_none()))
             }
-            Question::Task(id) => encoded(&self.task_view(*id)),
+            Question::Task(id) => encoded(&self.task_view(*id, version)),
             Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+            Question::Terms(id) => {
+                let task = self.tasks.all.get(id).filter(|task| task.state != TaskState::Accepting);
+                encoded(&task.map(|task| task.terms))
+            }
         };
         let peer = self.roster.get_mut(ix);
         // Who asks anew has the answers to what it asked before that many questions.
@@ -109,7 +114,8 @@ impl Desk {
         }
     }
 
-    fn task_view(&self, id: TaskId) -> Option<TaskView> {
+    /// A task as a peer can be told of it that speaks this version
+    fn task_view(&self, id: TaskId, version: u16) -> Option<TaskView> {
         // Nobody hears of a task before it is durable.
         let task = self.tasks.all.get(&id).filter(|task| task.state != TaskState::Accepting)?;
         let end = task.ended.as_ref().filter(|_| task.told);
@@ -124,14 +130,17 @@ impl Desk {
             attempts: task.attempts,
             why: match (&task.ended, end) {
                 (Some(_), None) => Why::Runs,
-                _ => self.why(id)?,
+                _ => spoken_in(self.why(id)?, version),
             },
-            worker: attempt.map(|attempt| self.roster.get(attempt.peer).name.clone()),
+            worker: attempt
+                .map(|attempt| attempt.peer)
+                .or(self.waits_for_lease(id))
+                .map(|ix| self.roster.get(ix).name.clone()),
             progress: attempt.map_or(0, |attempt| attempt.progress),
             checkpoint: task.checkpoint.as_ref().map(|checkpoint| checkpoint.number),
             token: end.map_or(current, |end| end.token),
             kept: end.map_or(Stream::ALL.map(kept), |end| end.streams.map(|stream| stream.len)),
-            outcome: end.map(|end| end.outcome),
+            outcome: end.map(|end| end.outcome.spoken_in(version)),
         })
     }
 
@@ -144,6 +153,10 @@ impl Desk {
             Outcome::Cancelled => cancelled,
         }
     }
+}
+
+fn spoken_in(why: Why, version: u16) -> Why {
+    if why == Why::LeaseHeld && version < TERMS_SINCE { Why::Pausing } else { why }
 }
 
 fn encoded<T: Serialize>(view: &T) -> Vec<u8> {

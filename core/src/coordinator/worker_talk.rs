@@ -90,6 +90,7 @@ impl Desk {
             | Control::Credit(_)
             | Control::Beat { .. }
             | Control::Echo { .. }
+            | Control::Lease { .. }
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -102,11 +103,17 @@ impl Desk {
             | Control::Ack { .. }
             | Control::Credit(_)
             | Control::Beat { .. }
-            | Control::Echo { .. } => {
+            | Control::Echo { .. }
+            | Control::Lease { .. } => {
+                let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {
                     session.tasks_granted = session.tasks_granted.max(credit.tasks);
                     self.place(ix);
+                }
+                if beat {
+                    // The echo renews it.
+                    self.renew_lease(ix);
                 }
             }
         }

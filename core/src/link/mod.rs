@@ -16,8 +16,9 @@ use self::state::LinkStep;
 use crate::backoff::{Backoff, Loss};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{ClusterId, SessionId};
-use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST};
+use crate::ids::{ClusterId, Role, SessionId};
+use crate::lease::Lease;
+use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -78,6 +79,9 @@ pub(crate) struct Link<L> {
     disconnect: Option<(u64, Reason)>,
     begin: bool,
     confirm: bool,
+    /// The lease that this connection renews, and when M3 was made: the first such renewal (TASK-4)
+    lease: Option<Lease>,
+    proved_at: Instant,
     leaving: Leaving,
     /// Frames can be sent on a connection that the owner has not noticed yet
     fresh: bool,
@@ -153,6 +157,8 @@ impl<L: Log> Link<L> {
             disconnect: None,
             begin: false,
             confirm: false,
+            lease: None,
+            proved_at: now,
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
@@ -316,6 +322,7 @@ impl<L: Log> Link<L> {
         }
         self.cluster = Some(challenge.cluster);
         self.epoch = challenge.epoch;
+        self.proved_at = now;
         self.prove(&proofs, &challenge);
     }
 
@@ -400,6 +407,14 @@ impl<L: Log> Link<L> {
         self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
     }
 
+    /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
+    ///
+    /// By this end's own clock, from before the coordinator can have received it (TASK-4).
+    pub(crate) fn lease(&self) -> Option<(Lease, Instant)> {
+        let renewed = self.channel.as_ref().and_then(|channel| channel.renewed);
+        self.lease.map(|lease| (lease, renewed.map_or(self.proved_at, |renewed| renewed.max(self.proved_at))))
+    }
+
     /// Whether frames can be exchanged
     pub(crate) fn carries_frames(&self) -> bool {
         self.channel.is_some()
@@ -412,6 +427,14 @@ impl<L: Log> Link<L> {
         };
         match control {
             Control::Welcome(welcome) => self.welcomed(now, &welcome),
+            Control::Lease { ttl_us, grace_us } => {
+                let known = self.version() >= TERMS_SINCE && self.config.key.role == Role::Worker;
+                if !known || !self.is_welcomed() || self.lease.is_some() {
+                    return Err(Violation);
+                }
+                self.lease = Some(Lease::new(ttl_us, grace_us));
+                Ok(LinkEvent::Nothing)
+            }
             Control::Denied(denied) => {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
@@ -766,6 +789,7 @@ impl<L: Log> Link<L> {
         self.greeting.clear();
         self.begin = false;
         self.confirm = false;
+        self.lease = None;
     }
 
     fn drop_session(&mut self) {

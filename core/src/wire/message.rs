@@ -14,7 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, TERMS_SINCE};
+use crate::terms::Conditions;
 use crate::wire::view::Question;
 
 const ITEM_HEAD_BYTES: usize = 3;
@@ -209,6 +210,13 @@ pub enum Control {
     },
     /// The sender leaves and wants nothing any more: its session ends here (TASK-8)
     Bye,
+    /// The worker holds a lease, renewed with each echo; right behind `Welcome`, since wire version 2 (TASK-4)
+    Lease {
+        /// For so many microseconds from the sending of what was answered
+        ttl_us: u64,
+        /// Within so many microseconds of its end everything exclusive must be over
+        grace_us: u64,
+    },
 }
 
 /// Absolute totals, never lowered (LANES-2)
@@ -305,6 +313,18 @@ pub enum Failure {
     WorkerLost,
     /// Something else; the result says what
     Error,
+    /// It reported nothing for longer than allowed (LIVE-4); since wire version 2
+    Stalled,
+}
+
+impl Outcome {
+    /// As a peer knows it that speaks this version
+    pub(crate) fn spoken_in(self, version: u16) -> Outcome {
+        match self {
+            Outcome::Failed(Failure::Stalled) if version < TERMS_SINCE => Outcome::Failed(Failure::TimedOut),
+            Outcome::Succeeded | Outcome::Failed(_) | Outcome::Cancelled => self,
+        }
+    }
 }
 
 /// Length and digest of an output stream, once it is complete (LOG-1)
@@ -614,6 +634,24 @@ pub enum ToWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         bytes: &'a [u8],
     },
+    /// Run this, under terms that concern its worker; in the place of `Assign`, and numbered like that (TASK-4, TASK-5)
+    AssignUnder {
+        /// Which task
+        task: TaskId,
+        /// The attempt's fencing token
+        token: Token,
+        /// Its number among the task's attempts, from 1
+        attempt: u32,
+        /// 0 is the most urgent
+        priority: u8,
+        /// A checkpoint follows, from which it is to start; not before that (CKPT-4)
+        restores: bool,
+        /// What the worker has to keep to
+        conditions: Conditions,
+        /// The task's input
+        #[serde(with = "serde_bytes", borrow)]
+        payload: &'a [u8],
+    },
 }
 
 impl ToWorker<'_> {
@@ -625,6 +663,7 @@ impl ToWorker<'_> {
             | ToWorker::RestoreOffer { .. }
             | ToWorker::RestorePiece { .. } => true,
             ToWorker::Assign { .. }
+            | ToWorker::AssignUnder { .. }
             | ToWorker::Cancel { .. }
             | ToWorker::Recall { .. }
             | ToWorker::Verdict { .. }

@@ -29,6 +29,8 @@ pub enum Question {
     Task(TaskId),
     /// Drain a worker; answered by whether there is one of this name (TASK-8)
     Drain(PeerName),
+    /// The terms of a task; answered by `Option<Terms>`, since wire version 2 (TASK-5)
+    Terms(TaskId),
 }
 
 /// The coordinator as a whole
@@ -152,4 +154,6 @@ pub enum Why {
     WorkerAway,
     /// It is over
     Ended,
+    /// It is exclusive, and the lease of its last worker has not ended yet (TASK-4); since wire version 2
+    LeaseHeld,
 }

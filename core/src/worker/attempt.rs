@@ -3,8 +3,11 @@
 use crate::blob::{Receiving, Sending};
 use crate::ids::TaskId;
 use crate::stream::Outgoing;
-use crate::wire::message::{CancelReason, CheckpointRefused, Held, Outcome};
+use crate::terms::Conditions;
+use crate::time::Instant;
+use crate::wire::message::{CheckpointRefused, Held, Outcome};
 use crate::worker::arena::Slot;
+use crate::worker::seam::StopReason;
 
 /// How far an attempt is
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +121,15 @@ pub(crate) struct Attempt {
     /// In the queue of results, or numbered
     pub(crate) result_queued: bool,
     /// The embedder is to be told to stop it
-    pub(crate) cancel_due: Option<CancelReason>,
+    pub(crate) cancel_due: Option<StopReason>,
+    /// What it has to keep to
+    pub(crate) conditions: Conditions,
+    /// The lease has ended: it is being stopped, or must not start any more (TASK-4)
+    pub(crate) lapsed: bool,
+    /// It was stopped because it had reported nothing for too long (LIVE-4)
+    pub(crate) stalled: bool,
+    /// When it last reported anything
+    pub(crate) reported: Instant,
     /// What it starts from, and what it has made since (CKPT-1, CKPT-4)
     pub(crate) checkpoint: Checkpoint,
 }
@@ -239,7 +250,7 @@ impl Attempt {
 
     /// Whether it may start: it is wanted, and what it is to start from is there (SESS-7, CKPT-4)
     pub(crate) fn may_start(&self) -> bool {
-        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited
+        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited && !self.lapsed
     }
 
     /// Whether its result may be numbered: over, and all its output and its last checkpoint went before (LOG-1, CKPT-4)

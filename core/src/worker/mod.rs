@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `attempt` | an attempt that is held, and the table of its states |
+//! | `conditions` | leases, and what else attempts have to keep to |
 //! | `checkpoints` | what attempts start from and what they make, in messages and in chunks |
 //! | `arena`, `intake`, `outbox` | where bytes are kept; what is to be said, lane by lane |
 //! | `outline` | what its future depends on, for searches |
@@ -11,6 +12,7 @@
 mod arena;
 mod attempt;
 mod checkpoints;
+mod conditions;
 mod config;
 mod intake;
 mod outbox;
@@ -22,8 +24,9 @@ use core::hash::{Hash, Hasher};
 
 pub use crate::worker::attempt::AttemptState;
 pub use crate::worker::checkpoints::Restored;
+pub use crate::worker::conditions::Tenure;
 pub use crate::worker::config::Config;
-pub use crate::worker::seam::{Input, Output};
+pub use crate::worker::seam::{Input, Output, StopReason};
 
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
@@ -36,11 +39,13 @@ use crate::rng::Seed;
 use crate::stats::LinkStats;
 use crate::story::{Note, Story};
 use crate::stream::Outgoing;
-use crate::time::Instant;
+use crate::terms::Conditions;
+use crate::time::{Instant, earliest};
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
+use crate::worker::conditions::Standing;
 use crate::worker::intake::Intake;
 use crate::worker::outbox::{Outbox, SentLog, Source, Stores, Table};
 
@@ -84,6 +89,8 @@ struct Desk {
     may_start: bool,
     /// Takes nothing new, and leaves when nothing is left (TASK-8)
     draining: bool,
+    /// What attempts have to keep to
+    standing: Standing,
     story: Story,
 }
 
@@ -112,6 +119,7 @@ impl Worker {
             gone: 0,
             may_start: false,
             draining: false,
+            standing: Standing::default(),
             story: Story::default(),
         };
         let mut worker = Worker { now, scratch: Scratch::new(), desk: Box::new(desk) };
@@ -150,14 +158,26 @@ impl Worker {
                 Ok(())
             }
             Input::Started { token } => desk.started(now, token),
-            Input::Progress { token, value } => desk.progress(token, value),
-            Input::OutputGrew { token, stream, total } => desk.output_grew(token, stream, total),
+            Input::Progress { token, value } => {
+                desk.reported(now, token);
+                desk.progress(token, value)
+            }
+            Input::OutputGrew { token, stream, total } => {
+                desk.reported(now, token);
+                desk.output_grew(token, stream, total)
+            }
             Input::OutputRead { token, stream, offset, bytes } => {
                 desk.outbox.take_read(token, Source::Stream(stream), offset, bytes);
                 Ok(())
             }
-            Input::Checkpoint { token, bytes } => desk.checkpoint_made(token, bytes),
-            Input::LargeCheckpoint { token, length, names } => desk.large_checkpoint_made(token, length, names),
+            Input::Checkpoint { token, bytes } => {
+                desk.reported(now, token);
+                desk.checkpoint_made(token, bytes)
+            }
+            Input::LargeCheckpoint { token, length, names } => {
+                desk.reported(now, token);
+                desk.large_checkpoint_made(token, length, names)
+            }
             Input::CheckpointRead { token, number, offset, bytes } => {
                 desk.checkpoint_read(token, number, offset, bytes);
                 Ok(())
@@ -175,6 +195,7 @@ impl Worker {
             Input::Timeout => Ok(()),
         };
         desk.link.expire(now);
+        desk.keep_conditions(now);
         desk.refuse_what_cannot_be_sent();
         desk.leave_if_drained();
         desk.grant();
@@ -229,7 +250,7 @@ impl Worker {
 
     /// When to say [`Input::Timeout`], whatever else happens
     pub fn wake_at(&self) -> Option<Instant> {
-        self.desk.link.wake_at()
+        earliest(self.desk.link.wake_at(), self.desk.conditions_deadline())
     }
 
     /// Where the connection stands
@@ -351,7 +372,10 @@ impl Desk {
         }
         match message {
             ToWorker::Assign { task, token, attempt, priority, restores, payload } => {
-                self.assign(now, task, token, attempt, priority, restores, payload)?;
+                self.assign(now, task, token, (attempt, priority, restores), Conditions::default(), payload)?;
+            }
+            ToWorker::AssignUnder { task, token, attempt, priority, restores, conditions, payload } => {
+                self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
             }
             ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
             ToWorker::Recall { token } => self.recall(now, token),
@@ -380,15 +404,13 @@ impl Desk {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn assign(
         &mut self,
         now: Instant,
         task: TaskId,
         token: Token,
-        attempt: u32,
-        priority: u8,
-        restores: bool,
+        (attempt, priority, restores): (u32, u8, bool),
+        conditions: Conditions,
         payload: &[u8],
     ) -> Result<(), Violation> {
         if self.room() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
@@ -418,10 +440,15 @@ impl Desk {
             report_queued: false,
             result_queued: false,
             cancel_due: None,
+            conditions,
+            lapsed: false,
+            stalled: false,
+            reported: now,
             checkpoint: Checkpoint::new(checkpoint, newer, restores),
         };
         let fits = self.attempts.insert(token, attempt).is_ok();
         debug_assert!(fits, "the table is at least as large as the arenas");
+        self.standing.bound += u16::from(conditions != Conditions::default());
         self.story.note(now, task, Some(token), "assigned");
         self.may_start = true;
         if self.draining {
@@ -439,7 +466,7 @@ impl Desk {
         if attempt.state == AttemptState::Finished {
             self.outbox.offer_result(token, attempt);
         } else {
-            self.order_stop(token, reason);
+            self.order_stop(token, reason.into());
         }
     }
 
@@ -500,7 +527,7 @@ impl Desk {
                 }
                 self.outbox.resume(token, attempt);
                 self.may_start = true;
-                if self.draining {
+                if self.draining || attempt.lapsed {
                     self.give_back(now, token);
                 }
             }
@@ -512,7 +539,7 @@ impl Desk {
 
     fn settle(&mut self, now: Instant, token: Token) {
         if self.step(now, token, AttemptStep::Settle) == Some(AttemptState::Abandoned) {
-            self.order_stop(token, CancelReason::Replaced);
+            self.order_stop(token, StopReason::Replaced);
         }
     }
 
@@ -521,6 +548,7 @@ impl Desk {
     fn started(&mut self, now: Instant, token: Token) -> Result<(), Rejected> {
         let state = self.step(now, token, AttemptStep::Start).ok_or(Rejected::Unknown)?;
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
+        attempt.reported = now;
         if let Some(payload) = attempt.payload.take() {
             self.payloads.free(payload);
         }
@@ -556,7 +584,9 @@ impl Desk {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
-        attempt.outcome = outcome;
+        // One that was stopped because it did not get on has failed, unless it has succeeded in that moment.
+        let stalled = attempt.stalled && outcome != Outcome::Succeeded;
+        attempt.outcome = if stalled { Outcome::Failed(Failure::Stalled) } else { outcome };
         if !self.results.fill(&mut attempt.result, result) {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
             attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
@@ -597,7 +627,7 @@ impl Desk {
         body.len()
     }
 
-    fn next_cancel(&mut self) -> Option<(Token, CancelReason)> {
+    fn next_cancel(&mut self) -> Option<(Token, StopReason)> {
         if self.cancels == 0 {
             return None;
         }
@@ -635,6 +665,7 @@ impl Desk {
         let token = self.attempts.iter().find(|(_, a)| a.state == AttemptState::Gone).map(|(token, _)| *token)?;
         self.gone -= 1;
         let attempt = self.attempts.swap_remove(&token)?;
+        self.standing.bound -= u16::from(attempt.conditions != Conditions::default());
         self.results.free(attempt.result);
         debug_assert!(attempt.checkpoint.slot.is_none(), "its room was freed when it was settled");
         self.grant();
@@ -673,9 +704,11 @@ impl Desk {
         Some(next)
     }
 
-    fn order_stop(&mut self, token: Token, reason: CancelReason) {
+    fn order_stop(&mut self, token: Token, reason: StopReason) {
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
-        if attempt.cancel_due.replace(reason).is_none() {
+        // Nothing is more urgent than the end of a lease.
+        let urgent = attempt.cancel_due.filter(|due| *due == StopReason::LeaseEnded);
+        if attempt.cancel_due.replace(urgent.unwrap_or(reason)).is_none() {
             self.cancels += 1;
         }
     }
@@ -683,6 +716,7 @@ impl Desk {
     /// Behind M3: output goes on where the coordinator stands, and in a new session an inventory is due (SESS-7)
     fn follow_link(&mut self) {
         if self.link.take_fresh() {
+            self.outbox.version = self.link.version();
             self.outbox.connected(&mut self.attempts);
         }
         let Some(session) = self.link.session_id() else { return };
@@ -730,6 +764,7 @@ impl Desk {
         let count = |f: &dyn Fn(&Attempt) -> bool| self.attempts.values().filter(|a| f(a)).count();
         assert_eq!(count(&|a| a.unjudged), usize::from(self.unjudged));
         assert_eq!(count(&|a| a.cancel_due.is_some()), usize::from(self.cancels));
+        assert_eq!(count(&|a| a.conditions != Conditions::default()), usize::from(self.standing.bound));
         assert_eq!(count(&|a| a.state == AttemptState::Gone), usize::from(self.gone));
         assert!(count(&|a| a.state.occupies_slot()) <= usize::from(self.slots), "more tasks run than there are slots");
         assert!(

@@ -8,7 +8,9 @@ use heapless::index_map::FnvIndexMap;
 
 use crate::blob::{Sending, chunks};
 use crate::ids::{SessionId, Token};
-use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
+use crate::limits::{
+    BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX,
+};
 use crate::link::Link;
 use crate::outline::{Name, Outline};
 use crate::session::FixedLog;
@@ -80,6 +82,8 @@ pub(crate) struct Outbox {
     pub(crate) session: Option<SessionId>,
     /// Some stream may have bytes to read
     pub(crate) may_read: bool,
+    /// The wire version of the newest connection
+    pub(crate) version: u16,
     inventory_parts: u16,
     inventory_next: u16,
     /// What is offered, and whether it has to be said yet
@@ -128,6 +132,7 @@ impl Outbox {
         Outbox {
             session: None,
             may_read: false,
+            version: WIRE_VERSION_OLDEST,
             inventory_parts: 0,
             inventory_next: 0,
             offers,
@@ -464,7 +469,7 @@ impl Outbox {
                 Some(attempt) => {
                     let streams = [0, 1].map(|i| attempt.streams[i].end());
                     let (task, outcome, result) =
-                        (attempt.task, attempt.outcome, stores.results.bytes(&attempt.result));
+                        (attempt.task, attempt.outcome.spoken_in(self.version), stores.results.bytes(&attempt.result));
                     body.push(class, &FromWorker::Result { task, token, outcome, result, streams })
                 }
                 None => body.push_void(number),

@@ -8,7 +8,7 @@ use crate::worker::{Desk, Worker};
 impl Worker {
     /// Adds the state to an outline; complete when the machine is idle
     pub fn outline(&self, o: &mut Outline) {
-        let Desk { link, attempts, outbox, assigned, may_start, draining, .. } = &*self.desk;
+        let Desk { link, attempts, outbox, assigned, may_start, draining, standing, .. } = &*self.desk;
         link.outline(o, |o, sent| sent.outline(o));
         o.put((attempts.len(), may_start, draining));
         for (token, attempt) in attempts.iter() {
@@ -19,6 +19,10 @@ impl Worker {
         if let Some(session) = outbox.session {
             o.count(Counter::Tasks(session), *assigned);
         }
+        if standing.bound > 0 {
+            o.at(standing.lease.map(|lease| lease.until));
+            o.at(self.desk.conditions_deadline());
+        }
         outbox.outline(o);
     }
 }
@@ -27,6 +31,7 @@ impl Attempt {
     fn outline(&self, o: &mut Outline) {
         o.put((self.task, self.attempt, self.state, self.outcome, self.progress));
         o.put((self.unjudged, self.report_queued, self.result_queued, self.cancel_due));
+        o.put((self.conditions, self.lapsed, self.stalled));
         let kept = &self.checkpoint;
         o.put((kept.slot.is_some(), kept.current, kept.waiting, kept.awaited, kept.answered));
         o.put((kept.queued, kept.in_flight, kept.told, kept.offer_due, kept.restoring.is_some()));

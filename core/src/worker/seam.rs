@@ -170,7 +170,7 @@ pub enum Output<'b> {
         /// Which attempt
         token: Token,
         /// Why
-        reason: CancelReason,
+        reason: StopReason,
     },
     /// Answer with a piece of an output stream, at once if possible
     ReadOutput {
@@ -226,4 +226,28 @@ pub enum Output<'b> {
         /// When to say [`Input::Timeout`]
         wake_at: Option<Instant>,
     },
+}
+
+/// Why a task is to be stopped
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// Its submitter asked for it
+    Requested,
+    /// Another attempt ended the task, or took its place
+    Replaced,
+    /// It is exclusive, and the lease has ended: it must be over within [`Worker::lease`](crate::worker::Worker::lease)'s grace (TASK-4)
+    LeaseEnded,
+    /// This worker has been cut off for as long as the task may run like that (TASK-5)
+    CutOff,
+    /// It has reported nothing for too long (LIVE-4)
+    Stalled,
+}
+
+impl From<CancelReason> for StopReason {
+    fn from(reason: CancelReason) -> StopReason {
+        match reason {
+            CancelReason::Requested => StopReason::Requested,
+            CancelReason::Replaced => StopReason::Replaced,
+        }
+    }
 }

@@ -318,7 +318,7 @@ fn frame_6_every_message_is_encoded_as_ever() {
          and the payload in postcard's format; numbers are little endian",
     );
     let numbered = Class::Numbered(1);
-    let about = About { title: "gzip a.log".into(), needs: tags() }.encode().expect("legal");
+    let about = About { title: "gzip a.log".into(), needs: tags(), ..About::default() }.encode().expect("legal");
     let answer = postcard::to_allocvec(&true).expect("an answer can be encoded");
     add!(book, 1, Control, |_| Class::Control, control());
     let (items, tags) = (inventory(), tags().encode().expect("legal tags"));

@@ -332,7 +332,8 @@ impl Auditor {
             | Record::Output { .. }
             | Record::Piece { .. }
             | Record::Chunk { .. }
-            | Record::Gone { .. } => {}
+            | Record::Gone { .. }
+            | Record::Lease { .. } => {}
         }
     }
 

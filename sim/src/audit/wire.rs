@@ -190,7 +190,8 @@ impl Auditor {
             | Control::Credit(_)
             | Control::Beat { .. }
             | Control::Echo { .. }
-            | Control::Bye => {}
+            | Control::Bye
+            | Control::Lease { .. } => {}
         }
     }
 

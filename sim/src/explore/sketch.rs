@@ -195,7 +195,8 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Credit(_)
             | Control::Beat { .. }
             | Control::Echo { .. }
-            | Control::Bye,
+            | Control::Bye
+            | Control::Lease { .. },
         )
         | None => {}
     }
@@ -232,7 +233,7 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
 fn sketch_to_worker(message: Option<ToWorker<'_>>, o: &mut Outline) {
     o.put(message.as_ref().map(std::mem::discriminant));
     match message {
-        Some(ToWorker::Assign { token, restores, .. }) => {
+        Some(ToWorker::Assign { token, restores, .. } | ToWorker::AssignUnder { token, restores, .. }) => {
             o.name(Name::Token(token));
             o.put(restores);
         }
@@ -281,7 +282,7 @@ fn task_of(record: &Record<'_>) -> Option<TaskId> {
         | Record::Manifest { task, .. }
         | Record::Unreadable { task }
         | Record::Gone { task, .. } => Some(task),
-        Record::Epoch { .. } | Record::Tokens { .. } => None,
+        Record::Epoch { .. } | Record::Tokens { .. } | Record::Lease { .. } => None,
     }
 }
 
@@ -302,6 +303,7 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
         }
         Record::Epoch { .. }
         | Record::Tokens { .. }
+        | Record::Lease { .. }
         | Record::Submit { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }

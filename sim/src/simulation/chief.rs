@@ -234,6 +234,7 @@ impl Simulation {
                         | Record::Result { .. }
                         | Record::Epoch { .. }
                         | Record::Tokens { .. }
+                        | Record::Lease { .. }
                         | Record::Forget { .. }
                         | Record::Output { .. }
                         | Record::Checkpoint { .. }

@@ -208,7 +208,7 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
     messages(message, role, towards, &mut Vec::new(), |said| {
         is |= match said {
             Said::Handshake(_) => kind == 0,
-            Said::Control(Control::Welcome(_) | Control::Denied(_)) => kind == 1,
+            Said::Control(Control::Welcome(_) | Control::Denied(_) | Control::Lease { .. }) => kind == 1,
             Said::Control(Control::Ack { .. }) => kind == 2,
             Said::Control(Control::Beat { .. } | Control::Echo { .. }) => kind == 3,
             Said::Control(Control::Confirm { .. } | Control::Begin { .. } | Control::Credit(_) | Control::Bye) => false,
