@@ -177,7 +177,8 @@ fn assignment(puppet: &mut Puppet, world: &mut World) -> Option<Token> {
         | ToWorker::Drain
         | ToWorker::Need { .. }
         | ToWorker::RestoreOffer { .. }
-        | ToWorker::RestorePiece { .. } => None,
+        | ToWorker::RestorePiece { .. }
+        | ToWorker::AssignUnder { .. } => None,
     })
 }
 

@@ -61,6 +61,7 @@ fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there()
                 Record::Result { task: id, outcome, last: true, .. } if id == task => Some(outcome),
                 Record::Epoch { .. }
                 | Record::Tokens { .. }
+                | Record::Lease { .. }
                 | Record::Submit { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }

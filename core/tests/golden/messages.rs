@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use rejoin_core::about::{About, Tag, Tags};
 use rejoin_core::ids::{ClusterId, PeerName, SessionId, TaskId, Token};
+use rejoin_core::terms::{Class as TaskClass, Conditions, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{
     BodyReader, BodyWriter, CancelReason, CheckpointRefused, Class, Control, Credit, Denied, Failure, Follow,
     FromClient, FromWorker, Held, InventoryItem, Outcome, Refused, Settlement, Stream, StreamEnd, TaskSpec, ToClient,
@@ -32,6 +35,7 @@ pub(crate) fn outcomes() -> Vec<Outcome> {
         Failure::Poisonous,
         Failure::WorkerLost,
         Failure::Error,
+        Failure::Stalled,
     ]);
     let ends = every([Outcome::Succeeded, Outcome::Cancelled, Outcome::Failed(Failure::Error)]);
     ends[..2].iter().copied().chain(failures.map(Outcome::Failed)).collect()
@@ -87,6 +91,7 @@ fn control() -> Vec<Control> {
         Control::Beat { stamp: 1_000_000, credit: CREDIT },
         Control::Echo { stamp: 1_000_000, credit: CREDIT },
         Control::Bye,
+        Control::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
     ];
     all.extend(
         every([
@@ -153,6 +158,19 @@ fn to_worker() -> Vec<ToWorker<'static>> {
         ToWorker::RestoreOffer { token, number: 0, length: 0, names: b"" },
         ToWorker::RestorePiece { token, number: 300, offset: 65_536, bytes: b"a piece" },
     ];
+    let conditions = [
+        Conditions { exclusive: true, ..Conditions::default() },
+        Conditions { exclusive: false, self_stop_after_us: Some(7_000_000), progress_timeout_us: Some(300) },
+    ];
+    all.extend(conditions.map(|conditions| ToWorker::AssignUnder {
+        task,
+        token,
+        attempt: 300,
+        priority: 4,
+        restores: false,
+        conditions,
+        payload: b"input",
+    }));
     let refusals = every([
         CheckpointRefused::Stale,
         CheckpointRefused::TooLarge,
@@ -187,6 +205,7 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Tasks { after: 0, open: true },
         Question::Task(task),
         Question::Drain(name.clone()),
+        Question::Terms(task),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
@@ -274,6 +293,7 @@ fn add_views(book: &mut Book) {
         Why::Runs,
         Why::WorkerAway,
         Why::Ended,
+        Why::LeaseHeld,
     ]);
     for (n, why) in whys.into_iter().enumerate() {
         let runs = why == Why::Runs;
@@ -296,6 +316,28 @@ fn add_views(book: &mut Book) {
     add_view(book, "Page.1", &Page { last: true, items: b"items" });
 }
 
+/// What is said about a task whose terms are not the usual ones
+fn add_terms(book: &mut Book) {
+    let span = Span::try_from(Duration::from_secs(90)).expect("a legal time");
+    let usual = Terms::default();
+    let mut all: Vec<Terms> = Vec::new();
+    all.extend(
+        every([TaskClass::Pure, TaskClass::Idempotent, TaskClass::Exclusive]).map(|class| Terms { class, ..usual }),
+    );
+    all.extend(
+        every([Replace::Never, Replace::WhenLost, Replace::After(span)]).map(|replace| Terms { replace, ..usual }),
+    );
+    let returns = every([OnReturn::FirstResult, OnReturn::KeepReplacement]);
+    all.extend(returns.map(|on_return| Terms { on_return, ..usual }));
+    let (lost_after, self_stop_after, progress_timeout) = (Some(span), Some(span), Some(span));
+    all.push(Terms { lost_after, self_stop_after, progress_timeout, ..usual });
+    for (n, terms) in all.into_iter().filter(|terms| *terms != usual).enumerate() {
+        let about = About { terms, ..About::default() };
+        let found = book.add(&format!("About.{}", n + 1), &terms, &about.encode().expect("legal"));
+        assert_eq!(About::decode(&found), Ok(about));
+    }
+}
+
 fn add_view<T: serde::Serialize + std::fmt::Debug>(book: &mut Book, name: &str, view: &T) {
     book.add(name, view, &postcard::to_allocvec(view).expect("a view can be encoded"));
 }
@@ -304,8 +346,11 @@ fn add_view<T: serde::Serialize + std::fmt::Debug>(book: &mut Book, name: &str, 
 fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() {
     let mut book =
         Book::open("messages_2.txt", "What wire format 2 adds, each message as the only item of a frame's body");
+    add!(book, 2, Control, |_| Class::Control, control());
     add!(book, 2, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker(&[], &[]));
     add!(book, 2, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker());
+    book.chapter("About with terms");
+    add_terms(&mut book);
     book.close();
 }
 

@@ -38,6 +38,7 @@ fn journ_1_every_record_is_encoded_as_ever() {
         Record::Manifest { task, token, number: 4, length: 70_000, homes: &[0xac, 0x02, 7] },
         Record::Unreadable { task },
         Record::Gone { task, homes: &[0xac, 0x02, 7] },
+        Record::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
     ])
     .to_vec();
     all.extend(outcomes().into_iter().map(|outcome| Record::Result {

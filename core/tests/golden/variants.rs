@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rejoin_core::about::Tag;
 use rejoin_core::journal::Record;
+use rejoin_core::terms::{Class, OnReturn, Replace};
 use rejoin_core::wire::handshake::{Refusal, RejectCode};
 use rejoin_core::wire::message::{
     CancelReason, CheckpointRefused, Control, Denied, Failure, Follow, FromClient, FromWorker, Held, Outcome, Refused,
@@ -35,21 +36,24 @@ macro_rules! variants {
 }
 
 variants! {
-    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye;
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease;
     FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad;
-    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece;
+    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Lease;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
-    Question: Status Workers Tasks Task Drain;
-    Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended;
+    Question: Status Workers Tasks Task Drain Terms;
+    Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
     WorkerState: Unknown Connected Suspect Draining Disconnected Lost;
     Tag: Label Amount;
     Denied: Revoked Removed TakenOver Version Config Busy Protocol;
     Outcome: Succeeded Failed Cancelled;
-    Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error;
+    Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error Stalled;
+    Class: Pure Idempotent Exclusive;
+    Replace: Never WhenLost After;
+    OnReturn: FirstResult KeepReplacement;
     Held: Waiting Running Finished;
     CancelReason: Requested Replaced;
     Verdict: Keep SendResult Discard;
@@ -62,7 +66,8 @@ variants! {
 
 /// The wire format in which a message came
 pub(crate) fn since(message: &str) -> u16 {
-    const SECOND: [&str; 7] = ["Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece"];
+    const SECOND: [&str; 9] =
+        ["Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Lease", "AssignUnder"];
     if SECOND.contains(&message) { 2 } else { 1 }
 }
 
