@@ -23,6 +23,8 @@ pub enum Purpose {
     Logic,
     /// How large the checkpoints of a task are
     Saves,
+    /// What may happen to a task when its worker is out of reach
+    Terms,
 }
 
 /// A stream of random numbers

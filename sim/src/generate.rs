@@ -8,6 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
+
 use crate::draws::{Draws, Purpose};
 use crate::menu::{Kind, Scope};
 use crate::net::Side;
@@ -91,7 +93,7 @@ pub fn generate_sized(seed: u64, profile: Profile, size: Size) -> Schedule {
     let usual = schedule.safety;
     schedule.workers = size.workers.unwrap_or(schedule.workers).clamp(1, WORKERS_MAX);
     schedule.safety = size.safety.unwrap_or(usual);
-    schedule.settings = settings(&mut draws);
+    schedule.settings = settings(seed, &mut draws);
     load(&mut schedule, profile, usual);
     for (kind, per_minute) in served(seed) {
         serve(&mut schedule, kind, per_minute);
@@ -170,7 +172,7 @@ fn serve(schedule: &mut Schedule, kind: Kind, per_minute: f64) {
 }
 
 /// Settings away from their defaults, tiny ones among them
-fn settings(draws: &mut Draws) -> Vec<Setting> {
+fn settings(seed: u64, draws: &mut Draws) -> Vec<Setting> {
     let ranges: [(Knob, u64, u64); 15] = [
         (Knob::Heartbeat, 200, 4_000),
         (Knob::LostAfter, 500, 10_000),
@@ -209,6 +211,12 @@ fn settings(draws: &mut Draws) -> Vec<Setting> {
             settings.push(Setting { name, value });
         }
     }
+    let mut leases = Draws::new(seed, Purpose::Terms, u64::MAX - 1);
+    for (name, low, high) in [(Knob::LeaseTtl, 300, 10_000), (Knob::LeaseGrace, 10, 3_000)] {
+        if leases.one_in(600) {
+            settings.push(Setting { name, value: leases.between_log(low, high) });
+        }
+    }
     settings
 }
 
@@ -227,6 +235,7 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     if draws.one_in(15) {
         flood(schedule, &mut draws);
     }
+    let bound = Draws::new(schedule.seed, Purpose::Terms, u64::MAX).one_in(400);
     let poisonous = draws.one_in(150);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
@@ -266,6 +275,9 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         if poisonous && draws.one_in(50) {
             task.poison = if draws.one_in(500) { 1 } else { 1_000 };
         }
+        if bound {
+            task.terms = terms(&mut Draws::new(schedule.seed, Purpose::Terms, number.into()));
+        }
         let submit = Duration::from_micros(at);
         schedule.entries.push(Entry { at: submit, what: What::Submit(task) });
         if draws.one_in(100) {
@@ -284,6 +296,38 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             schedule.entries.push(Entry { at: (submit + after).min(schedule.safety), what });
         }
     }
+}
+
+/// What may happen to a task when its worker is out of reach: mostly what is usual, never what contradicts itself
+pub(crate) fn terms(draws: &mut Draws) -> Terms {
+    let span = |draws: &mut Draws, low: u64, high: u64| {
+        let us = draws.between_log(low * 1000, high * 1000);
+        Span::try_from(Duration::from_micros(us)).ok()
+    };
+    let class = match draws.below(10) {
+        0..4 => Class::Idempotent,
+        4 => Class::Pure,
+        _ => Class::Exclusive,
+    };
+    let mut terms = Terms { class, ..Terms::default() };
+    // Within a lease nobody may have an exclusive task.
+    let least = if class == Class::Exclusive { 12_000 } else { 300 };
+    match draws.below(10) {
+        0 => terms.replace = Replace::Never,
+        1 => terms.replace = span(draws, least, 30_000).map_or(Replace::WhenLost, Replace::After),
+        2 => terms.lost_after = span(draws, least, 30_000),
+        _ => {}
+    }
+    if draws.one_in(250) && terms.replace != Replace::Never {
+        terms.on_return = OnReturn::KeepReplacement;
+    }
+    if draws.one_in(150) {
+        terms.self_stop_after = span(draws, 100, 5_000);
+    }
+    if draws.one_in(100) {
+        terms.progress_timeout = span(draws, 500, 10_000);
+    }
+    if terms.validate().is_ok() { terms } else { Terms { class, ..Terms::default() } }
 }
 
 /// More than a window's bytes at once, from one client: they wait for each other, and for workers

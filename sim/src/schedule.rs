@@ -21,6 +21,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
+
 use crate::menu::Kind;
 use crate::net::Side;
 
@@ -131,6 +133,8 @@ pub struct Task {
     pub steps: u8,
     /// Bytes of each checkpoint; of one that is too large for a message it goes in chunks
     pub saves: u32,
+    /// What may happen to it when its worker is out of reach
+    pub terms: Terms,
 }
 
 impl Task {
@@ -149,6 +153,7 @@ impl Task {
             poison: 0,
             steps: 1,
             saves: SAVES,
+            terms: Terms::default(),
         }
     }
 }
@@ -253,6 +258,10 @@ knobs! {
     Compare = "compare", 0, 2;
     /// Bytes of all checkpoints together
     CheckpointsMax = "checkpoints-max-bytes", 0, 1_000_000_000;
+    /// How long a lease lasts from its last renewal, and at least three heartbeats
+    LeaseTtl = "lease-ttl-ms", 1, 86_400_000;
+    /// How long after its end an exclusive task is over
+    LeaseGrace = "lease-grace-ms", 0, 86_400_000;
     /// Whether resumed sessions are always reconciled instead (SESS-7)
     NoReplay = "no-replay", 0, 1;
 }
@@ -339,6 +348,7 @@ impl fmt::Display for What {
                 number("poison", task.poison.into(), 0)?;
                 number("steps", task.steps.into(), 1)?;
                 number("saves", task.saves.into(), SAVES.into())?;
+                write_terms(f, &task.terms)?;
                 write!(f, " takes={}", Seconds(task.takes))
             }
             What::Cancel { client, task } => write!(f, "cancel c{client} task={task}"),
@@ -356,6 +366,30 @@ impl fmt::Display for What {
             }
         }
     }
+}
+
+fn write_terms(f: &mut fmt::Formatter<'_>, terms: &Terms) -> fmt::Result {
+    match terms.class {
+        Class::Pure => f.write_str(" class=pure")?,
+        Class::Idempotent => {}
+        Class::Exclusive => f.write_str(" class=exclusive")?,
+    }
+    match terms.replace {
+        Replace::Never => f.write_str(" replace=never")?,
+        Replace::WhenLost => {}
+        Replace::After(span) => write!(f, " replace={}", Seconds(span.get()))?,
+    }
+    match terms.on_return {
+        OnReturn::FirstResult => {}
+        OnReturn::KeepReplacement => f.write_str(" on-return=keep-replacement")?,
+    }
+    let spans = [
+        ("lost-after", terms.lost_after),
+        ("self-stop", terms.self_stop_after),
+        ("progress-timeout", terms.progress_timeout),
+    ];
+    let mut given = spans.into_iter().filter_map(|(name, span)| Some((name, span?)));
+    given.try_for_each(|(name, span)| write!(f, " {name}={}", Seconds(span.get())))
 }
 
 impl fmt::Display for Node {
@@ -470,6 +504,7 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
             for (name, value) in fields {
                 task_field(&mut task, name, value).map_err(|bad| format!("{name}: {bad}"))?;
             }
+            task.terms.validate().map_err(|bad| bad.to_string())?;
             Ok(What::Submit(task))
         }
         "cancel" | "again" | "clash" => {
@@ -498,6 +533,10 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
     }
 }
 
+fn span(value: &str) -> Result<Span, String> {
+    Span::try_from(seconds(value)?).map_err(|bad| bad.to_string())
+}
+
 fn task_field(task: &mut Task, name: &str, value: &str) -> Result<(), String> {
     match name {
         "task" => task.number = bounded(value, 0, u32::MAX)?,
@@ -511,8 +550,34 @@ fn task_field(task: &mut Task, name: &str, value: &str) -> Result<(), String> {
         "poison" => task.poison = bounded(value, 0, 1_000_000)?,
         "steps" => task.steps = bounded(value, 1, 200)?,
         "saves" => task.saves = bounded(value, 1, 1 << 27)?,
+        "class" => {
+            task.terms.class = match value {
+                "pure" => Class::Pure,
+                "idempotent" => Class::Idempotent,
+                "exclusive" => Class::Exclusive,
+                _ => return Err(format!("{value} is none of pure, idempotent and exclusive")),
+            }
+        }
+        "replace" => {
+            task.terms.replace = match value {
+                "never" => Replace::Never,
+                "when-lost" => Replace::WhenLost,
+                _ => Replace::After(span(value)?),
+            }
+        }
+        "on-return" => {
+            task.terms.on_return = match value {
+                "first-result" => OnReturn::FirstResult,
+                "keep-replacement" => OnReturn::KeepReplacement,
+                _ => return Err(format!("{value} is neither first-result nor keep-replacement")),
+            }
+        }
+        "lost-after" => task.terms.lost_after = Some(span(value)?),
+        "self-stop" => task.terms.self_stop_after = Some(span(value)?),
+        "progress-timeout" => task.terms.progress_timeout = Some(span(value)?),
         _ => {
-            let all = "task, priority, retries, takes, prints, returns, input, fails, poison, steps and saves";
+            let all = "task, priority, retries, takes, prints, returns, input, fails, poison, steps, saves, class, \
+                       replace, on-return, lost-after, self-stop and progress-timeout";
             return Err(format!("no task has that; there are {all}"));
         }
     }

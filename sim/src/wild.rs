@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::draws::{Draws, Purpose};
+use crate::generate::terms;
 use crate::menu::{Kind, Scope};
 use crate::net::Side;
 use crate::schedule::{Entry, Fault, Knob, Node, Schedule, Setting, Task, What};
@@ -132,6 +133,8 @@ impl Wild {
             | Knob::TasksMax
             | Knob::OutputMax
             | Knob::CheckpointsMax => high,
+            // Whoever waits for one to end does so in this simulation.
+            Knob::LeaseTtl | Knob::LeaseGrace => 600_000,
             // It would run everything twice.
             Knob::Compare => 0,
         };
@@ -239,6 +242,10 @@ impl Wild {
             (task.input, task.prints, task.saves) = (0, 1, 20);
         }
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        let mut draws = Draws::new(self.schedule.seed, Purpose::Terms, number.into());
+        if draws.one_in(200) {
+            task.terms = terms(&mut draws);
+        }
         task
     }
 

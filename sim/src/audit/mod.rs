@@ -45,6 +45,7 @@ checks! {
     S6 "a worker forgets a result only when the coordinator has it durably",
     S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing",
     S8 "nothing that comes on a connection that was replaced changes anything",
+    S9 "two attempts of an exclusive task never run at a time",
     S10 "attempts only rise, and no token is given twice",
     S11 "whoever resumes says every number once, in order, as it was; nobody who keeps to the rules is found to break them",
     S12 "acknowledgements never go back, and never name what was not sent",
@@ -145,6 +146,7 @@ pub struct Auditor {
 #[derive(Clone, Debug, Default)]
 struct Promised {
     accepted: bool,
+    exclusive: bool,
     /// Whether what was accepted is what came second under its id
     content: Option<bool>,
     cancelled: bool,
@@ -225,8 +227,8 @@ impl Auditor {
 
     // What crosses the borders.
 
-    pub(crate) fn submitted(&mut self, task: TaskId) {
-        self.submitted.entry(task).or_default();
+    pub(crate) fn submitted(&mut self, task: TaskId, exclusive: bool) {
+        self.submitted.entry(task).or_default().exclusive = exclusive;
     }
 
     pub(crate) fn cancel_asked(&mut self, task: TaskId) {
@@ -377,9 +379,12 @@ impl Auditor {
 
     /// A worker forgets an attempt that it had executed
     pub(crate) fn forgotten(&mut self, task: TaskId, token: Token) {
-        let ended = self.submitted.get(&task).is_some_and(|known| known.ended.is_some());
+        let known = self.submitted.get(&task);
+        let ended = known.is_some_and(|known| known.ended.is_some());
+        // Its next attempt has retired it.
+        let retired = known.is_some_and(|known| known.exclusive && known.newest > Some(token));
         // Of two with one key, what the first one had counts as gone when the second one comes.
-        let kept = ended || self.amnesia || self.results.contains(&token);
+        let kept = ended || retired || self.amnesia || self.results.contains(&token);
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });

@@ -21,7 +21,7 @@ const GOOD: Outcome = Outcome::Succeeded;
 const BAD: Outcome = Outcome::Failed(Failure::Exit(1));
 
 fn submit(auditor: &mut Auditor) {
-    auditor.submitted(TASK);
+    auditor.submitted(TASK, false);
     auditor.durable(&Record::Submit { task: TASK, spec: TaskSpec::default(), about: &[], payload: &[] });
 }
 
@@ -112,7 +112,7 @@ type Story = (Check, fn(&mut Auditor));
 
 const STORIES: &[Story] = &[
     (Check::S1, |a| {
-        a.submitted(TASK);
+        a.submitted(TASK, false);
         a.accepted(TASK, 0);
     }),
     (Check::S2, |a| {

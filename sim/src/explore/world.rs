@@ -127,7 +127,7 @@ impl World {
         for n in 0..size.tasks {
             let (task, spec) = (TaskId([n + 1; 16]), TaskSpec { priority: 0, retries: 1 });
             let input = coordinator::Input::Submit { task, spec, about: &[], payload: &[n] };
-            world.audit().submitted(task);
+            world.audit().submitted(task, false);
             let submitted = Rc::make_mut(&mut world.chief).handle(now, input);
             submitted.expect("there is room for a few tasks");
         }

@@ -23,6 +23,9 @@ use crate::world::{client_key, worker_key};
 
 /// How long whoever supervises the coordinator waits until it is started once more
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// Leases, where nothing else is said
+pub(super) const LEASE_TTL_MS: u64 = 3_000;
+pub(super) const LEASE_GRACE_MS: u64 = 500;
 /// How long a sync takes, where nothing else is said
 const SYNC_TAKES: Duration = Duration::from_micros(500);
 /// Tasks and peers above which the coordinator checks itself less often
@@ -59,6 +62,8 @@ fn config(schedule: &Schedule) -> Config {
     let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
+    config.lease_ttl = Some(ms(Knob::LeaseTtl, LEASE_TTL_MS));
+    config.lease_grace = ms(Knob::LeaseGrace, LEASE_GRACE_MS);
     config.recovery_window = ms(Knob::RecoveryWindow, RECOVERY_WINDOW_MS);
     config.session_lifetime = ms(Knob::SessionLifetime, 10_000);
     config.retry_pause = ms(Knob::RetryPause, 100);

@@ -119,6 +119,8 @@ enum Happening {
     Enrols { peer: usize },
     /// Something of a task at a worker
     Work { peer: usize, life: u64, token: Token, moment: Moment },
+    /// The guardian of a worker of that life looks after exclusive tasks
+    Guards { peer: usize, life: u64 },
     /// An end that hears nothing should have found out by now
     FoundOut { conn: ConnId, at: Side, who: Who, life: u64 },
 }
@@ -166,6 +168,8 @@ pub struct Simulation {
     intruders: u64,
     /// Nothing has been broken since, and what it left behind should be over
     calm_since: Instant,
+    /// Clocks have run at different rates, or memories were put back: nothing is promised of leases (TASK-4)
+    clocks_differ: bool,
     /// Nothing but heartbeats is due
     quiet: bool,
     /// Somebody could not send for a while
@@ -245,6 +249,7 @@ impl Simulation {
             rogues: 0,
             intruders: 0,
             calm_since: Instant::ZERO,
+            clocks_differ: false,
             quiet: false,
             was_full: false,
             orphans: Vec::new(),
@@ -413,6 +418,7 @@ impl Simulation {
             Happening::Breaks { conn } => self.break_now(conn),
             Happening::ClockRight(who) => self.clock_right(who),
             Happening::Vanishes { conn } => self.vanishes(conn),
+            Happening::Guards { peer, life } => self.guards(peer, life),
             Happening::Flaps { peer } => self.flaps(peer),
             Happening::CutOff { peer, until } => self.cut_off(peer, until),
             Happening::Drifts { who, fast } => self.drifts(who, fast),

@@ -168,6 +168,8 @@ pub(super) struct Peer {
     /// The first messages that it said on its newest connection
     pub(super) said: Vec<Vec<u8>>,
     pub(super) snapshot: Option<Box<Snapshot>>,
+    /// Until when exclusive tasks may run, as the guardian of that life knows it
+    pub(super) guarded: Option<(u64, Instant)>,
 }
 
 /// A peer's machine
@@ -187,6 +189,8 @@ pub(super) struct Execution {
     /// When it made a checkpoint of which nothing was heard yet
     pub(super) uploads: Option<Instant>,
     pub(super) over: bool,
+    /// It runs under the worker's lease
+    pub(super) exclusive: bool,
 }
 
 impl Machine {

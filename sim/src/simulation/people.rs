@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use rejoin_core::Seed;
+use rejoin_core::about::About;
 use rejoin_core::blob::{chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
 use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, Reason};
+use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
 use rejoin_core::worker::{self, Restored, Worker};
 
-use super::nodes::{Execution, Machine};
+use super::nodes::{Execution, Machine, Peer};
 use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
@@ -122,7 +124,7 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over };
+        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over, exclusive: false };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -137,14 +139,16 @@ impl Simulation {
             return;
         }
         self.tasks.insert(id, task);
-        self.auditor.submitted(id);
+        self.auditor.submitted(id, task.terms.class == Class::Exclusive);
         self.see_task(peer, id, || Stage::Submitted(id));
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let payload = self.workload.payload(&task);
         let now = self.clock(Who::Peer(peer));
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         let follow = Follow::Output;
-        let asked = client.handle(now, client::Input::Submit { task: id, spec, about: &[], payload: &payload, follow });
+        let about = about_of(&task);
+        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
+        let asked = client.handle(now, submit);
         asked.expect("a client has room for the tasks of a schedule");
         self.figures.submitted += 1;
         self.dirty.insert(Who::Peer(peer));
@@ -163,7 +167,9 @@ impl Simulation {
         let payload = if other { something_else(submitted) } else { submitted };
         let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let follow = Follow::Output;
-        let asked = client.handle(now, client::Input::Submit { task: id, spec, about: &[], payload: &payload, follow });
+        let about = about_of(&task);
+        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
+        let asked = client.handle(now, submit);
         asked.expect("a client has room for the tasks of a schedule");
         self.figures.submitted += 1;
         if other {
@@ -211,6 +217,9 @@ impl Simulation {
             }
         }
         self.frame = frame;
+        if self.peers[peer].guarded.is_some() {
+            self.guard(peer);
+        }
         if let Some(machine) = &self.peers[peer].machine
             && self.figures.events.is_multiple_of(64.max(self.tasks.len().next_power_of_two() as u64 / 2))
         {
@@ -388,6 +397,7 @@ impl Simulation {
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let restored = worker.checkpoint(token).map(|(number, _)| number);
         let payload = worker.payload(token).unwrap_or_default();
+        let exclusive = worker.is_exclusive(token);
         let known = task.is_some_and(|task| {
             let submitted = self.workload.payload(&task);
             submitted == payload || something_else(submitted) == payload
@@ -417,12 +427,68 @@ impl Simulation {
         self.seen.tasks.entry(task.number).or_default().executions += 1;
         self.auditor.started(id, token, attempt, restored);
         self.printed.insert(token, Vec::new());
-        self.peers[peer].running.insert(token, Execution { id, logic, stops: false, uploads: None, over: false });
+        if exclusive {
+            self.runs_alone(peer, id, token);
+        }
+        self.peers[peer]
+            .running
+            .insert(token, Execution { id, logic, stops: false, uploads: None, over: false, exclusive });
+        if exclusive {
+            self.guard(peer);
+        }
         let running = self.peers[peer].running.values().filter(|execution| !execution.over).count();
         self.auditor
             .expect_of(Check::S21, id, running <= slots, || format!("{who} runs {running} tasks in {slots} slots"));
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
+    }
+
+    /// An exclusive attempt begins: no other attempt of that task may run (S9)
+    ///
+    /// That is promised as long as clocks run at one rate, give or take a hundredth, and workers are not put back to
+    /// what they were. Beyond that the token fences, which other checks see.
+    fn runs_alone(&mut self, peer: usize, id: TaskId, token: Token) {
+        let begun_before = self.seen.tasks.get(&self.tasks[&id].number).is_some_and(|task| task.executions > 1);
+        if !begun_before || self.clocks_differ {
+            return;
+        }
+        let runs = |node: &Peer| node.running.iter().find(|(_, e)| e.id == id && !e.over).map(|(token, _)| *token);
+        let other = self.peers.iter().enumerate().find_map(|(n, node)| Some((n, runs(node)?)));
+        let at = self.name(Who::Peer(peer));
+        self.auditor.expect_of(Check::S9, id, other.is_none(), || {
+            format!("{token} begins at {at}, and {other:?} of the same exclusive task still runs")
+        });
+    }
+
+    /// A worker's guardian is told until when exclusive tasks may run there
+    fn guard(&mut self, peer: usize) {
+        let node = &mut self.peers[peer];
+        let Some(Machine::Worker(worker)) = &node.machine else { return };
+        let exclusive = node.running.values().any(|e| e.exclusive && !e.over);
+        let Some(lease) = worker.lease().filter(|_| exclusive) else { return };
+        let (life, end) = (node.life.number, lease.until + lease.grace);
+        if node.guarded.is_none_or(|(of, _)| of != life) {
+            let at = node.life.clock.when(end);
+            self.happen_at(at.max(self.now), peer as u64, Happening::Guards { peer, life });
+        }
+        self.peers[peer].guarded = Some((life, end));
+    }
+
+    /// The guardian looks whether the lease that it knows of has ended, whatever the worker's process does
+    pub(super) fn guards(&mut self, peer: usize, life: u64) {
+        let node = &mut self.peers[peer];
+        let Some((_, end)) = node.guarded.take_if(|(of, _)| *of == life) else { return };
+        if node.life.number != life {
+            return;
+        }
+        if node.life.clock.read(self.now) < end {
+            let at = node.life.clock.when(end).max(self.now + Duration::from_micros(1));
+            node.guarded = Some((life, end));
+            return self.happen_at(at, peer as u64, Happening::Guards { peer, life });
+        }
+        let late: Vec<Token> =
+            node.running.iter().filter(|(_, e)| e.exclusive && !e.over).map(|(token, _)| *token).collect();
+        late.into_iter().for_each(|token| self.end_task(peer, token, Outcome::Cancelled, &[]));
     }
 
     pub(super) fn work(&mut self, peer: usize, life: u64, token: Token, moment: Moment) {
@@ -518,6 +584,12 @@ impl Simulation {
         }
         self.dirty.insert(Who::Peer(peer));
     }
+}
+
+/// What is said about a task
+fn about_of(task: &Task) -> Vec<u8> {
+    let about = About { terms: task.terms, ..About::default() };
+    about.encode().expect("terms were looked at when they were read")
 }
 
 /// What is submitted under the id of a task that it is not

@@ -5,7 +5,9 @@ use std::time::Duration;
 use rejoin_core::Instant;
 use rejoin_core::limits::RETRY_AFTER_MAX;
 use rejoin_core::link::{LinkState, Reason};
+use rejoin_core::terms::Class;
 
+use super::chief::{LEASE_GRACE_MS, LEASE_TTL_MS};
 use super::net::{Net, Pipe, Timed};
 use super::nodes::Machine;
 use super::people::heartbeat;
@@ -270,6 +272,7 @@ impl Simulation {
             + ms(Knob::SessionLifetime, 10_000)
             + ms(Knob::BackoffCap, 2_000) * 4
             + heartbeat(&self.schedule) * 10
+            + self.longest_absence()
             + Duration::from_secs(5 + 10 + 10 + 5);
         // Whoever comes second with a key is told to stay away for so long.
         let clones = self.schedule.entries.iter().any(|entry| entry.what.is_one_of(&[Kind::Clone]));
@@ -301,6 +304,23 @@ impl Simulation {
         // A year is for ever.
         let all = (timers + talk + herd).saturating_add(work).min(Duration::from_secs(366 * 86_400));
         all * 2 + self.time_lost()
+    }
+
+    /// Longest time that a task waits for a worker that stays away, or for its lease to end
+    fn longest_absence(&self) -> Duration {
+        let ms = |knob, usual| Duration::from_millis(self.schedule.setting(knob).unwrap_or(usual));
+        let tasks = self.schedule.entries.iter().filter_map(|entry| match entry.what {
+            What::Submit(task) => Some(task.terms),
+            What::Fault(_) | What::Cancel { .. } | What::Again { .. } | What::Clash { .. } => None,
+        });
+        let lost_after = ms(Knob::LostAfter, 4_000);
+        let ttl = ms(Knob::LeaseTtl, LEASE_TTL_MS).max(heartbeat(&self.schedule) * 3);
+        let wait = (ttl + ms(Knob::LeaseGrace, LEASE_GRACE_MS)) * 2 + Duration::from_secs(2);
+        let given_up = tasks.map(|terms| {
+            let lease = if terms.class == Class::Exclusive { wait } else { Duration::ZERO };
+            terms.given_up_after(lost_after) + lease
+        });
+        given_up.max().unwrap_or_default()
     }
 
     /// How long a clock that went back may stand still for its machine

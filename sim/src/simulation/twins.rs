@@ -93,7 +93,8 @@ impl Simulation {
 
 /// Whether an outcome depends on what happened when
 fn by_chance(outcome: Outcome) -> bool {
-    let failed = |failure| matches!(failure, Failure::WorkerLost | Failure::Poisonous | Failure::Signal(_));
+    let failed =
+        |failure| matches!(failure, Failure::WorkerLost | Failure::Poisonous | Failure::Signal(_) | Failure::Stalled);
     outcome == Outcome::Cancelled || matches!(outcome, Outcome::Failed(failure) if failed(failure))
 }
 

@@ -1,11 +1,16 @@
 //! Clocks that are wrong, and processes that come late
 
+use rejoin_core::limits::CLOCK_DRIFT_PERCENT;
+
 use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::{AMOUNT_MAX, Fault};
 
 /// Microseconds of a day
 const DAY_US: u64 = 86_400_000_000;
+
+/// Most thousandths by which a clock may be off for leases to hold
+const DRIFT_MAX: u64 = CLOCK_DRIFT_PERCENT as u64 * 10;
 
 impl Simulation {
     /// A process stands still, or is late
@@ -18,6 +23,8 @@ impl Simulation {
             Kind::Slow => life.slow.set(fault.amount, until),
             Kind::LateTimers => life.late.set(fault.amount, until),
             _ => {
+                self.clocks_differ = true;
+                let life = self.life_mut(who);
                 life.suspended.set(until.as_micros(), until);
                 life.clock.halt(now);
                 self.happen_at(until, u64::MAX - 1, Happening::Resumes(who));
@@ -36,6 +43,8 @@ impl Simulation {
 
     pub(super) fn disturb_clock(&mut self, who: Who, fault: Fault) {
         let (now, until) = (self.now, self.now + fault.span);
+        let drifts = matches!(fault.kind, Kind::Drift | Kind::DriftSlow | Kind::Wander);
+        self.clocks_differ |= !(fault.kind == Kind::Coarse || (drifts && fault.amount <= DRIFT_MAX));
         let amount = fault.amount.min(AMOUNT_MAX) as i64;
         let life = self.life_mut(who);
         life.disturbed = true;

@@ -85,6 +85,7 @@ impl Simulation {
             return;
         }
         self.tally.hit(Kind::Snapshot);
+        self.clocks_differ = true;
         self.kill_peer(peer);
         let Snapshot { machine, running, saved, restores, dialled } = *snapshot;
         let node = &mut self.peers[peer];
