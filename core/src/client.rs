@@ -436,6 +436,11 @@ impl Client {
         self.desk.link.state()
     }
 
+    /// The wire version of the connection; the oldest where there is none (FRAME-6)
+    pub fn wire_version(&self) -> u16 {
+        self.desk.link.version()
+    }
+
     /// Why the client stopped for good, if it did
     pub fn stopped(&self) -> Option<Reason> {
         self.desk.link.stopped()

@@ -5,7 +5,10 @@ use std::io::{self, Write};
 
 use rejoin_core::client::Event;
 use rejoin_core::ids::{TaskId, Token};
+use rejoin_core::limits::TERMS_SINCE;
+use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream};
+use rejoin_core::wire::view::Question;
 use rejoin_smol::client::Told;
 use serde_json::{Value, json};
 
@@ -134,7 +137,11 @@ pub fn refusal(task: TaskId, reason: Refused) -> String {
         Refused::Conflict => format!("{task}: another task has this id; take another --id"),
         Refused::Full => format!("{task}: the coordinator holds as many tasks as it may; try again later"),
         Refused::TooLarge => format!("{task}: the command is too long"),
-        Refused::BadSpec => format!("{task}: what the task needs is out of range"),
+        Refused::BadSpec => format!(
+            "{task}: the coordinator cannot keep to what is asked for: an exclusive task can be replaced only when the \
+             lease of its worker has ended, so make --lost-after or --replace longer, or --self-stop-after shorter; or \
+             the coordinator is too old to know of --class and the like"
+        ),
     }
 }
 
@@ -185,9 +192,11 @@ pub fn result(args: &ResultOf) -> u8 {
         let id = task.task;
         if task.outcome.is_none() {
             let text = if args.json {
-                lines(&views::task_json(&task))
+                let mut value = views::task_json(&task);
+                value["terms"] = terms_of(caller, id).await?;
+                lines(&value)
             } else {
-                format!("{id} {}: {}\n", views::task_state(&task), views::why(task.why))
+                format!("{id} {}: {}\n", views::task_state(&task), views::waits(&task))
             };
             return Ok(if print(&text) { EXIT_OPEN } else { EXIT_INTERRUPTED });
         }
@@ -206,6 +215,7 @@ pub fn result(args: &ResultOf) -> u8 {
         let (exit_code, signal, error) = views::failure(outcome, message);
         let text = if args.json {
             let mut value = views::task_json(&task);
+            value["terms"] = terms_of(caller, id).await?;
             value["exit_code"] = json!(exit_code);
             value["signal"] = json!(signal);
             value["error"] = json!(error);
@@ -222,6 +232,15 @@ pub fn result(args: &ResultOf) -> u8 {
         let status = exit_status(u64::from(outcome != Outcome::Succeeded), 0, false);
         Ok(if print(&text) { status } else { EXIT_INTERRUPTED })
     })
+}
+
+/// The terms of a task; nothing where the coordinator knows of none
+async fn terms_of(caller: &mut Caller, id: TaskId) -> Result<Value, Failed> {
+    if caller.connection().wire_version() < TERMS_SINCE {
+        return Ok(Value::Null);
+    }
+    let terms: Option<Terms> = caller.ask(&Question::Terms(id)).await?;
+    Ok(terms.as_ref().map_or(Value::Null, views::terms_json))
 }
 
 /// `rejoin logs`

@@ -379,6 +379,7 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         }
         Record::Epoch { .. }
         | Record::Tokens { .. }
+        | Record::Lease { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Checkpoint { .. }

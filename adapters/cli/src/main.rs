@@ -60,7 +60,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Run(options) => run(options)?,
         Command::Coordinator(options) => coordinator::coordinator(options),
         Command::Worker(options) => worker::worker(options, options.offers()?),
-        Command::Submit(options) => submit::submit(options, options.needs()?),
+        Command::Submit(options) => submit::submit(options, options.needs()?, options.terms()?),
         Command::Wait(options) => ask::wait(options),
         Command::Result(options) => ask::result(options),
         Command::Logs(options) => ask::logs(options),
@@ -84,5 +84,5 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
 fn run(options: &Run) -> Result<u8, clap::Error> {
     let (command, items) = options.work(io::stdin().is_terminal())?;
     let fleet = options.fleet(std::env::var_os("REJOIN_KEY"))?;
-    Ok(run::run(options, options.needs()?, fleet, command, items))
+    Ok(run::run(options, (options.needs()?, options.terms()?), fleet, command, items))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_signal::{Signal, Signals};
 use rejoin_core::about::{About, Tags};
 use rejoin_core::ids::TaskId;
+use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Outcome, TaskSpec};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
@@ -39,7 +40,7 @@ const AWAY_MAX: Duration = Duration::from_secs(5);
 const OPEN_MAX: usize = 4096;
 
 /// Does the job, here or on a fleet, and returns the exit status
-pub fn run(options: &Run, needs: Tags, fleet: Option<Reach>, command: Vec<OsString>, items: Source) -> u8 {
+pub fn run(options: &Run, about: (Tags, Terms), fleet: Option<Reach>, command: Vec<OsString>, items: Source) -> u8 {
     let job = Template::new(command).map_err(|error| error.to_string()).and_then(|template| {
         let items = items.load(BufReader::new(io::stdin())).map_err(|error| error.to_string())?;
         // All of them before the first runs: half a job is worse than none.
@@ -53,7 +54,7 @@ pub fn run(options: &Run, needs: Tags, fleet: Option<Reach>, command: Vec<OsStri
             return EXIT_USAGE;
         }
     };
-    match smol::block_on(Job::start(options, needs, fleet, template, items)) {
+    match smol::block_on(Job::start(options, about, fleet, template, items)) {
         Ok(job) => smol::block_on(job.finish()),
         Err(failed) => {
             complain(&failed.to_string());
@@ -68,6 +69,7 @@ struct Job {
     items: Vec<OsString>,
     spec: TaskSpec,
     needs: Tags,
+    terms: Terms,
     /// What people call the run
     name: Option<String>,
     timeout: Option<Duration>,
@@ -145,7 +147,7 @@ enum Wake {
 impl Job {
     async fn start(
         options: &Run,
-        needs: Tags,
+        (needs, terms): (Tags, Terms),
         fleet: Option<Reach>,
         template: Template,
         items: Vec<OsString>,
@@ -177,6 +179,7 @@ impl Job {
             items,
             spec: TaskSpec { priority: options.priority, retries: options.retries },
             needs,
+            terms,
             name: options.name.clone(),
             timeout: options.timeout,
             output_max: options.output_max,
@@ -332,8 +335,9 @@ impl Job {
     async fn submit(&mut self, argv: Vec<OsString>, open: Open) -> Result<(), Stop> {
         let title = title(self.name.as_deref(), &argv);
         let command = Command { argv, cwd: self.cwd.clone(), timeout: self.timeout, output_bytes_max: self.output_max };
-        let about =
-            About { title, needs: self.needs.clone(), ..About::default() }.encode().map_err(|error| Stop::Failed(error.to_string()))?;
+        let about = About { title, needs: self.needs.clone(), terms: self.terms }
+            .encode()
+            .map_err(|error| Stop::Failed(error.to_string()))?;
         let task = self.history.task(open.item, open.round);
         self.backend.submit(task, self.spec, about, command.encode()).await.map_err(Stop::Failed)?;
         self.open.insert(task, open);

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use rejoin_core::about::{About, Tags};
 use rejoin_core::client::Event;
 use rejoin_core::ids::TaskId;
+use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, TaskSpec};
 use rejoin_smol::client::Told;
 use rejoin_smol::clock::entropy;
@@ -37,8 +38,8 @@ fn plain(word: &OsStr) -> String {
 }
 
 /// Submits a task, and follows it if that is wanted
-pub fn submit(args: &Submit, needs: Tags) -> u8 {
-    let (task, about, payload) = match prepare(args, needs) {
+pub fn submit(args: &Submit, needs: Tags, terms: Terms) -> u8 {
+    let (task, about, payload) = match prepare(args, needs, terms) {
         Ok(prepared) => prepared,
         Err(message) => {
             complain(&message);
@@ -53,13 +54,13 @@ pub fn submit(args: &Submit, needs: Tags) -> u8 {
     })
 }
 
-fn prepare(args: &Submit, needs: Tags) -> Result<(TaskId, Vec<u8>, Vec<u8>), String> {
+fn prepare(args: &Submit, needs: Tags, terms: Terms) -> Result<(TaskId, Vec<u8>, Vec<u8>), String> {
     let task = match args.id {
         Some(task) => task,
         None => TaskId(entropy().map_err(|error| error.to_string())?),
     };
     let title = args.name.clone().unwrap_or_else(|| title(None, &args.command));
-    let about = About { title, needs, ..About::default() }.encode().map_err(|error| error.to_string())?;
+    let about = About { title, needs, terms }.encode().map_err(|error| error.to_string())?;
     let command = Command {
         argv: args.command.clone(),
         cwd: args.cwd.clone(),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use rejoin_core::about::{Tag, Tags};
+use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{Failure, Outcome};
 use rejoin_core::wire::view::{StatusView, TaskView, Why, WorkerState, WorkerView};
 use serde_json::{Map, Value, json};
@@ -35,6 +36,7 @@ pub fn task_state(task: &TaskView) -> &'static str {
             | Why::WorkersBusy
             | Why::Pausing
             | Why::WaitsToRunAlone
+            | Why::LeaseHeld
             | Why::Ended,
         ) => "waiting",
     }
@@ -62,7 +64,40 @@ pub fn why(why: Why) -> &'static str {
         Why::Runs => "it runs",
         Why::WorkerAway => "its worker is not connected",
         Why::Ended => "it is over",
+        Why::LeaseHeld => "it waits for the lease of its last worker to end",
     }
+}
+
+/// Why a task does not run, with the name of whom it waits for
+pub fn waits(task: &TaskView) -> String {
+    match (task.why, &task.worker) {
+        (Why::LeaseHeld, Some(worker)) => format!("it waits for the lease of {worker} to end"),
+        (of, _) => why(of).into(),
+    }
+}
+
+/// The terms of a task, as options say them
+pub fn terms_json(terms: &Terms) -> Value {
+    let ms = |span: Option<Span>| span.map(|span| span.get().as_millis() as u64);
+    json!({
+        "class": match terms.class {
+            Class::Pure => "pure",
+            Class::Idempotent => "idempotent",
+            Class::Exclusive => "exclusive",
+        },
+        "lost_after_ms": ms(terms.lost_after),
+        "replace": match terms.replace {
+            Replace::Never => json!("never"),
+            Replace::WhenLost => json!("when-lost"),
+            Replace::After(span) => json!({ "after_ms": span.get().as_millis() as u64 }),
+        },
+        "on_return": match terms.on_return {
+            OnReturn::FirstResult => "first-result",
+            OnReturn::KeepReplacement => "keep-replacement",
+        },
+        "self_stop_after_ms": ms(terms.self_stop_after),
+        "progress_timeout_ms": ms(terms.progress_timeout),
+    })
 }
 
 /// Exit status, signal, and the reason of a failure where those do not tell it
@@ -80,7 +115,10 @@ pub fn failure(outcome: Outcome, message: &[u8]) -> (Option<i32>, Option<i32>, O
             Failure::OutputTooLarge => (None, None, Some("output too large: it wrote more than allowed".into())),
             Failure::ResultTooLarge => (None, None, Some("its result is too large".into())),
             Failure::Poisonous => (None, None, Some("its worker crashed each time it ran".into())),
-            Failure::WorkerLost => (None, None, Some("its workers were lost too often".into())),
+            Failure::WorkerLost => (None, None, Some("its worker was lost, too often or for good".into())),
+            Failure::Stalled => {
+                (None, None, Some("reported nothing for longer than its --progress-timeout allows".into()))
+            }
         },
     }
 }
@@ -187,7 +225,7 @@ pub fn task_json(task: &TaskView) -> Value {
         "id": task.task.to_string(),
         "name": task.title,
         "status": task_state(task),
-        "why": why(task.why),
+        "why": waits(task),
         "priority": task.spec.priority,
         "retries": task.spec.retries,
         "attempt": task.attempts,
@@ -208,7 +246,7 @@ pub fn tasks_text(tasks: &[TaskView]) -> String {
         let note = match task.outcome {
             Some(outcome) => reason(outcome, b"").unwrap_or_default(),
             None if matches!(task.why, Why::Runs | Why::AtWorker) => String::new(),
-            None => why(task.why).into(),
+            None => waits(task),
         };
         let worker = task.worker.as_ref().map_or_else(|| "-".into(), ToString::to_string);
         let name = task.title.replace(char::is_control, " ");
@@ -281,7 +319,9 @@ mod tests {
         for (failure, text) in failures {
             assert_eq!(reason(Outcome::Failed(failure), b"no such file").as_deref(), Some(text));
         }
-        for failure in [Failure::TimedOut, Failure::Poisonous, Failure::WorkerLost, Failure::CannotStart] {
+        for failure in
+            [Failure::TimedOut, Failure::Poisonous, Failure::WorkerLost, Failure::CannotStart, Failure::Stalled]
+        {
             assert!(reason(Outcome::Failed(failure), b"").is_some());
         }
     }

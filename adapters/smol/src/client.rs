@@ -106,6 +106,11 @@ impl Connection {
         self.client.state()
     }
 
+    /// The wire version of the connection; the oldest where there is none (FRAME-6)
+    pub fn wire_version(&self) -> u16 {
+        self.client.wire_version()
+    }
+
     /// Whether failed handshakes have put it into the slow lane: the key is wrong, or the coordinator is
     pub fn is_slow(&self) -> bool {
         self.client.is_slow()

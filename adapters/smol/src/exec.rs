@@ -155,6 +155,8 @@ pub struct Surroundings {
     pub spool_dir: Arc<Path>,
     /// Who ends the processes, should this one be killed
     pub guardian: Option<Guardian>,
+    /// Whether it runs under its worker's lease (TASK-4)
+    pub exclusive: bool,
     /// Where the program's checkpoints are looked for
     pub checkpoints: Option<Checkpoints>,
 }
@@ -175,7 +177,7 @@ impl Execution {
     /// `Finished` of each execution are in it when its reader reads no further than it was told.
     /// With a full bounded channel a `Grew` waits for the next bytes and `Finished` for room.
     pub fn start(id: u64, mut spec: CommandSpec, around: Surroundings, events: Sender<ExecEvent>) -> Self {
-        let Surroundings { spool_dir: dir, guardian, checkpoints } = around;
+        let Surroundings { spool_dir: dir, guardian, exclusive, checkpoints } = around;
         spec.env.extend(checkpoints.as_ref().map(Checkpoints::env).unwrap_or_default());
         spec.env.extend(guardian.as_ref().map(|guardian| (MARK.into(), guardian.mark().into())));
         let output = |stream| {
@@ -194,6 +196,7 @@ impl Execution {
             output_bytes_max: spec.output_bytes_max,
             leader: Mutex::new(Leader::Awaited),
             guardian,
+            exclusive,
             checkpoints,
             claimed: Mutex::new(None),
             cause: OnceLock::new(),
@@ -258,6 +261,7 @@ struct Shared {
     output_bytes_max: u64,
     leader: Mutex<Leader>,
     guardian: Option<Guardian>,
+    exclusive: bool,
     checkpoints: Option<Checkpoints>,
     /// A checkpoint that has not been read to its end
     claimed: Mutex<Option<Claimed>>,
@@ -347,7 +351,7 @@ impl Shared {
     fn adopt(&self, pid: Pid) {
         let mut leader = lock(&self.leader);
         if let Some(guardian) = &self.guardian {
-            guardian.watch(pid);
+            guardian.watch(pid, self.exclusive);
         }
         *leader = Leader::There(pid);
         if self.cause.get().is_some() {

@@ -4,11 +4,16 @@
 //! closes whatever happens to the worker. It knows the process groups of the tasks, and on Linux it also finds the
 //! processes that bear the worker's mark in their environment, because a task may leave its group, and may have begun
 //! just before the worker could say so.
+//!
+//! A worker that stands still cannot end anything either, and its lease may end meanwhile. So its guardian knows which
+//! groups are exclusive, and until when they may run: told anew whenever the lease is renewed, by the clock that goes on
+//! while the machine sleeps. What has not ended by then it kills (TASK-4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +33,8 @@ const FAREWELL: &str = "bye\n";
 const PERSISTENCE: Duration = Duration::from_millis(900);
 /// Pause between two looks
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest pause between two looks at the time
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 /// Looks in a row that must find nobody
 const CLEAN_LOOKS: u32 = 3;
 
@@ -46,7 +53,10 @@ struct State {
     /// Starts another one, should this one die
     command: Command,
     guard: Option<(Child, ChildStdin)>,
-    groups: BTreeSet<i32>,
+    /// Process groups of tasks, and whether they are exclusive
+    groups: BTreeMap<i32, bool>,
+    /// When exclusive ones must be over
+    lease_end: Option<Duration>,
     complained: bool,
 }
 
@@ -57,7 +67,7 @@ impl Guardian {
     pub fn start(mut command: Command) -> io::Result<Guardian> {
         let mark = entropy::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
         command.stdin(Stdio::piped()).stdout(Stdio::null()).env_remove(MARK).process_group(0);
-        let state = State { command, guard: None, groups: BTreeSet::new(), complained: false };
+        let state = State { command, guard: None, groups: BTreeMap::new(), lease_end: None, complained: false };
         let guardian = Guardian(Arc::new(Inner { mark, state: Mutex::new(state) }));
         let process = lock(&guardian.0.state).begin(&guardian.0.mark)?;
         guardian.look_after(process);
@@ -96,11 +106,19 @@ impl Guardian {
     }
 
     /// A task's process group is there
-    pub(crate) fn watch(&self, group: Pid) {
+    pub(crate) fn watch(&self, group: Pid, exclusive: bool) {
         let group = group.as_raw_nonzero().get();
         let mut state = lock(&self.0.state);
-        state.groups.insert(group);
-        state.tell(&self.0.mark, &format!("+{group}\n"));
+        state.groups.insert(group, exclusive);
+        state.tell(&self.0.mark, &format!("{}{group}\n", sign(exclusive)));
+    }
+
+    /// Exclusive tasks must be over within this time from now (TASK-4)
+    pub fn lease_ends_in(&self, left: Duration) {
+        let mut state = lock(&self.0.state);
+        let end = through_sleep() + left;
+        state.lease_end = Some(end);
+        state.tell(&self.0.mark, &lease_line(end));
     }
 
     /// A task's process group is about to be free for others; say so while its leader still keeps its number
@@ -116,7 +134,8 @@ impl State {
     fn begin(&mut self, mark: &str) -> io::Result<Pid> {
         let mut child = self.command.spawn()?;
         let Some(mut pipe) = child.stdin.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let groups: String = self.groups.iter().map(|group| format!("+{group}\n")).collect();
+        let known = self.groups.iter().map(|(group, exclusive)| format!("{}{group}\n", sign(*exclusive)));
+        let groups: String = known.chain(self.lease_end.map(lease_line)).collect();
         pipe.write_all(format!("{mark}\n{groups}").as_bytes())?;
         let process = Pid::from_child(&child);
         self.guard = Some((child, pipe));
@@ -167,31 +186,62 @@ impl Drop for State {
     }
 }
 
+/// How a group is made known
+fn sign(exclusive: bool) -> char {
+    if exclusive { '!' } else { '+' }
+}
+
+fn lease_line(end: Duration) -> String {
+    format!("@{}\n", end.as_micros())
+}
+
+/// Time by a clock that goes on while the machine sleeps, the same for all processes
+fn through_sleep() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// What the guardian knows of its worker's tasks
+#[derive(Debug, Default)]
+struct Charges {
+    groups: BTreeSet<i32>,
+    exclusive: BTreeSet<i32>,
+    lease_end: Option<Duration>,
+}
+
 /// The guardian's life: listens until its worker is gone, then ends what that has left behind
 ///
 /// A worker that ends in order says so, and nothing is ended.
-pub fn guard(orders: impl Read) {
-    let mut orders = BufReader::new(orders);
-    let Some(mark) = whole_line(&mut orders) else { return };
-    let mut groups = BTreeSet::new();
-    while let Some(line) = whole_line(&mut orders) {
-        if line == FAREWELL.trim_end() {
-            return;
+pub fn guard(orders: impl Read + Send + 'static) {
+    let (lines, heard) = channel();
+    thread::spawn(move || {
+        let mut orders = BufReader::new(orders);
+        while let Some(line) = whole_line(&mut orders) {
+            if lines.send(line).is_err() {
+                return;
+            }
         }
-        let Some(group) = line.get(1..).and_then(|n| n.parse().ok()).and_then(Pid::from_raw) else { continue };
-        if line.starts_with('+') {
-            groups.insert(group.as_raw_nonzero())
-        } else {
-            groups.remove(&group.as_raw_nonzero())
-        };
+    });
+    let Ok(mark) = heard.recv() else { return };
+    let mut charges = Charges::default();
+    loop {
+        match heard.recv_timeout(charges.time_left()) {
+            Ok(line) if line == FAREWELL.trim_end() => return,
+            Ok(line) => charges.take(&line),
+            Err(RecvTimeoutError::Timeout) => charges.end_exclusive(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     let mark = format!("{MARK}={mark}");
     let (begun, mut clean) = (Instant::now(), 0);
     while clean < CLEAN_LOOKS && begun.elapsed() < PERSISTENCE {
         let mut found = false;
-        for group in &groups {
-            let group = Pid::from_raw(group.get());
-            found |= group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
+        for group in &charges.groups {
+            found |= kill_group(*group);
         }
         for process in marked(&mark) {
             found |= kill_process(process, Signal::KILL).is_ok();
@@ -199,6 +249,49 @@ pub fn guard(orders: impl Read) {
         clean = if found { 0 } else { clean + 1 };
         thread::sleep(LOOK_EVERY);
     }
+}
+
+impl Charges {
+    fn take(&mut self, line: &str) {
+        let (sign, number) = line.split_at_checked(1).unwrap_or_default();
+        if sign == "@" {
+            self.lease_end = number.parse().ok().map(Duration::from_micros);
+            return;
+        }
+        let Ok(group) = number.parse() else { return };
+        match sign {
+            "-" => {
+                self.groups.remove(&group);
+                self.exclusive.remove(&group);
+            }
+            _ => {
+                self.groups.insert(group);
+                if sign == "!" {
+                    self.exclusive.insert(group);
+                }
+            }
+        }
+    }
+
+    /// How long to listen until it is time to look
+    fn time_left(&self) -> Duration {
+        let left = self.lease_end.filter(|_| !self.exclusive.is_empty()).map(|end| end.saturating_sub(through_sleep()));
+        // A clock that stands still while the machine sleeps is what waits, so that it must not wait for long.
+        left.map_or(LOOK_AT_LEAST, |left| left.clamp(LOOK_EVERY, LOOK_AT_LEAST))
+    }
+
+    /// Ends what must be over by now
+    fn end_exclusive(&self) {
+        if self.lease_end.is_some_and(|end| end <= through_sleep()) {
+            self.exclusive.iter().for_each(|group| {
+                kill_group(*group);
+            });
+        }
+    }
+}
+
+fn kill_group(group: i32) -> bool {
+    Pid::from_raw(group).is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok())
 }
 
 /// The next line; one that was cut off names nobody

@@ -147,6 +147,8 @@ struct Runner {
     /// Why tasks cannot be started here any more
     broken: Option<io::Error>,
     guardian: Option<Guardian>,
+    /// When exclusive tasks must be over, as the guardian knows it
+    lease_end: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
     piece: Vec<u8>,
 }
@@ -193,6 +195,7 @@ impl Runner {
             was_connected: false,
             broken: None,
             guardian: options.guardian,
+            lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
         })
@@ -201,6 +204,7 @@ impl Runner {
     async fn run(&mut self) -> io::Result<Ended> {
         loop {
             let wake_at = self.act()?;
+            let wake_at = self.keep_lease(wake_at);
             self.show();
             if let Some(reason) = self.worker.stopped() {
                 self.line.finish().await;
@@ -220,6 +224,24 @@ impl Runner {
                 self.take(event)?;
             }
         }
+    }
+
+    /// Has the guardian know until when exclusive tasks may run, and ends those that have not ended by then (TASK-4)
+    fn keep_lease(&mut self, wake_at: Option<rejoin_core::Instant>) -> Option<rejoin_core::Instant> {
+        let Some(lease) = self.worker.lease() else { return wake_at };
+        let (now, end) = (self.clock.now(), lease.until + lease.grace);
+        if self.lease_end.replace(end) != Some(end)
+            && let Some(guardian) = &self.guardian
+        {
+            guardian.lease_ends_in(end.since(now));
+        }
+        let exclusive = self.executions.iter().filter(|(token, _)| self.worker.is_exclusive(**token));
+        if end <= now {
+            exclusive.for_each(|(_, execution)| execution.kill());
+            return wake_at;
+        }
+        let runs = exclusive.count() > 0;
+        if runs { Some(wake_at.map_or(end, |wake_at| wake_at.min(end))) } else { wake_at }
     }
 
     /// Does what the machine asks for, until it asks for nothing
@@ -374,6 +396,7 @@ impl Runner {
             checkpoints: Some(checkpoints),
             spool_dir: self.spool_dir.clone(),
             guardian: self.guardian.clone(),
+            exclusive: self.worker.is_exclusive(token),
         };
         tracing::debug!(%task, attempt, %token, "task starts");
         let events = self.exec_events.0.clone();

@@ -14,6 +14,8 @@ use smol::channel::unbounded;
 /// Which part is played, and the script of the worker's task
 const PART: &str = "GUARDIAN_TEST_PART";
 const SCRIPT: &str = "GUARDIAN_TEST_SCRIPT";
+/// How long the worker's lease lasts, in milliseconds, grace included; where there is one, its task is exclusive
+const LEASE: &str = "GUARDIAN_TEST_LEASE";
 
 /// Longest that anything may take, however slow the machine
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +43,12 @@ fn work() {
     spec.args = vec!["-c".into(), std::env::var_os(SCRIPT).expect("a script")];
     let (events, happened) = unbounded();
     let spool_dir = std::env::temp_dir().as_path().into();
-    let around = Surroundings { spool_dir, guardian: Some(guardian), checkpoints: None };
+    let lease = std::env::var(LEASE).ok().and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    if let Some(left) = lease {
+        guardian.lease_ends_in(left);
+    }
+    let exclusive = lease.is_some();
+    let around = Surroundings { spool_dir, guardian: Some(guardian), exclusive, checkpoints: None };
     let _execution = Execution::start(1, spec, around, events);
     while let Ok(event) = smol::block_on(happened.recv()) {
         if matches!(event, ExecEvent::Finished { .. }) {
@@ -138,7 +145,7 @@ fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
         spec.args = vec!["-c".into(), script.into()];
         let (events, happened) = unbounded();
         let spool_dir = pids.0.path().into();
-        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), checkpoints: None };
+        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
         (Execution::start(id, spec, around, events), happened)
     };
     let (execution, _events) = start(1, &script);
@@ -184,5 +191,34 @@ fn a_guardian_that_dies_is_replaced_though_nothing_happens() {
     while guardian.process().is_none_or(|process| process == first) {
         assert!(start.elapsed() < PATIENCE, "there is no other one");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn task_4_an_exclusive_task_of_a_worker_that_stands_still_ends_with_its_lease() {
+    for exclusive in [true, false] {
+        let pids = Pids::new();
+        let dir = pids.0.path().to_str().expect("UTF-8");
+        let script = "trap '' TERM; sleep 300 & echo $! > DIR/child.x; mv DIR/child.x DIR/child; \
+                      echo $$ > DIR/task.x; mv DIR/task.x DIR/task; while :; do sleep 300; done";
+        let mut command = play("worker");
+        command.env(SCRIPT, script.replace("DIR", dir)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if exclusive {
+            command.env(LEASE, "3000");
+        }
+        let begun = Instant::now();
+        let mut worker = command.spawn().expect("a worker");
+        let all: Vec<i32> = ["task", "child"].iter().map(|name| pids.get(name)).collect();
+        let process = rustix::process::Pid::from_child(&worker);
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).expect("a worker to stop");
+        if exclusive {
+            until("the end of all", || !all.iter().any(|pid| lives(*pid)));
+            assert!(begun.elapsed() >= Duration::from_millis(3000), "not before it ends");
+        } else {
+            std::thread::sleep(Duration::from_millis(4500));
+            assert!(all.iter().all(|pid| lives(*pid)), "others go on: whoever stands still may go on as well");
+        }
+        worker.kill().expect("a worker to kill");
+        worker.wait().expect("its end");
     }
 }

@@ -482,7 +482,8 @@ impl Simulation {
             return;
         }
         if node.life.clock.read(self.now) < end {
-            let at = node.life.clock.when(end).max(self.now + Duration::from_micros(1));
+            // A clock that stands still says nothing of when that will be.
+            let at = node.life.clock.when(end).max(self.now + Duration::from_millis(10));
             node.guarded = Some((life, end));
             return self.happen_at(at, peer as u64, Happening::Guards { peer, life });
         }

@@ -9,8 +9,10 @@ use clap::Args;
 use clap::error::ErrorKind;
 use rejoin_core::about::{BadAbout, Tag, Tags};
 use rejoin_core::ids::{PeerName, TaskId};
+use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
+use crate::args::terms::TermsOptions;
 use crate::args::usage;
 use crate::args::values::{address, amount, bytes, duration, heartbeat, id_text, label, task, title};
 
@@ -90,6 +92,14 @@ pub struct Coordinator {
     /// From a worker's disconnection to giving its tasks to others
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub lost_after: Duration,
+
+    /// How long an exclusive task may run without a word from here; at least three heartbeats
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
+    pub task_lease: Duration,
+
+    /// How much later it is over, killed if need be
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
+    pub task_lease_grace: Duration,
 
     /// How long workers may take to come back after a start of the coordinator
     ///
@@ -190,6 +200,9 @@ pub struct Submit {
     /// Take that much of what a worker has, as in gpu=1; may be given several times
     #[arg(long = "take", value_name = "NAME=AMOUNT", value_parser = amount)]
     takes: Vec<(String, Tag)>,
+
+    #[command(flatten)]
+    terms: TermsOptions,
 
     /// Wait for the task's end, print its output, and end as it did
     #[arg(long)]
@@ -323,6 +336,15 @@ impl Submit {
     /// A usage error if a name occurs twice, or there are too many.
     pub fn needs(&self) -> Result<Tags, clap::Error> {
         tags("submit", "--need and --take", self.needs.iter().chain(&self.takes))
+    }
+
+    /// What may happen to the task when its worker is out of reach
+    ///
+    /// # Errors
+    ///
+    /// A usage error if that is contradictory.
+    pub fn terms(&self) -> Result<Terms, clap::Error> {
+        self.terms.terms("submit")
     }
 }
 

@@ -7,6 +7,7 @@ mod fleet;
 mod keys;
 mod run;
 mod sim;
+mod terms;
 mod values;
 
 use clap::error::ErrorKind;

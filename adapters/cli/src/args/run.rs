@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use rejoin_core::about::{Tag, Tags};
+use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
 use crate::args::fleet::{Access, Reach, tags};
+use crate::args::terms::TermsOptions;
 use crate::args::usage;
 use crate::args::values::{amount, bytes, duration, label as label_of, title};
 use crate::items::{Source, label};
@@ -60,6 +62,9 @@ pub struct Run {
     /// Have each task take some of what its worker has, as in gpu=1; may be given several times
     #[arg(long = "take", value_name = "NAME=AMOUNT", value_parser = amount, requires = "coordinators")]
     takes: Vec<(String, Tag)>,
+
+    #[command(flatten)]
+    terms: TermsOptions,
 
     /// Stop a task that runs longer than D; it has failed
     ///
@@ -215,6 +220,15 @@ impl Run {
     /// A usage error if a name occurs twice, or there are too many.
     pub fn needs(&self) -> Result<Tags, clap::Error> {
         tags("run", "--need and --take", self.needs.iter().chain(&self.takes))
+    }
+
+    /// What may happen to the tasks when their workers are out of reach
+    ///
+    /// # Errors
+    ///
+    /// A usage error if that is contradictory.
+    pub fn terms(&self) -> Result<Terms, clap::Error> {
+        self.terms.terms("run")
     }
 
     /// The fleet that does the work, none if it is done here; the key file may come from the environment

@@ -14,7 +14,7 @@ struct Run {
 
 /// Nothing but a place for output
 fn around(spool_dir: &Path) -> Surroundings {
-    Surroundings { spool_dir: spool_dir.into(), guardian: None, checkpoints: None }
+    Surroundings { spool_dir: spool_dir.into(), guardian: None, exclusive: false, checkpoints: None }
 }
 
 impl Run {

@@ -259,6 +259,7 @@ impl Journal for DurableJournal {
             }
             Record::Epoch { .. }
             | Record::Tokens { .. }
+            | Record::Lease { .. }
             | Record::Submit { .. }
             | Record::Assign { .. }
             | Record::Result { .. }

@@ -87,6 +87,7 @@ impl Attempts {
             Record::Forget { task } => useless.outputs = self.retain(task, None),
             Record::Epoch { .. }
             | Record::Tokens { .. }
+            | Record::Lease { .. }
             | Record::Submit { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }
