@@ -276,7 +276,12 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             task.poison = if draws.one_in(500) { 1 } else { 1_000 };
         }
         if bound {
-            task.terms = terms(&mut Draws::new(schedule.seed, Purpose::Terms, number.into()));
+            let mut draws = Draws::new(schedule.seed, Purpose::Terms, number.into());
+            task.terms = terms(&mut draws);
+            if task.terms.class == Class::Exclusive && draws.one_in(300) {
+                // Longer than a lease.
+                task.takes = Duration::from_micros(draws.between_log(1_000_000, 20_000_000));
+            }
         }
         let submit = Duration::from_micros(at);
         schedule.entries.push(Entry { at: submit, what: What::Submit(task) });

@@ -258,6 +258,8 @@ knobs! {
     Compare = "compare", 0, 2;
     /// Bytes of all checkpoints together
     CheckpointsMax = "checkpoints-max-bytes", 0, 1_000_000_000;
+    /// Workers that lose their connections too often within this get less work
+    FlappingWithin = "flapping-within-ms", 0, 86_400_000;
     /// How long a lease lasts from its last renewal, and at least three heartbeats
     LeaseTtl = "lease-ttl-ms", 1, 86_400_000;
     /// How long after its end an exclusive task is over

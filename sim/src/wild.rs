@@ -132,6 +132,7 @@ impl Wild {
             | Knob::LossesMax
             | Knob::TasksMax
             | Knob::OutputMax
+            | Knob::FlappingWithin
             | Knob::CheckpointsMax => high,
             // Whoever waits for one to end does so in this simulation.
             Knob::LeaseTtl | Knob::LeaseGrace => 600_000,

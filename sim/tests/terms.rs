@@ -507,3 +507,42 @@ fn a_contradictory_policy_is_not_accepted() {
     assert_eq!(world.tell_coordinator(submit), Err(Rejected::BadSpec));
     assert_eq!(world.coordinator.task(task), None);
 }
+
+// TASK-10
+
+#[test]
+fn task_10_a_worker_that_flaps_gets_one_task_at_a_time_and_after_all_others() {
+    let mut world = two(Setup {
+        worker: |config| (config.slots, config.prefetch) = (2, 2),
+        coordinator: |config| config.flapping_within = secs(60),
+        ..Setup::default()
+    });
+    for cut in 1..=6 {
+        assert!(!flaps(&world), "after {} cuts", cut - 1);
+        world.reset(0);
+        world.run_for(ms(5));
+        drive_connected(&mut world, 0);
+        world.run_for(ms(5));
+    }
+    assert!(flaps(&world));
+    let tasks: Vec<_> = (0..6).map(|n| submit(&mut world, &format!("{n}"), PLAIN, Job::takes(secs(1)))).collect();
+    world.run_for(ms(50));
+    assert_eq!(
+        (world.worker(0).held(), world.worker(1).held()),
+        (1, 4),
+        "it comes last, and has no second one waiting"
+    );
+    world.drive_until("it is not refused, and all are done", |world| tasks.iter().all(|task| world.succeeded(*task)));
+    assert!(world.starts.iter().any(|start| start.3 == 0));
+    world.run_for(secs(60));
+    assert!(!flaps(&world), "after a while without cuts it is like any other");
+    for n in 6..12 {
+        submit(&mut world, &format!("{n}"), PLAIN, Job::takes(secs(1)));
+    }
+    world.run_for(ms(50));
+    assert_eq!(world.worker(0).held(), 3);
+}
+
+fn flaps(world: &World) -> bool {
+    world.coordinator.peers().next().is_some_and(|peer| peer.flapping)
+}

@@ -18,6 +18,7 @@ pub fn worker_state(state: WorkerState) -> &'static str {
         WorkerState::Draining => "draining",
         WorkerState::Unknown | WorkerState::Disconnected => "disconnected",
         WorkerState::Lost => "lost",
+        WorkerState::Flapping => "flapping",
     }
 }
 

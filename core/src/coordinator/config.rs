@@ -29,6 +29,8 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// From a worker's disconnection to giving its tasks to others (TASK-5)
     pub lost_after: Duration,
+    /// A worker that loses its connection more than five times within this gets less work; 0 turns that off (TASK-10)
+    pub flapping_within: Duration,
     /// How long a lease lasts from its last renewal, and at least three heartbeats; `None` is 30 s (TASK-4)
     pub lease_ttl: Option<Duration>,
     /// How long after the end of its lease an exclusive attempt is over (TASK-4)
@@ -90,6 +92,7 @@ impl Config {
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
+            flapping_within: Duration::from_secs(600),
             lease_ttl: None,
             lease_grace: Duration::from_secs(10),
             recovery_window: Duration::from_secs(120),

@@ -416,6 +416,7 @@ impl Desk {
         let event = Event::Disconnected { peer: peer.name.clone(), reason };
         self.events.push_back(event);
         if role == Role::Worker {
+            self.count_cut(ix, reason);
             self.watch_absence(ix);
         }
         self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));

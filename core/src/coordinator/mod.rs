@@ -14,6 +14,7 @@
 //! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, crashes and cancels |
+//! | `flapping` | workers whose links break again and again |
 //! | `losses` | workers that are away, and leases |
 //! | `frames` | what is put into frames |
 //! | `outline` | what decides on the future, for searches over many histories |
@@ -26,6 +27,7 @@ mod config;
 mod door;
 mod endings;
 mod entry;
+mod flapping;
 mod frames;
 mod gate;
 mod losses;
@@ -88,6 +90,8 @@ enum Timer {
     Contender(ConnId),
     /// A worker will be lost for its tasks
     Lost(PeerIx),
+    /// A worker has kept its connection for long enough to be trusted again
+    Steady(PeerIx),
     /// A session will be dropped
     Session(PeerIx),
     /// A task's pause is over
@@ -307,6 +311,7 @@ impl Coordinator {
             name: peer.name.clone(),
             state: self.desk.peer_state(ix),
             held: peer.held.len(),
+            flapping: self.desk.is_flapping(ix),
             rtt_us: peer.conn.and_then(|conn| self.desk.rtt(conn)),
         })
     }
@@ -504,6 +509,7 @@ impl Desk {
             Timer::Conn(conn) => self.conn_due(conn),
             Timer::Contender(conn) => self.contention_over(conn),
             Timer::Lost(peer) => self.absence_due(peer),
+            Timer::Steady(peer) => self.place(peer),
             Timer::Session(peer) if planted::is(Bug::ResumesExpired) && self.roster.get(peer).session.is_some() => {}
             Timer::Session(peer) => self.session_over(peer),
             Timer::Retry(task) => {

@@ -25,7 +25,7 @@ impl Coordinator {
             o.name_if(peer.conn.map(Name::Conn));
             o.name_if(peer.contender.map(Name::Conn));
             o.name_if(peer.boot.map(Name::Boot));
-            o.put((peer.disconnected_at.is_some(), peer.lost, peer.reserved, peer.to_drain));
+            o.put((peer.disconnected_at.is_some(), peer.lost, peer.reserved, peer.to_drain, peer.cuts.len()));
             for session in [&peer.session, &peer.previous] {
                 o.put(session.is_some());
                 session.iter().for_each(|session| session.outline(o));
@@ -91,7 +91,7 @@ impl Timer {
         o.put(core::mem::discriminant(&self));
         match self {
             Timer::Conn(conn) | Timer::Contender(conn) => o.name(Name::Conn(conn)),
-            Timer::Lost(peer) | Timer::Session(peer) => o.put(peer),
+            Timer::Lost(peer) | Timer::Steady(peer) | Timer::Session(peer) => o.put(peer),
             Timer::Retry(task) | Timer::Retention(task) => o.put(task),
         }
     }

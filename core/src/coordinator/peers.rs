@@ -212,6 +212,8 @@ pub(crate) struct Peer {
     /// What an unconfirmed session would replace; valid until then (AUTH-8)
     pub(crate) previous: Option<PeerSession>,
     pub(crate) disconnected_at: Option<Instant>,
+    /// When its last connections broke, oldest first (TASK-10)
+    pub(crate) cuts: VecDeque<Instant>,
     /// Nothing of it is lost before: it is given time to come back after a recovery (JOURN-4)
     pub(crate) withheld_until: Instant,
     /// Until when exclusive attempts may run there without a word (TASK-4)
@@ -317,6 +319,7 @@ impl Peer {
             session: None,
             previous: None,
             disconnected_at: None,
+            cuts: VecDeque::new(),
             withheld_until: Instant::ZERO,
             leased_until: Instant::ZERO,
             lost: false,

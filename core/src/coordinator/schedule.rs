@@ -68,11 +68,12 @@ impl Desk {
         let there = peer.role == Role::Worker
             && peer.conn.is_some()
             && peer.session.as_ref().is_some_and(|session| session.reconciled);
-        let now = there.then(|| Listed { load: peer.held.len(), free: peer.takes_tasks() && !peer.reserved });
+        let several = peer.held.len() >= 2;
+        let now = there.then(|| Listed { load: self.rank(ix), free: self.is_free(ix) });
         if let Some(listed) = now {
             self.schedule.places.insert(ix, listed);
             self.schedule.connected.insert((listed.load, ix));
-            if listed.load >= 2 {
+            if several {
                 self.schedule.lenders.insert((listed.load, ix));
             }
         }
@@ -108,8 +109,8 @@ impl Desk {
     pub(super) fn check_schedule(&self) {
         for (ix, listed) in &self.schedule.places {
             let peer = self.roster.get(*ix);
-            assert_eq!(listed.load, peer.held.len(), "{} has another load than it is listed with", peer.name);
-            assert_eq!(listed.free, peer.takes_tasks() && !peer.reserved, "{} is listed wrongly", peer.name);
+            assert_eq!(listed.load, self.rank(*ix), "{} has another load than it is listed with", peer.name);
+            assert_eq!(listed.free, self.is_free(*ix), "{} is listed wrongly", peer.name);
             let Tasks { queues, all, attempts, .. } = &self.tasks;
             let taken = taken(peer, all, attempts, queues);
             let offers = peer.session.as_ref().map(|session| &session.offers);

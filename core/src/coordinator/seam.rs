@@ -251,6 +251,8 @@ pub struct PeerView {
     pub state: PeerState,
     /// Attempts it holds
     pub held: usize,
+    /// Whether its connection has broken so often that it gets less work (TASK-10)
+    pub flapping: bool,
     /// Last round trip of a heartbeat that this side sent, in microseconds
     pub rtt_us: Option<u64>,
 }

@@ -39,7 +39,7 @@ impl Desk {
             Question::Status => encoded(&self.status_view()),
             Question::Workers { after } => {
                 let behind = self.roster.workers_behind(after.as_ref());
-                page(behind.map(|ix| self.worker_view(ix)))
+                page(behind.map(|ix| self.worker_view(ix, version)))
             }
             Question::Tasks { after, open } => {
                 let behind = self.tasks.by_order.range(after.saturating_add(1)..).map(|(_, id)| *id);
@@ -91,11 +91,14 @@ impl Desk {
         }
     }
 
-    fn worker_view(&self, ix: PeerIx) -> WorkerView {
+    fn worker_view(&self, ix: PeerIx, version: u16) -> WorkerView {
         let peer = self.roster.get(ix);
         debug_assert_eq!(peer.role, Role::Worker);
         let state = match self.peer_state(ix) {
             PeerState::Unknown => WorkerState::Unknown,
+            PeerState::Reconciling | PeerState::Connected if version >= TERMS_SINCE && self.is_flapping(ix) => {
+                WorkerState::Flapping
+            }
             PeerState::Reconciling | PeerState::Connected => WorkerState::Connected,
             PeerState::Suspect => WorkerState::Suspect,
             PeerState::Draining => WorkerState::Draining,

@@ -100,6 +100,8 @@ pub enum WorkerState {
     Disconnected,
     /// Not connected for so long that its tasks went to others
     Lost,
+    /// Connected, and gets less work because its connection breaks again and again (TASK-10); since wire version 2
+    Flapping,
 }
 
 /// A task, as clients are told of it

@@ -275,9 +275,10 @@ fn add_views(book: &mut Book) {
         WorkerState::Draining,
         WorkerState::Disconnected,
         WorkerState::Lost,
+        WorkerState::Flapping,
     ]);
     for (n, state) in states.into_iter().enumerate() {
-        let (rtt_us, away_us) = (Some(300), Some(5).filter(|_| n > 3));
+        let (rtt_us, away_us) = (Some(300), Some(5).filter(|_| n > 3 && n < 6));
         let offers = tags().encode().expect("legal");
         let view = WorkerView { name: name.clone(), state, held: [2, 1], rtt_us, away_us, offers };
         add_view(book, &format!("WorkerView.{}", n + 1), &view);

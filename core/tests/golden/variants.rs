@@ -46,7 +46,7 @@ variants! {
     Follow: Acceptance Outcome Output;
     Question: Status Workers Tasks Task Drain Terms;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
-    WorkerState: Unknown Connected Suspect Draining Disconnected Lost;
+    WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
     Tag: Label Amount;
     Denied: Revoked Removed TakenOver Version Config Busy Protocol;
     Outcome: Succeeded Failed Cancelled;

@@ -62,6 +62,7 @@ fn config(schedule: &Schedule) -> Config {
     let ms = |knob, usual| Duration::from_millis(schedule.setting(knob).unwrap_or(usual));
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
+    config.flapping_within = ms(Knob::FlappingWithin, 20_000);
     config.lease_ttl = Some(ms(Knob::LeaseTtl, LEASE_TTL_MS));
     config.lease_grace = ms(Knob::LeaseGrace, LEASE_GRACE_MS);
     config.recovery_window = ms(Knob::RecoveryWindow, RECOVERY_WINDOW_MS);

@@ -242,11 +242,15 @@ impl Simulation {
             }
             worker::Output::Run { task, token, attempt } => self.run_task(peer, task, token, attempt),
             worker::Output::Cancel { token, .. } => {
+                let grace = worker.lease().map(|lease| lease.grace);
                 let life = self.peers[peer].life.number;
                 if let Some(execution) = self.peers[peer].running.get_mut(&token).filter(|e| !e.over) {
                     execution.stops = true;
+                    // Every other exclusive one does not stop by itself: it is killed when it must be over.
+                    let stubborn = execution.exclusive && token.0 % 2 == 0;
+                    let after = grace.filter(|_| stubborn).unwrap_or_default().max(STOPS_AFTER);
                     let stopped = Happening::Work { peer, life, token, moment: Moment::Stopped };
-                    self.happen(STOPS_AFTER, peer as u64, stopped);
+                    self.happen(after, peer as u64, stopped);
                 }
             }
             worker::Output::ReadOutput { token, stream, offset, max } => {

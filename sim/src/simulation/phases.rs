@@ -298,8 +298,12 @@ impl Simulation {
             pauses = pauses.max(retry_pauses(ms(Knob::RetryPause, 100), fails));
             poisonous |= task.poison > 0;
         }
-        // Whoever goes takes along what runs beside, so that slots are of no help.
-        let slots = if poisonous { 1 } else { self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32 };
+        // Whoever goes takes along what runs beside, and who flaps runs one at a time, so that slots are of no help.
+        let slots = if poisonous || self.schedule.faults() > 0 {
+            1
+        } else {
+            self.schedule.setting(Knob::Slots).unwrap_or(2).max(1) as u32
+        };
         let work = (work / slots).saturating_add(longest).saturating_add(pauses);
         // A year is for ever.
         let all = (timers + talk + herd).saturating_add(work).min(Duration::from_secs(366 * 86_400));
