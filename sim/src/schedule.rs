@@ -260,6 +260,8 @@ knobs! {
     CheckpointsMax = "checkpoints-max-bytes", 0, 1_000_000_000;
     /// Workers that lose their connections too often within this get less work
     FlappingWithin = "flapping-within-ms", 0, 86_400_000;
+    /// How long losses are delayed after many workers have vanished at a time
+    BrakeFor = "brake-ms", 0, 86_400_000;
     /// How long a lease lasts from its last renewal, and at least three heartbeats
     LeaseTtl = "lease-ttl-ms", 1, 86_400_000;
     /// How long after its end an exclusive task is over

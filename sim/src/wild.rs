@@ -135,7 +135,7 @@ impl Wild {
             | Knob::FlappingWithin
             | Knob::CheckpointsMax => high,
             // Whoever waits for one to end does so in this simulation.
-            Knob::LeaseTtl | Knob::LeaseGrace => 600_000,
+            Knob::LeaseTtl | Knob::LeaseGrace | Knob::BrakeFor => 600_000,
             // It would run everything twice.
             Knob::Compare => 0,
         };

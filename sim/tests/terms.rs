@@ -546,3 +546,53 @@ fn task_10_a_worker_that_flaps_gets_one_task_at_a_time_and_after_all_others() {
 fn flaps(world: &World) -> bool {
     world.coordinator.peers().next().is_some_and(|peer| peer.flapping)
 }
+
+/// Twelve workers with a task each, of which so many vanish; returns their tasks
+fn vanish(world: &mut World, gone: usize) -> Vec<TaskId> {
+    let tasks: Vec<_> = (0..12).map(|n| submit(world, &format!("{n}"), PLAIN, Job::takes(secs(3600)))).collect();
+    world.drive_until("all run", |world| tasks.iter().all(|task| world.coordinator.why(*task) == Some(Why::Runs)));
+    for peer in 0..gone {
+        world.wire(peer).refuses = true;
+        world.reset(peer);
+    }
+    world.run_for(ms(5));
+    tasks.into_iter().filter(|task| world.coordinator.why(*task) == Some(Why::WorkerAway)).collect()
+}
+
+fn lost(world: &World, tasks: &[TaskId]) -> usize {
+    tasks.iter().filter(|task| world.coordinator.why(**task) != Some(Why::WorkerAway)).count()
+}
+
+#[test]
+fn task_10_losses_of_many_workers_at_a_time_are_delayed_and_then_come_one_by_one() {
+    let mut world = connected(Setup { workers: 12, ..Setup::default() });
+    let tasks = vanish(&mut world, 5);
+    world.run_for(secs(299));
+    assert_eq!(lost(&world, &tasks), 0, "it is hardly all of them that have failed");
+    for n in 1..=5 {
+        world.run_for(secs(1));
+        assert_eq!(lost(&world, &tasks), n, "one in a second");
+    }
+}
+
+#[test]
+fn task_10_losses_of_a_few_workers_are_not_delayed_and_an_operator_ends_the_brake() {
+    let mut world = connected(Setup { workers: 12, ..Setup::default() });
+    let tasks = vanish(&mut world, 3);
+    world.run_for(secs(61));
+    assert_eq!(lost(&world, &tasks), 3);
+    let mut world = connected(Setup { workers: 12, ..Setup::default() });
+    let tasks = vanish(&mut world, 6);
+    world.run_for(secs(61));
+    assert_eq!(lost(&world, &tasks), 0);
+    world.tell_coordinator(Input::EndBrake).expect("it may");
+    assert_eq!(lost(&world, &tasks), 6);
+    // Whoever is back has its task all the same.
+    let mut world = connected(Setup { workers: 12, ..Setup::default() });
+    let tasks = vanish(&mut world, 6);
+    world.run_for(secs(120));
+    (0..6).for_each(|peer| world.wire(peer).refuses = false);
+    world.run_for(secs(60));
+    assert_eq!(tasks.iter().filter(|task| world.coordinator.why(**task) == Some(Why::Runs)).count(), 6);
+    assert_eq!(world.starts.len(), 12);
+}

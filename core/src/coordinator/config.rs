@@ -31,6 +31,8 @@ pub struct Config {
     pub lost_after: Duration,
     /// A worker that loses its connection more than five times within this gets less work; 0 turns that off (TASK-10)
     pub flapping_within: Duration,
+    /// How long losses are delayed after many workers have vanished at a time; 0 turns that off (TASK-10)
+    pub brake_for: Duration,
     /// How long a lease lasts from its last renewal, and at least three heartbeats; `None` is 30 s (TASK-4)
     pub lease_ttl: Option<Duration>,
     /// How long after the end of its lease an exclusive attempt is over (TASK-4)
@@ -93,6 +95,7 @@ impl Config {
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
             flapping_within: Duration::from_secs(600),
+            brake_for: Duration::from_secs(300),
             lease_ttl: None,
             lease_grace: Duration::from_secs(10),
             recovery_window: Duration::from_secs(120),

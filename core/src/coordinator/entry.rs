@@ -274,6 +274,7 @@ impl Desk {
         self.events.push_back(event);
         self.timers.set(Timer::Lost(ix), None);
         self.timers.set(Timer::Session(ix), None);
+        self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
         let (key, welcome) = (verified.key, Some(welcome));
         let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease };

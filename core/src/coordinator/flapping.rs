@@ -21,10 +21,15 @@ impl Desk {
     pub(super) fn count_cut(&mut self, ix: PeerIx, reason: Option<Reason>) {
         let meant = matches!(reason, Some(Reason::Left | Reason::Stopping | Reason::Denied(_)));
         let (now, within) = (self.now, self.config.flapping_within);
-        let peer = self.roster.get_mut(ix);
-        if peer.role != Role::Worker || meant || within.is_zero() {
+        let peer = self.roster.get(ix);
+        if peer.role != Role::Worker || meant {
             return;
         }
+        self.count_vanished(ix);
+        if within.is_zero() {
+            return;
+        }
+        let peer = self.roster.get_mut(ix);
         peer.cuts.push_back(now);
         if peer.cuts.len() > CUTS_MAX + 1 {
             peer.cuts.pop_front();

@@ -128,6 +128,9 @@ impl Desk {
     /// A worker has been away for too long, for some of its tasks or for all (TASK-3, TASK-5)
     pub(super) fn absence_due(&mut self, ix: PeerIx) {
         let now = self.now;
+        if let Some(at) = self.delayed_until(ix) {
+            return self.timers.set(Timer::Lost(ix), Some(at));
+        }
         if !self.roster.get(ix).lost && self.lost_at(ix, self.config.lost_after).is_some_and(|at| at <= now) {
             let peer = self.roster.get_mut(ix);
             peer.lost = true;

@@ -15,12 +15,14 @@
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, crashes and cancels |
 //! | `flapping` | workers whose links break again and again |
+//! | `brake` | many workers that vanish at a time |
 //! | `losses` | workers that are away, and leases |
 //! | `frames` | what is put into frames |
 //! | `outline` | what decides on the future, for searches over many histories |
 //! | `gate`, `recovery` | the journal's seam, and the way back from it |
 
 mod admission;
+mod brake;
 mod checkpoints;
 mod client_talk;
 mod config;
@@ -57,6 +59,7 @@ pub use self::seam::{EndView, Event, Input, Output, PeerState, PeerView, TaskVie
 pub use self::tasks::{Counts, TaskState};
 
 use self::admission::Admission;
+use self::brake::Brake;
 use self::door::{Door, Face};
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
@@ -124,6 +127,7 @@ struct Desk {
     schedule: Schedule,
     gate: Gate,
     timers: Timers<Timer>,
+    brake: Brake,
     /// The next token, and the end of the block that is durably reserved
     token_next: u64,
     tokens_reserved: u64,
@@ -206,6 +210,10 @@ impl Coordinator {
                 }
             }
             Input::RevokeKey { key } => desk.revoke(key),
+            Input::EndBrake => {
+                desk.end_brake();
+                Ok(())
+            }
             Input::Journaled { upto } => {
                 desk.gate.journaled(upto);
                 Ok(())
@@ -369,6 +377,7 @@ impl Desk {
             schedule: Schedule::default(),
             gate: Gate::default(),
             timers: Timers::new(),
+            brake: Brake::default(),
             token_next: config.tokens_from,
             tokens_reserved: config.tokens_from,
             tokens_asked: config.tokens_from,

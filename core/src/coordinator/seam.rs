@@ -76,6 +76,8 @@ pub enum Input<'a> {
         /// Its key
         key: KeyId,
     },
+    /// Workers that are away are lost when their time is over, however many they are (TASK-10)
+    EndBrake,
     /// Every record up to this one is durable
     Journaled {
         /// The record's number

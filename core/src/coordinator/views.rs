@@ -27,6 +27,9 @@ impl Desk {
         {
             self.drain_worker(worker);
         }
+        if let Question::Brake { end: true } = &question {
+            self.end_brake();
+        }
         if let Some(session) = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id) {
             self.gate.then(Effect::Answer(ix, session, ask, question));
         }
@@ -48,6 +51,7 @@ impl Desk {
             }
             Question::Task(id) => encoded(&self.task_view(*id, version)),
             Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+            Question::Brake { .. } => encoded(&self.brake_view()),
             Question::Terms(id) => {
                 let task = self.tasks.all.get(id).filter(|task| task.state != TaskState::Accepting);
                 encoded(&task.map(|task| task.terms))

@@ -31,6 +31,22 @@ pub enum Question {
     Drain(PeerName),
     /// The terms of a task; answered by `Option<Terms>`, since wire version 2 (TASK-5)
     Terms(TaskId),
+    /// The brake on losses, and whether to end it; answered by `Option<BrakeView>`, since wire version 2 (TASK-10)
+    Brake {
+        /// Whatever is delayed is lost now
+        end: bool,
+    },
+}
+
+/// Many workers have vanished at a time, so that they are not taken for lost yet (TASK-10)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakeView {
+    /// Workers that would be lost by now
+    pub delayed: u64,
+    /// Microseconds until the first of them is
+    pub left_us: u64,
+    /// How many are lost in a second from then on
+    pub per_second: u64,
 }
 
 /// The coordinator as a whole

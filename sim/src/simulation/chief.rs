@@ -23,6 +23,8 @@ use crate::world::{client_key, worker_key};
 
 /// How long whoever supervises the coordinator waits until it is started once more
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// How long losses are delayed after many workers have vanished, where nothing else is said
+pub(super) const BRAKE_MS: u64 = 5_000;
 /// Leases, where nothing else is said
 pub(super) const LEASE_TTL_MS: u64 = 3_000;
 pub(super) const LEASE_GRACE_MS: u64 = 500;
@@ -63,6 +65,7 @@ fn config(schedule: &Schedule) -> Config {
     config.heartbeat = Some(heartbeat(schedule));
     config.lost_after = ms(Knob::LostAfter, 4_000);
     config.flapping_within = ms(Knob::FlappingWithin, 20_000);
+    config.brake_for = ms(Knob::BrakeFor, BRAKE_MS);
     config.lease_ttl = Some(ms(Knob::LeaseTtl, LEASE_TTL_MS));
     config.lease_grace = ms(Knob::LeaseGrace, LEASE_GRACE_MS);
     config.recovery_window = ms(Knob::RecoveryWindow, RECOVERY_WINDOW_MS);

@@ -7,7 +7,7 @@ use rejoin_core::limits::RETRY_AFTER_MAX;
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::Class;
 
-use super::chief::{LEASE_GRACE_MS, LEASE_TTL_MS};
+use super::chief::{BRAKE_MS, LEASE_GRACE_MS, LEASE_TTL_MS};
 use super::net::{Net, Pipe, Timed};
 use super::nodes::Machine;
 use super::people::heartbeat;
@@ -273,6 +273,8 @@ impl Simulation {
             + ms(Knob::BackoffCap, 2_000) * 4
             + heartbeat(&self.schedule) * 10
             + self.longest_absence()
+            + ms(Knob::BrakeFor, BRAKE_MS)
+            + Duration::from_secs(self.schedule.workers.into())
             + Duration::from_secs(5 + 10 + 10 + 5);
         // Whoever comes second with a key is told to stay away for so long.
         let clones = self.schedule.entries.iter().any(|entry| entry.what.is_one_of(&[Kind::Clone]));
