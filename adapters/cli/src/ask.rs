@@ -8,11 +8,11 @@ use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::TERMS_SINCE;
 use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream};
-use rejoin_core::wire::view::Question;
+use rejoin_core::wire::view::{BrakeView, Question};
 use rejoin_smol::client::Told;
 use serde_json::{Value, json};
 
-use crate::args::{Cancel, Drain, List, Logs, Reach, ResultOf, Tasks, Wait};
+use crate::args::{Brake, Cancel, Drain, List, Logs, Reach, ResultOf, Tasks, Wait};
 use crate::caller::{Caller, Failed};
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, exit_status};
 use crate::say::{complain, print};
@@ -53,7 +53,14 @@ fn lines(value: &Value) -> String {
 pub fn status(args: &List) -> u8 {
     with(&args.reach, false, async |caller| {
         let status = caller.status().await?;
-        let text = if args.json { lines(&views::status_json(&status)) } else { views::status_text(&status) };
+        let brake = brake_of(caller, false).await?;
+        let text = if args.json {
+            let mut value = views::status_json(&status);
+            value["brake"] = brake.as_ref().map_or(Value::Null, views::brake_json);
+            lines(&value)
+        } else {
+            views::status_text(&status) + &brake.as_ref().map(views::brake_text).unwrap_or_default()
+        };
         Ok(printed(&text))
     })
 }
@@ -94,6 +101,29 @@ pub fn drain(args: &Drain) -> u8 {
         complain(&format!("there is no worker {}: `rejoin workers` lists them", args.worker));
         Ok(EXIT_INTERNAL)
     })
+}
+
+/// `rejoin brake`
+pub fn brake(args: &Brake) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let brake = brake_of(caller, args.off).await?;
+        let text = match (brake, args.off) {
+            (Some(_), true) => "the brake is off: workers that have been away for too long are lost now\n".into(),
+            (Some(brake), false) => views::brake_text(&brake),
+            (None, _) => "the brake is off: no losses are delayed\n".into(),
+        };
+        Ok(printed(&text))
+    })
+}
+
+/// How the brake on losses stands, or stood before it was ended; none where the coordinator has none
+async fn brake_of(caller: &mut Caller, end: bool) -> Result<Option<BrakeView>, Failed> {
+    // Whoever is asked first tells which version it speaks.
+    caller.status().await?;
+    if caller.connection().wire_version() < TERMS_SINCE {
+        return Ok(None);
+    }
+    caller.ask(&Question::Brake { end }).await
 }
 
 /// `rejoin cancel`

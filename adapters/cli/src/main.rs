@@ -69,6 +69,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Workers(options) => ask::workers(options),
         Command::Tasks(options) => ask::tasks(options),
         Command::Drain(options) => ask::drain(options),
+        Command::Brake(options) => ask::brake(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rejoin_core::about::{Tag, Tags};
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{Failure, Outcome};
-use rejoin_core::wire::view::{StatusView, TaskView, Why, WorkerState, WorkerView};
+use rejoin_core::wire::view::{BrakeView, StatusView, TaskView, Why, WorkerState, WorkerView};
 use serde_json::{Map, Value, json};
 
 /// A word for where a worker stands
@@ -173,6 +173,22 @@ pub fn status_text(status: &StatusView) -> String {
         cancelled,
         status.resumed,
         status.stale,
+    )
+}
+
+/// The brake on losses as JSON
+pub fn brake_json(brake: &BrakeView) -> Value {
+    json!({ "delayed": brake.delayed, "left_ms": brake.left_us / 1000, "per_second": brake.per_second })
+}
+
+/// The brake on losses for people
+pub fn brake_text(brake: &BrakeView) -> String {
+    format!(
+        "brake     many workers have vanished: {} of them are waited for, the first for {} more, then {} are lost in a second\n          \
+         `rejoin brake --off` ends that\n",
+        brake.delayed,
+        span(brake.left_us),
+        brake.per_second,
     )
 }
 

@@ -27,9 +27,6 @@ impl Desk {
         {
             self.drain_worker(worker);
         }
-        if let Question::Brake { end: true } = &question {
-            self.end_brake();
-        }
         if let Some(session) = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id) {
             self.gate.then(Effect::Answer(ix, session, ask, question));
         }
@@ -51,7 +48,13 @@ impl Desk {
             }
             Question::Task(id) => encoded(&self.task_view(*id, version)),
             Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
-            Question::Brake { .. } => encoded(&self.brake_view()),
+            Question::Brake { end } => {
+                let view = encoded(&self.brake_view());
+                if *end {
+                    self.end_brake();
+                }
+                view
+            }
             Question::Terms(id) => {
                 let task = self.tasks.all.get(id).filter(|task| task.state != TaskState::Accepting);
                 encoded(&task.map(|task| task.terms))

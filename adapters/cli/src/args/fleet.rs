@@ -317,6 +317,18 @@ pub struct Drain {
     pub worker: PeerName,
 }
 
+/// What `rejoin brake` is called with
+#[derive(Debug, Args)]
+pub struct Brake {
+    /// How to reach the coordinator
+    #[command(flatten)]
+    pub reach: Reach,
+
+    /// Give the tasks of all workers that have been away for too long to others now
+    #[arg(long)]
+    pub off: bool,
+}
+
 impl Worker {
     /// What the worker offers to tasks
     ///
@@ -472,6 +484,15 @@ Example:
 Exit status:
   0      the worker gets no more tasks
   254    internal error, no coordinator within --patience, or no such worker
+  255    wrong usage";
+
+pub(super) const BRAKE_HELP: &str = "\
+Example:
+    rejoin brake --off
+
+Exit status:
+  0      printed
+  254    internal error, or no coordinator within --patience
   255    wrong usage";
 
 #[cfg(test)]

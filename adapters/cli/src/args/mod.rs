@@ -13,7 +13,7 @@ mod values;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use fleet::{Access, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
+pub use fleet::{Access, Brake, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
 pub use sim::{
@@ -110,6 +110,12 @@ pub enum Command {
     /// What it runs goes on to its end.
     #[command(verbatim_doc_comment, after_long_help = fleet::DRAIN_HELP)]
     Drain(Drain),
+    /// Print whether losses of workers are delayed, or end that
+    ///
+    /// When many workers vanish at a time, their tasks are not given to others for
+    /// up to five minutes: it is hardly all of them that have failed.
+    #[command(verbatim_doc_comment, after_long_help = fleet::BRAKE_HELP)]
+    Brake(Brake),
     /// Make and revoke the keys that workers and clients prove themselves with
     #[command(after_long_help = keys::HELP)]
     Key {
