@@ -206,6 +206,7 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Task(task),
         Question::Drain(name.clone()),
         Question::Terms(task),
+        Question::Brake { end: true },
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
