@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use rejoin_sim::fuzz;
 
-const VECTORS: [&str; 4] = ["handshake", "messages", "records", "conversation"];
+const VECTORS: [&str; 5] = ["handshake", "messages", "messages_2", "records", "conversation"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
