@@ -9,7 +9,7 @@ use rejoin_core::wire::message::{
 use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
 use crate::book::Book;
-use crate::variants::{Variants, every, since};
+use crate::variants::{Variants, came_with, every};
 
 pub(crate) const TASK: TaskId = TaskId([0x11; 16]);
 pub(crate) const TOKEN: Token = Token(1);
@@ -40,12 +40,12 @@ pub(crate) fn outcomes() -> Vec<Outcome> {
 /// Adds each message as the only item of a body, and reads it again
 macro_rules! add {
     ($book:ident, $version:literal, $message:ty, $class:expr, $values:expr) => {{
-        let values: Vec<$message> = $values;
+        let values: Vec<$message> = $values.into_iter().filter(|value| since(value) == $version).collect();
         let class: fn(&$message) -> Class = $class;
         $book.chapter(stringify!($message));
-        for variant in <$message>::ALL.iter().filter(|variant| since(variant) == $version) {
+        for variant in <$message>::ALL {
             let all: Vec<_> = values.iter().filter(|value| value.variant() == *variant).collect();
-            assert!(!all.is_empty(), "{variant} has a vector");
+            assert!(!all.is_empty() || came_with(variant) != $version, "{variant} has a vector");
             for (n, value) in all.iter().enumerate() {
                 let mut room = [0; 1024];
                 let mut body = BodyWriter::new(&mut room);
@@ -60,6 +60,12 @@ macro_rules! add {
             }
         }
     }};
+}
+
+/// The wire format in which something could first be said like that
+fn since(message: &(impl Variants + std::fmt::Debug)) -> u16 {
+    let damaged = format!("{message:?}").contains(&format!("{:?}", CheckpointRefused::Damaged));
+    if damaged { 2 } else { came_with(message.variant()) }
 }
 
 fn class_of(is_loose: bool) -> Class {

@@ -61,7 +61,7 @@ variants! {
 }
 
 /// The wire format in which a message came
-pub(crate) fn since(message: &str) -> u16 {
+pub(crate) fn came_with(message: &str) -> u16 {
     const SECOND: [&str; 7] = ["Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece"];
     if SECOND.contains(&message) { 2 } else { 1 }
 }
