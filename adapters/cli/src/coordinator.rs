@@ -36,6 +36,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.recovery_window = args.recovery_window;
+    config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;
     descriptors::raise()?;
     let journal = DurableJournal::open(&args.data).map_err(|error| Failed::Internal(error.to_string()))?;

@@ -40,7 +40,7 @@ variants! {
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
     Question: Status Workers Tasks Task Drain;

@@ -332,7 +332,9 @@ impl Auditor {
             | Record::Output { .. }
             | Record::Piece { .. }
             | Record::Chunk { .. }
-            | Record::Gone { .. } => {}
+            | Record::Gone { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. } => {}
         }
     }
 
