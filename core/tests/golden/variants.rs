@@ -60,12 +60,6 @@ variants! {
     RejectCode: Malformed UnknownKey Version;
 }
 
-/// The wire format in which a message came
-pub(crate) fn came_with(message: &str) -> u16 {
-    const SECOND: [&str; 7] = ["Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece"];
-    if SECOND.contains(&message) { 2 } else { 1 }
-}
-
 /// Passes on values that have every variant of their type among them
 pub(crate) fn every<T: Variants, const N: usize>(values: [T; N]) -> [T; N] {
     let have: BTreeSet<_> = values.iter().map(Variants::variant).collect();
