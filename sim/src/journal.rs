@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::journal::{Record, homes_of};
+use rejoin_core::journal::{Census, Kept, Record, homes_of};
 use rejoin_core::wire::message::{Outcome, Stream};
 
 /// How the journal behaves
@@ -91,10 +91,34 @@ impl Journal {
                 | Record::Checkpoint { .. }
                 | Record::Chunk { .. }
                 | Record::Manifest { .. }
-                | Record::Unreadable { .. },
+                | Record::Unreadable { .. }
+                | Record::Forgotten { .. }
+                | Record::Lapsed { .. },
             )
             | None => {}
         }
+    }
+
+    /// Returns the durable records that are of use, as compaction leaves them (JOURN-5)
+    pub(crate) fn compacted(&self) -> Vec<Vec<u8>> {
+        let durable = &self.records[..self.durable];
+        let decoded = || durable.iter().filter_map(|record| Some((record, Record::decode(record)?)));
+        let mut census = Census::default();
+        decoded().for_each(|(_, record)| census.note(&record));
+        let mut compaction = census.compact();
+        let kept = decoded().filter_map(|(bytes, record)| match compaction.keep(&record) {
+            Kept::Same => Some(bytes.clone()),
+            Kept::Instead(other) => Some(other),
+            Kept::Nothing => None,
+        });
+        kept.collect()
+    }
+
+    /// Goes on with other records in the place of all
+    pub(crate) fn replace(&mut self, records: Vec<Vec<u8>>) {
+        self.durable = records.len();
+        self.records = records;
+        self.crash();
     }
 
     /// Returns what is kept of a chunk of a checkpoint

@@ -180,7 +180,7 @@ impl Logic for Script {
 
 /// A checkpoint behind a step: the step, and bytes of which most are those of the step before
 fn saved(task: &Task, step: u8) -> Vec<u8> {
-    let (all, changed) = (task.saves as usize, 1 + task.saves as usize / 50);
+    let (all, changed) = (task.saves as usize, 1 + task.saves as usize / 100);
     let mut bytes: Vec<u8> = (0..all).map(|at| (at / 251) as u8 ^ (at % 241) as u8).collect();
     let from = usize::from(step) * changed % all;
     bytes.iter_mut().skip(from).take(changed).for_each(|byte| *byte ^= step);

@@ -133,6 +133,8 @@ impl Recorder {
             Record::Manifest { task, token, number: n, length, .. } => {
                 (number(task), format!("Manifest {} {token} number {n}, {length} bytes", name(task)))
             }
+            Record::Forgotten { task, outcome, .. } => (number(task), format!("Forgotten {} {outcome:?}", name(task))),
+            Record::Lapsed { task } => (number(task), format!("Lapsed {}", name(task))),
             Record::Unreadable { task } => (number(task), format!("Unreadable {}", name(task))),
             Record::Gone { task, homes } => {
                 (number(task), format!("Gone {} {} chunks", name(task), homes_of(homes).count()))

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rejoin_core::ids::{Role, SessionId, TaskId, Token};
-use rejoin_core::limits::BODY_BYTES_MAX;
+use rejoin_core::limits::{BODY_BYTES_MAX, WIRE_VERSION_OLDEST};
 use rejoin_core::wire::codec::{FRAME_VERSION, HEADER_BYTES, TAG_BYTES};
 use rejoin_core::wire::handshake::{Challenge, Hello, Proof, Refusal};
 use rejoin_core::wire::message::{
@@ -232,6 +232,15 @@ impl Message<'_> {
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
             },
+        }
+    }
+
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            Message::FromWorker(said) => said.since(),
+            Message::ToWorker(said) => said.since(),
+            Message::FromClient(_) | Message::ToClient(_) => WIRE_VERSION_OLDEST,
         }
     }
 

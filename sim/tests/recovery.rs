@@ -73,6 +73,8 @@ fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there()
                 | Record::Chunk { .. }
                 | Record::Manifest { .. }
                 | Record::Unreadable { .. }
+                | Record::Forgotten { .. }
+                | Record::Lapsed { .. }
                 | Record::Gone { .. } => None,
             });
             let told = coordinator.task(task).and_then(|view| view.end).map(|end| end.outcome);

@@ -38,6 +38,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.lease_ttl = Some(args.task_lease);
     config.lease_grace = args.task_lease_grace;
     config.recovery_window = args.recovery_window;
+    config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;
     descriptors::raise()?;
     let journal = DurableJournal::open(&args.data).map_err(|error| Failed::Internal(error.to_string()))?;

@@ -388,6 +388,8 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         | Record::Chunk { .. }
         | Record::Manifest { .. }
         | Record::Unreadable { .. }
+        | Record::Forgotten { .. }
+        | Record::Lapsed { .. }
         | Record::Gone { .. } => None,
     }
 }

@@ -86,7 +86,7 @@ fn ckpt_4_another_worker_goes_on_from_the_checkpoint_of_one_that_was_killed() {
 
 #[test]
 fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_killed_as_well() {
-    let mut fleet = Fleet::start(&["--lost-after", "500ms"]);
+    let mut fleet = Fleet::start(&["--lost-after", "500ms", "--recovery-window", "1s"]);
     let first = fleet.worker("w1", &[]);
     let sum = fleet.path("sum");
     let script = format!(

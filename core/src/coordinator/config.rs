@@ -45,6 +45,8 @@ pub struct Config {
     pub pending_max: usize,
     /// Most tasks, ended ones that were not forgotten included; costs about 500 bytes and the payload each
     pub tasks_max: usize,
+    /// How long a task that has ended is kept before it is forgotten; `None` is until that is asked for (JOURN-5)
+    pub forget_after: Option<Duration>,
     /// How long a forgotten task's id and outcome are remembered (TASK-1)
     pub retention: Duration,
     /// Most forgotten tasks that are remembered; costs about 100 bytes each
@@ -102,6 +104,7 @@ impl Config {
             admission: AdmissionConfig::default(),
             pending_max: 4096,
             tasks_max: 1_000_000,
+            forget_after: None,
             retention: Duration::from_secs(24 * 3600),
             forgotten_max: 1_000_000,
             output_bytes_max: 64 * 1024 * 1024,

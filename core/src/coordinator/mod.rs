@@ -65,7 +65,8 @@ use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::schedule::Schedule;
-use self::tasks::{NewTask, Remembered, TaskStep, Tasks, content_digest};
+pub(crate) use self::tasks::content_digest;
+use self::tasks::{NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
@@ -101,6 +102,8 @@ enum Timer {
     Retry(TaskId),
     /// A forgotten task is to be forgotten altogether
     Retention(TaskId),
+    /// A task that has ended has been kept for long enough
+    Forget(TaskId),
 }
 
 /// A coordinator as a state machine
@@ -338,7 +341,9 @@ impl Coordinator {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         for (id, task) in &self.desk.tasks.all {
-            (id, task.state, task.attempts, task.retries, task.losses, task.crashes).hash(&mut digest);
+            // What had failed before is of no use any more once it has ended, and may be left out of the journal (JOURN-5).
+            let retries = if task.ended.is_none() { task.retries } else { 0 };
+            (id, task.state, task.attempts, retries, task.losses, task.crashes).hash(&mut digest);
             (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
         }
         for (token, attempt) in &self.desk.tasks.attempts {
@@ -450,6 +455,7 @@ impl Desk {
         *self.told_as(remembered.outcome) -= 1;
         self.tasks.remove(id);
         self.tasks.forgotten.insert(id, remembered);
+        self.timers.set(Timer::Forget(id), None);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
         Ok(())
@@ -525,7 +531,13 @@ impl Desk {
                 self.tasks.step(task, TaskStep::Due);
             }
             Timer::Retention(task) => {
-                self.tasks.forgotten.remove(&task);
+                if self.tasks.forgotten.remove(&task).is_some() {
+                    self.gate.write(&Record::Lapsed { task });
+                }
+            }
+            Timer::Forget(task) => {
+                // Unless somebody has asked for that before.
+                let _ = self.forget(task);
             }
         }
     }
@@ -573,6 +585,9 @@ impl Desk {
                     }
                 }
                 self.events.push_back(Event::Ended { task });
+                if let Some(keep) = self.config.forget_after {
+                    self.timers.set(Timer::Forget(task), Some(self.now + keep));
+                }
                 self.tell_ended(task);
                 if planted::is(Bug::DedupByCount) && self.tasks.counts.ended > 16 {
                     self.forget_the_oldest();

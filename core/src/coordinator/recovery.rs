@@ -116,9 +116,8 @@ impl Desk {
                 self.tokens_asked = self.token_next;
             }
             Record::Submit { task, spec, about, payload } => {
-                // One that was forgotten for so long that its id was free again; that it was leaves no record.
-                self.tasks.forgotten.remove(&task);
-                self.timers.set(Timer::Retention(task), None);
+                // One that was forgotten for so long that its id was free again; that had left no record once.
+                self.lapse(task);
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }
@@ -153,10 +152,15 @@ impl Desk {
                 let outcome = ended.outcome;
                 *self.told_as(outcome) -= 1;
                 let known = self.tasks.remove(task).ok_or(NoSuchHistory)?;
-                self.tasks.forgotten.insert(task, Remembered { content: known.content, outcome });
-                // The time it was forgotten at is not recorded: it is remembered for longer rather than for less.
-                self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
+                self.remember(task, known.content, outcome);
             }
+            Record::Forgotten { task, content, outcome } => {
+                if self.tasks.all.contains_key(&task) {
+                    return Err(NoSuchHistory);
+                }
+                self.remember(task, content, outcome);
+            }
+            Record::Lapsed { task } => self.lapse(task),
             Record::Output { token, stream, offset, bytes, .. } => self.replay_output(token, stream, offset, bytes)?,
             Record::Checkpoint { task, token, number, bytes } => self.replay_checkpoint(task, token, number, bytes)?,
             Record::Piece { task, home, .. } => {
@@ -222,6 +226,13 @@ impl Desk {
         let with_chunks = self.tasks.all.iter().filter(|(_, task)| !task.chunks.is_empty());
         for task in with_chunks.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
             self.drop_chunks(task);
+        }
+        if let Some(keep) = self.config.forget_after {
+            // When they ended is not recorded: they are kept for longer rather than for less.
+            let ended = self.tasks.all.iter().filter(|(_, task)| task.ended.is_some());
+            for task in ended.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
+                self.timers.set(Timer::Forget(task), Some(self.now + keep));
+            }
         }
         self.config.tokens_from = self.token_next;
         let window = self.config.recovery_window.max(self.config.lost_after);
@@ -324,6 +335,17 @@ impl Desk {
         let body = CheckpointBody::Inline(bytes.into());
         self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
+    }
+
+    /// The time it was forgotten at is not recorded: it is remembered for longer rather than for less
+    fn remember(&mut self, task: TaskId, content: [u8; 32], outcome: Outcome) {
+        self.tasks.forgotten.insert(task, Remembered { content, outcome });
+        self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
+    }
+
+    fn lapse(&mut self, task: TaskId) {
+        self.tasks.forgotten.remove(&task);
+        self.timers.set(Timer::Retention(task), None);
     }
 
     fn detach(&mut self, token: Token) {

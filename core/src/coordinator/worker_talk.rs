@@ -147,7 +147,11 @@ impl Desk {
         let Some(message) = item.decode::<FromWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
-        if numbered == message.is_loose() {
+        let version = match self.conns.get(&conn) {
+            Some(Conn::Live(live)) => live.channel.version,
+            Some(Conn::Contending(_)) | None => return Err(Violation),
+        };
+        if numbered == message.is_loose() || message.since() > version {
             return Err(Violation);
         }
         match message {

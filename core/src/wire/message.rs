@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, TERMS_SINCE};
+use crate::limits::{BODY_BYTES_MAX, CHUNKS_SINCE, MESSAGE_BYTES_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
 use crate::terms::Conditions;
 use crate::wire::view::Question;
 
@@ -475,6 +475,24 @@ pub enum FromWorker<'a> {
 }
 
 impl FromWorker<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            FromWorker::Offer { .. }
+            | FromWorker::Piece { .. }
+            | FromWorker::RestoreNeed { .. }
+            | FromWorker::RestoreBad { .. } => CHUNKS_SINCE,
+            FromWorker::Inventory { .. }
+            | FromWorker::Running { .. }
+            | FromWorker::Result { .. }
+            | FromWorker::GivenBack { .. }
+            | FromWorker::Output { .. }
+            | FromWorker::Offers { .. }
+            | FromWorker::Draining
+            | FromWorker::Checkpoint { .. } => WIRE_VERSION_OLDEST,
+        }
+    }
+
     /// Whether it has no number: a newer one replaces it, or it is resumed by offset (SESS-1)
     pub fn is_loose(&self) -> bool {
         match self {
@@ -655,6 +673,24 @@ pub enum ToWorker<'a> {
 }
 
 impl ToWorker<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            ToWorker::Need { .. } | ToWorker::RestoreOffer { .. } | ToWorker::RestorePiece { .. } => CHUNKS_SINCE,
+            ToWorker::AssignUnder { .. } => TERMS_SINCE,
+            ToWorker::Checkpointed { refused: Some(CheckpointRefused::Damaged), .. } => CHUNKS_SINCE,
+            ToWorker::Assign { .. }
+            | ToWorker::Cancel { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Verdict { .. }
+            | ToWorker::Settled { .. }
+            | ToWorker::Kept { .. }
+            | ToWorker::Restore { .. }
+            | ToWorker::Checkpointed { .. }
+            | ToWorker::Drain => WIRE_VERSION_OLDEST,
+        }
+    }
+
     /// Whether it has no number: a newer one replaces it, or it is resumed by offset (SESS-1)
     pub fn is_loose(&self) -> bool {
         match self {

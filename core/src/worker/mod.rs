@@ -367,7 +367,7 @@ impl Desk {
         let Some(message) = item.decode::<ToWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
-        if message.is_loose() != (item.class == Class::Loose) {
+        if message.is_loose() != (item.class == Class::Loose) || message.since() > self.link.version() {
             return Err(Violation);
         }
         match message {

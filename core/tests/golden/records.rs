@@ -38,6 +38,8 @@ fn journ_1_every_record_is_encoded_as_ever() {
         Record::Manifest { task, token, number: 4, length: 70_000, homes: &[0xac, 0x02, 7] },
         Record::Unreadable { task },
         Record::Gone { task, homes: &[0xac, 0x02, 7] },
+        Record::Forgotten { task, content: [0x55; 32], outcome: Outcome::Succeeded },
+        Record::Lapsed { task },
         Record::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
     ])
     .to_vec();

@@ -41,7 +41,7 @@ variants! {
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Lease;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
     Question: Status Workers Tasks Task Drain Terms Brake;
@@ -62,13 +62,6 @@ variants! {
     Refused: Conflict Unknown Full TooLarge BadSpec;
     Refusal: RetryAfter Reject;
     RejectCode: Malformed UnknownKey Version;
-}
-
-/// The wire format in which a message came
-pub(crate) fn since(message: &str) -> u16 {
-    const SECOND: [&str; 9] =
-        ["Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Lease", "AssignUnder"];
-    if SECOND.contains(&message) { 2 } else { 1 }
 }
 
 /// Passes on values that have every variant of their type among them

@@ -64,6 +64,7 @@ checks! {
     S25 "no timer spins, whatever the clock shows",
     S26 "cancel and result race to one outcome, the same at both ends",
     S27 "what a coordinator recovers depends on its durable records alone",
+    S28 "to whoever speaks an older version nothing is said that is newer",
     S30 "after a drain nothing is left",
     S31 "a task that ended as succeeded was executed to its end",
     S32 "all that clients are told of a task is one history",
@@ -140,6 +141,8 @@ pub struct Auditor {
     lifetime: Duration,
     /// Some worker does not know what it has done
     amnesia: bool,
+    /// Somebody has spoken an older version: a task whose checkpoint is in chunks may have begun anew there (CKPT-4)
+    spoke_old: bool,
 }
 
 /// What is known of a task
@@ -188,6 +191,7 @@ impl Default for Auditor {
             coordinator_now: Instant::ZERO,
             lifetime: Duration::MAX,
             amnesia: false,
+            spoke_old: false,
         }
     }
 }
@@ -335,6 +339,8 @@ impl Auditor {
             | Record::Piece { .. }
             | Record::Chunk { .. }
             | Record::Gone { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. }
             | Record::Lease { .. } => {}
         }
     }
@@ -356,11 +362,17 @@ impl Auditor {
         let earlier = known.checkpoints.iter().rfind(|(by, _)| *by < token).map(|(_, number)| *number);
         let newest = known.checkpoints.last().map(|(_, number)| *number);
         if newest.is_some() || restored.is_some() {
-            self.expect_of(Check::S13, task, restored == earlier || restored == newest, || {
+            let anew = restored.is_none() && self.spoke_old;
+            self.expect_of(Check::S13, task, restored == earlier || restored == newest || anew, || {
                 let [restored, earlier, newest] = [restored, earlier, newest].map(words);
                 format!("{task}: attempt {attempt} starts from {restored}, and {earlier} or {newest} is durable")
             });
         }
+    }
+
+    /// From now on somebody speaks an older version
+    pub(crate) fn speaks_old(&mut self) {
+        self.spoke_old = true;
     }
 
     /// An execution is over

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
+use rejoin_core::limits::WIRE_VERSION;
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
 
@@ -46,6 +47,8 @@ struct Line {
     session: Option<SessionId>,
     /// The number that is due from each end, by its side; none before it may number
     due: [Option<u64>; 2],
+    /// The wire version that was chosen
+    version: u16,
 }
 
 /// A session
@@ -75,6 +78,15 @@ impl Auditor {
             }
             Said::Loose(_) => {}
             Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what the {from} says")),
+        }
+        let version = wire.lines.get(&conn).map_or(0, |line| line.version);
+        if (1..WIRE_VERSION).contains(&version)
+            && let Some(message) = said.message()
+        {
+            let since = message.since();
+            self.expect(Check::S28, since <= version, || {
+                format!("the {from} says {} in version {version}, which came with {since}", message.verb())
+            });
         }
         self.wire = wire;
     }
@@ -121,7 +133,7 @@ impl Auditor {
             Handshake::Hello(_) => wire.greeted(conn),
             Handshake::Challenge(challenge) => {
                 if let Some(line) = wire.lines.get_mut(&conn) {
-                    line.open = challenge.open;
+                    (line.open, line.version) = (challenge.open, challenge.version);
                 }
             }
             Handshake::Refusal(_) => {}

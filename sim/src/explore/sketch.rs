@@ -281,7 +281,9 @@ fn task_of(record: &Record<'_>) -> Option<TaskId> {
         | Record::Chunk { task, .. }
         | Record::Manifest { task, .. }
         | Record::Unreadable { task }
-        | Record::Gone { task, .. } => Some(task),
+        | Record::Gone { task, .. }
+        | Record::Forgotten { task, .. }
+        | Record::Lapsed { task } => Some(task),
         Record::Epoch { .. } | Record::Tokens { .. } | Record::Lease { .. } => None,
     }
 }
@@ -311,6 +313,8 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
         | Record::Piece { .. }
         | Record::Chunk { .. }
         | Record::Unreadable { .. }
+        | Record::Forgotten { .. }
+        | Record::Lapsed { .. }
         | Record::Gone { .. } => {}
     }
 }

@@ -159,6 +159,8 @@ pub(super) struct Peer {
     pub(super) enrolled: u32,
     /// Its key was revoked, and it has no other one yet
     pub(super) revoked: bool,
+    /// The newest wire version that it speaks, if it is not the newest that there is
+    pub(super) wire_version: Option<u16>,
     /// It was given a wrong secret
     pub(super) wrong_key: bool,
     /// What is broken here when all else heals stays so (liveness B)

@@ -62,6 +62,7 @@ impl Simulation {
         link.backoff.cap = ms(Knob::BackoffCap, 2_000).max(link.backoff.base);
         link.backoff.late_cap = link.backoff.cap;
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
+        link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
         link
     }

@@ -15,14 +15,13 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::journal::{Record, homes_of};
+use rejoin_core::journal::{Census, Record, homes_of};
 use rejoin_core::wire::message::Stream;
 
+use super::compaction::Log;
 use super::format::{Group, open, open_piece, seal_piece};
 use super::{Attempts, Journal, Outputs, Useless};
 
-/// Groups by the number of their first record
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// Pieces of output by attempt, stream and offset
 const OUTPUTS: TableDefinition<'_, (u64, u8, u64), &[u8]> = TableDefinition::new("outputs");
 /// Pieces of the chunks of large checkpoints, by chunk and offset
@@ -94,6 +93,9 @@ pub struct DurableJournal {
     group: Group,
     beside: Beside,
     attempts: Attempts,
+    /// Groups by the number of their first record
+    log: Log,
+    census: Census,
     mark: Option<File>,
     _lock: Option<File>,
 }
@@ -151,17 +153,18 @@ impl DurableJournal {
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         let opened = guarded(|| {
             let db = builder.create_with_backend(backend).map_err(|error| database_error(&path, &error))?;
-            let (version, end) = prepare(&db).map_err(|error| storage_error(&path, &error))?;
-            Ok((db, version, end))
+            let (version, log, end) = prepare(&db).map_err(|error| storage_error(&path, &error))?;
+            Ok((db, version, log, end))
         });
         let damaged = |what| OpenError::Damaged(path.clone(), what);
-        let (db, version, end) = opened.map_err(damaged)??;
+        let (db, version, log, end) = opened.map_err(damaged)??;
         if version != VERSION {
             return Err(OpenError::Newer(path, version));
         }
         let group = Group::new(end.map_err(|first| OpenError::Damaged(path.clone(), damaged_group(first)))?);
         let (beside, attempts) = (Beside::default(), Attempts::default());
-        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, mark: None, _lock: None })
+        let census = Census::default();
+        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, log, census, mark: None, _lock: None })
     }
 
     /// Returns a way to read records while this is being written
@@ -177,7 +180,9 @@ impl DurableJournal {
         let txn = self.db.begin_write()?;
         {
             if !group.is_empty() {
-                txn.open_table(LOG)?.insert(first, &*group.seal())?;
+                let sealed = group.seal();
+                self.log.grew(sealed.len() as u64);
+                txn.open_table(self.log.table())?.insert(first, &*sealed)?;
             }
             let mut outputs = txn.open_table(OUTPUTS)?;
             for (place, piece) in beside.pieces {
@@ -201,6 +206,7 @@ impl DurableJournal {
                 };
             }
         }
+        self.log.copy_some(&txn, META, &mut self.census, end)?;
         txn.commit()?;
         self.group = Group::new(end);
         if let Some(mark) = &self.mark {
@@ -219,14 +225,16 @@ impl Journal for DurableJournal {
     }
 
     fn replay(&mut self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let Self { db, path, attempts, .. } = self;
+        let Self { db, path, attempts, census, log, .. } = self;
         let replayed = guarded(|| {
-            read_log(db, path, &mut |record| {
+            let bytes = read_log(db, path, &mut |record| {
                 if let Some(record) = noted(record) {
                     attempts.note(&record);
+                    census.note(&record);
                 }
                 take(record)
             })?;
+            log.grew(bytes);
             read_outputs(db, path, attempts, take)
         });
         replayed.map_err(|what| io::Error::other(OpenError::Damaged(path.clone(), what)))?
@@ -267,8 +275,11 @@ impl Journal for DurableJournal {
             | Record::Forget { .. }
             | Record::Chunk { .. }
             | Record::Manifest { .. }
-            | Record::Unreadable { .. } => self.group.push(record),
+            | Record::Unreadable { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. } => self.group.push(record),
         }
+        self.census.note(&decoded);
         let Useless { outputs, checkpoint } = self.attempts.note(&decoded);
         for token in outputs {
             self.beside.pieces.retain(|place, _| place.0 != token.0);
@@ -310,6 +321,7 @@ impl Records {
             take(record);
             Ok(())
         })
+        .map(|_| ())
     }
 }
 
@@ -387,7 +399,7 @@ fn read_mark(file: &File) -> u64 {
 }
 
 /// Makes the tables; returns the version, and the number of the next record or of the last group if that is damaged
-fn prepare(db: &Database) -> Result<(u64, Result<u64, u64>), redb::Error> {
+fn prepare(db: &Database) -> Result<(u64, Log, Result<u64, u64>), redb::Error> {
     let known = match db.begin_read()?.open_table(META) {
         Ok(table) => table.get("version")?.map(|version| version.value()),
         Err(redb::TableError::TableDoesNotExist(_)) => None,
@@ -396,7 +408,7 @@ fn prepare(db: &Database) -> Result<(u64, Result<u64, u64>), redb::Error> {
     if known.is_none() {
         let txn = db.begin_write()?;
         txn.open_table(META)?.insert("version", VERSION)?;
-        txn.open_table(LOG)?;
+        txn.open_table(Log::new(0).table())?;
         txn.open_table(OUTPUTS)?;
         txn.open_table(CHECKPOINTS)?;
         txn.open_table(CHUNKS)?;
@@ -404,27 +416,30 @@ fn prepare(db: &Database) -> Result<(u64, Result<u64, u64>), redb::Error> {
     }
     let version = known.unwrap_or(VERSION);
     if version != VERSION {
-        return Ok((version, Ok(1)));
+        return Ok((version, Log::new(0), Ok(1)));
     }
-    let log = db.begin_read()?.open_table(LOG)?;
-    let end = match log.last()? {
+    let txn = db.begin_read()?;
+    let log = Log::new(Log::live_in(&txn.open_table(META)?)?);
+    let end = match txn.open_table(log.table())?.last()? {
         None => Ok(1),
         Some((first, sealed)) => {
             let first = first.value();
             open(first, sealed.value()).map(|(count, _)| first + count).ok_or(first)
         }
     };
-    Ok((version, end))
+    Ok((version, log, end))
 }
 
-/// Hands out the records of the log, checkpoints whole and without those that were replaced
-fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Hands out the records of the log, checkpoints whole and without those that were replaced; returns its bytes
+fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
     let stored = |error: redb::Error| io::Error::other(storage_error(path, &error));
     let damaged = |what| io::Error::other(OpenError::Damaged(path.into(), what));
     let txn = db.begin_read().map_err(|error| stored(error.into()))?;
-    let log = txn.open_table(LOG).map_err(|error| stored(error.into()))?;
+    let meta = txn.open_table(META).map_err(|error| stored(error.into()))?;
+    let table = Log::new(Log::live_in(&meta).map_err(stored)?).table();
+    let log = txn.open_table(table).map_err(|error| stored(error.into()))?;
     let checkpoints = txn.open_table(CHECKPOINTS).map_err(|error| stored(error.into()))?;
-    let mut expected = 1;
+    let (mut expected, mut bytes) = (1, 0);
     for group in log.iter().map_err(|error| stored(error.into()))? {
         let (first, sealed) = group.map_err(|error| stored(error.into()))?;
         let first = first.value();
@@ -450,8 +465,9 @@ fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Resul
             }
         }
         expected = first + count;
+        bytes += sealed.value().len() as u64;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Hands out the output of attempts that go on; that of others is not looked at
@@ -480,12 +496,11 @@ fn read_outputs(
     Ok(())
 }
 
-/// Records that the index of attempts is about, told by their first two bytes: others need not be decoded
+/// Records that the index of attempts and the census are about, told by their first two bytes: others need not be decoded
 fn noted(record: &[u8]) -> Option<Record<'_>> {
-    const ASSIGN: u8 = 3;
-    const RESULT: u8 = 4;
-    const FORGET: u8 = 6;
-    record.get(1).filter(|kind| [ASSIGN, RESULT, FORGET].contains(kind))?;
+    // Cancel, output, checkpoints, and what these consist of.
+    const OTHERS: [u8; 7] = [5, 7, 8, 9, 10, 11, 12];
+    record.get(1).filter(|kind| !OTHERS.contains(kind))?;
     Record::decode(record)
 }
 

@@ -1,5 +1,6 @@
 //! Where the coordinator's records go (JOURN-1 to JOURN-4)
 
+mod compaction;
 mod durable;
 mod format;
 mod memory;
@@ -97,6 +98,8 @@ impl Attempts {
             | Record::Chunk { .. }
             | Record::Manifest { .. }
             | Record::Unreadable { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. }
             | Record::Gone { .. } => {}
         }
         useless

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::Loss;
 use rejoin_core::coordinator;
+use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::worker;
 
 use super::super::nodes::{Machine, Peer, Snapshot};
@@ -22,6 +23,12 @@ impl Simulation {
         match fault.kind {
             Kind::Crash if lives => {
                 self.tally.hit(fault.kind);
+                self.kill_peer(peer);
+                self.happen(fault.span, peer as u64, Happening::Start(who));
+            }
+            Kind::Upgrade if lives => {
+                self.tally.hit(fault.kind);
+                self.peers[peer].wire_version = Some(self.version(fault.amount));
                 self.kill_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
             }
@@ -188,6 +195,12 @@ impl Simulation {
                 self.kill_chief(fault.amount);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
+            Kind::Roll if self.chief.machine.is_some() => {
+                self.tally.hit(fault.kind);
+                self.chief.config.wire_version = self.version(fault.amount);
+                self.kill_chief(0);
+                self.happen(fault.span, 0, Happening::Start(Who::Chief));
+            }
             Kind::RestartAgain => self.chief.dies_again = Some((fault.amount, fault.span)),
             Kind::SyncError => self.chief.fails_next = Some(fault.span),
             Kind::SlowSync => self.chief.slow.set(fault.amount, until),
@@ -204,5 +217,13 @@ impl Simulation {
             self.kill_chief(0);
             self.happen(away, 0, Happening::Start(Who::Chief));
         }
+    }
+
+    /// A version that there is, whatever a line says
+    fn version(&mut self, amount: u64) -> u16 {
+        if amount < WIRE_VERSION.into() {
+            self.auditor.speaks_old();
+        }
+        amount.clamp(WIRE_VERSION_OLDEST.into(), WIRE_VERSION.into()) as u16
     }
 }

@@ -3,11 +3,15 @@
 //! The coordinator hands each record out with its number, as bytes; the embedder appends them in order and says how
 //! far they are durable. Replaying them gives the same tables again.
 
+mod compact;
+
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::compact::{Census, Compaction, Kept};
 use crate::blob::ChunkName;
+use crate::coordinator::content_digest;
 use crate::ids::{ClusterId, PeerName, TaskId, Token};
 use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
 
@@ -157,6 +161,20 @@ pub enum Record<'a> {
         #[serde(with = "serde_bytes", borrow)]
         homes: &'a [u8],
     },
+    /// What is left of a forgotten task, in the place of all other records of it (JOURN-5)
+    Forgotten {
+        /// Which task
+        task: TaskId,
+        /// What makes two submits the same (TASK-1)
+        content: [u8; 32],
+        /// How it had ended
+        outcome: Outcome,
+    },
+    /// The retention time of a forgotten task is over: its id is free again (TASK-1)
+    Lapsed {
+        /// Which task
+        task: TaskId,
+    },
     /// Exclusive tasks that are assigned from here on run under such leases (TASK-4)
     Lease {
         /// How long one lasts from its last renewal, in microseconds
@@ -194,6 +212,12 @@ impl<'a> Record<'a> {
             Ok(bytes) => bytes,
             Err(_) => unreachable!("memory grows, and every field can be encoded"),
         }
+    }
+
+    /// What makes two submits the same (TASK-1); `None` of other records
+    pub(crate) fn content(&self) -> Option<[u8; 32]> {
+        let Record::Submit { spec, about, payload, .. } = *self else { return None };
+        Some(content_digest(spec, about, payload))
     }
 
     /// Reads a record; `None` if it is damaged or of another version
