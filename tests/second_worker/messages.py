@@ -61,6 +61,7 @@ enum Failure
   6 Poisonous
   7 WorkerLost
   8 Error
+  9 Stalled
 enum Stream
   0 Out
   1 Err
