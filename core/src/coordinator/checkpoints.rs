@@ -63,7 +63,7 @@ impl Desk {
         }
         let id = self.tasks.attempts.get(&token).ok_or(CheckpointRefused::Stale)?.task;
         let known = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref());
-        let others = self.tasks.checkpoint_bytes - known.map_or(0, Checkpoint::inline_bytes);
+        let others = self.tasks.checkpoint_bytes + self.tasks.promised - known.map_or(0, Checkpoint::inline_bytes);
         if others + bytes.len() as u64 > self.config.checkpoint_bytes_max {
             return Err(CheckpointRefused::Full);
         }
@@ -71,6 +71,7 @@ impl Desk {
         let body = CheckpointBody::Inline(bytes.into());
         self.tasks.set_checkpoint(id, Some(Checkpoint { token, number, body }));
         self.drop_chunks(id);
+        self.renew_restores(id, Some(token));
         self.story.note(self.now, id, Some(token), "checkpoint kept");
         Ok(())
     }

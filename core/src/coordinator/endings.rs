@@ -277,6 +277,7 @@ impl Desk {
             };
             attempt.detached = true;
             let task = attempt.task;
+            self.drop_upload(token);
             self.stats.lost_attempts += 1;
             self.schedule.not_recalled(token);
             self.again_after_loss(task);

@@ -271,7 +271,7 @@ impl Desk {
         let awaiting_begin = resumed.is_none();
         let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
-        self.restart_transfers(ix, verified.version);
+        self.restart_transfers(ix);
         self.place(ix);
         self.touch(ix);
     }

@@ -552,6 +552,7 @@ impl Desk {
                     session.early.remove(&number);
                 }
             }
+            Effect::Offer(peer, token) => self.offer_restore(peer, token),
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
             Effect::AttemptOver(task, token, lengths) => self.tell_attempt_over(task, token, lengths),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),

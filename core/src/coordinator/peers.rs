@@ -147,7 +147,8 @@ impl PeerSession {
         self.numbers.waiting(self.backlog());
     }
 
-    fn backlog(&self) -> usize {
+    /// How many messages wait to be numbered
+    pub(crate) fn backlog(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
     }
 

@@ -229,6 +229,8 @@ pub(crate) struct Tasks {
     pub(crate) by_order: BTreeMap<u64, TaskId>,
     /// Bytes of all checkpoints and their chunks
     pub(crate) checkpoint_bytes: u64,
+    /// Bytes of chunks that are to come, for which room is kept
+    pub(crate) promised: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -335,6 +337,18 @@ impl Tasks {
         self.checkpoint_bytes += chunk.length;
         let known = task.chunks.insert(name, chunk);
         debug_assert_eq!(known, None, "what is there is not asked for");
+    }
+
+    /// Bytes of the chunks of an attempt's task that would go if these were offered in the place of what it offers now
+    pub(crate) fn useless_chunks(&self, token: Token, names: &[ChunkName]) -> u64 {
+        let Some(attempt) = self.attempts.get(&token) else { return 0 };
+        let Some(task) = self.all.get(&attempt.task) else { return 0 };
+        let mut used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(names).collect();
+        let others = task.live.iter().filter(|live| **live != token);
+        let uploads = others.filter_map(|live| self.attempts.get(live)?.upload.as_ref());
+        used.extend(uploads.flat_map(|upload| &upload.names));
+        let useless = task.chunks.iter().filter(|(name, _)| !used.contains(name)).map(|(_, chunk)| chunk.length);
+        useless.sum::<u64>() + attempt.upload.as_ref().map_or(0, |upload| upload.promised())
     }
 
     /// Forgets chunks that no checkpoint consists of, and that none is going to; returns their homes
@@ -454,6 +468,8 @@ impl Tasks {
         let inline = self.all.values().flat_map(Task::checkpoints).map(Checkpoint::inline_bytes);
         let chunks = self.all.values().flat_map(|task| task.chunks.values()).map(|chunk| chunk.length);
         assert_eq!(inline.chain(chunks).sum::<u64>(), self.checkpoint_bytes);
+        let uploads = self.attempts.values().filter_map(|attempt| attempt.upload.as_ref());
+        assert_eq!(uploads.map(|upload| upload.promised()).sum::<u64>(), self.promised, "room is kept for nothing");
         for (id, task) in &self.all {
             let mut names = task.checkpoints().flat_map(Checkpoint::names);
             assert!(

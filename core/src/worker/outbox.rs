@@ -164,6 +164,11 @@ impl Outbox {
         for attempt in attempts.values_mut() {
             attempt.streams.iter_mut().for_each(|stream| stream.rewind());
             attempt.checkpoint.sending.rewind();
+            if let Some(restoring) = &mut attempt.checkpoint.restoring {
+                // It is offered again on each connection.
+                restoring.receiving.rewind();
+                restoring.need_due = false;
+            }
             attempt.checkpoint.offer_due = attempt.checkpoint.upload().is_some();
         }
         self.piece = None;
