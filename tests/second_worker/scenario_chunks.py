@@ -1,6 +1,7 @@
 """Checkpoints in chunks over links that are cut: what version 2 adds to the story"""
 
 import hashlib
+import random
 import time
 
 from chunks import CHUNK_BYTES, chunk_count
@@ -11,28 +12,25 @@ CHUNKS = chunk_count(LENGTH)
 CHANGED_AT = 1_234_567
 PAUSE_S, STALLS_S = 0.2, 60.0
 
-# Each `save` waits until it is told to; what goes on from a checkpoint only says from which.
+# It saves what it is given, as soon as that is there; what goes on from a checkpoint only says from which.
 SAVES = """
-write() {{ seq -f %07.0f $1 $(($1 + 393215)) > {name}.state; }}
-change() {{ printf $1 | dd of={name}.state bs=1 seek={at} conv=notrunc 2>/dev/null; }}
 save() {{
-    until [ -e {name}.save-$1 ]; do sleep 0.02; done
-    cp {name}.state "$REJOIN_CHECKPOINT_OUT.new" && mv "$REJOIN_CHECKPOINT_OUT.new" "$REJOIN_CHECKPOINT_OUT"
+    until [ -e {name}.state-$1 ]; do sleep 0.02; done
+    cp {name}.state-$1 "$REJOIN_CHECKPOINT_OUT.new" && mv "$REJOIN_CHECKPOINT_OUT.new" "$REJOIN_CHECKPOINT_OUT"
 }}
 echo "from $(sha256sum < "${{REJOIN_CHECKPOINT_IN:-/dev/null}}")"
-if [ -z "$REJOIN_CHECKPOINT_IN" ]; then {saves}; fi
+if [ -z "$REJOIN_CHECKPOINT_IN" ]; then for n in {saves}; do save $n; done; fi
 wait_go
 """
 
 
 def submit(lab, name, saves):
-    return lab.submit(name, SAVES.format(name=name, at=CHANGED_AT, saves=saves))
+    return lab.submit(name, SAVES.format(name=name, saves=" ".join(str(n + 1) for n in range(saves))))
 
 
-def state(first, change=None):
-    """What the task writes, as the script above does"""
-    data = bytearray(b"".join(b"%07d\n" % number for number in range(first, first + 393_216)))
-    check("length of the checkpoint", len(data), LENGTH)
+def state(seed, change=None):
+    """Something that cannot be compressed, and may have another byte at one place"""
+    data = bytearray(random.Random(seed).randbytes(LENGTH))
     if change is not None:
         data[CHANGED_AT] = change
     return data
@@ -42,8 +40,11 @@ def came_from(data):
     return f"from {hashlib.sha256(data).hexdigest()}  -\n".encode()
 
 
-def tell(lab, name, number):
-    (lab.path / f"{name}.save-{number}").touch()
+def save(lab, name, number, data):
+    """Lets the task save this"""
+    path = lab.path / f"{name}.state-{number}"
+    path.with_suffix(".new").write_bytes(data)
+    path.with_suffix(".new").rename(path)
 
 
 def with_pauses(cuts):
@@ -91,12 +92,12 @@ def check_upload(worker, mark, link, proxy, number):
 
 def upload(lab, proxy, worker):
     """Cut and stalled in the middle, and not one chunk goes twice"""
-    submit(lab, "saves", "write 0; save 1; change X; save 2; change Y; save 3; save 4; write 400000; save 5")
+    submit(lab, "saves", 4)
     worker.wait_connected()
     cuts = [("up", 300_001), ("up", 60_000), ("up", 431_717), ("down", 360), ("up", 90_001), ("up", 555_555, STALLS_S), ("up", 250_007)]
     all_cuts = plan(proxy, worker, *cuts)
     mark, link = worker.mark(), len(proxy.links) - 1
-    tell(lab, "saves", 1)
+    save(lab, "saves", 1, state(1))
     answer = worker.wait("checkpointed", mark)
     all_cuts()
     needs, _, passed = check_upload(worker, mark, link, proxy, answer["number"])
@@ -110,7 +111,7 @@ def upload(lab, proxy, worker):
 
 def one_byte(lab, proxy, worker):
     mark, link = worker.mark(), len(proxy.links) - 1
-    tell(lab, "saves", 2)
+    save(lab, "saves", 2, state(1, change=2))
     check("it was taken", worker.wait("checkpointed", mark)["refused"], None)
     number = worker.all("checkpointed")[-1]["number"]
     needs, sent, _ = check_upload(worker, mark, link, proxy, number)
@@ -121,41 +122,22 @@ def one_byte(lab, proxy, worker):
 def changed_while_sent(lab, proxy, worker):
     mark = worker.mark()
     proxy.hold()
-    tell(lab, "saves", 3)
+    save(lab, "saves", 3, state(1, change=3))
     offered = worker.wait("offered", mark)
     with open(offered["path"], "r+b") as file:
         file.seek(CHANGED_AT)
-        file.write(b"Z")
+        file.write(b"\xff")
     proxy.cut()
     answer = worker.wait("checkpointed", mark)
     check("what was changed while it was sent", (answer["number"], answer["refused"]), (offered["number"], "Damaged"))
     check("the checkpoint before stays", lab.task("saves")["checkpoint"], offered["number"] - 1)
     mark, link = worker.mark(), len(proxy.links) - 1
-    tell(lab, "saves", 4)
+    save(lab, "saves", 4, state(1, change=3))
     answer = worker.wait("checkpointed", mark)
     check("the task went on, and its next one was taken", answer["refused"], None)
     needs, _, _ = check_upload(worker, mark, link, proxy, answer["number"])
     check("a chunk that was damaged is wanted again", needs, [[CHANGED_AT // CHUNK_BYTES]])
     say("a file that was changed while it was sent: Damaged, the checkpoint before stayed, the next one was taken")
-
-
-def coordinator_killed(lab, coordinator, proxy, worker):
-    all_cuts = plan(proxy, worker, ("up", 1_500_001, STALLS_S), ("up", 500_003), ("up", 400_009))
-    mark, link = worker.mark(), len(proxy.links) - 1
-    tell(lab, "saves", 5)
-    until("the middle of the upload", lambda: proxy.links[link].held)
-    time.sleep(0.3)  # So that what has arrived is durable.
-    coordinator.kill()
-    coordinator.wait()
-    coordinator = lab.coordinator()
-    answer = worker.wait("checkpointed", mark)
-    all_cuts()
-    check("it was taken", answer["refused"], None)
-    needs, _, passed = check_upload(worker, mark, link, proxy, answer["number"])
-    check("a new session", [it["resumed"] is None for it in worker.all("welcome", mark)].count(True) >= 1)
-    chunks = " ".join(str(len(need)) for need in needs)
-    say(f"the coordinator was killed in the middle of an upload: chunks wanted {chunks}; {passed} bytes came through")
-    return coordinator
 
 
 def check_download(worker, cuts):
@@ -184,16 +166,16 @@ def restored_over_cuts(lab, proxy, worker):
     check("the next attempt restores", [it["restores"] for it in worker.all("assigned")], [True])
     needs, twice = check_download(worker, len(cuts))
     lab.go("saves")
-    lab.ended("saves", out=came_from(state(400_000)), runs=2, attempt=2)
+    lab.ended("saves", out=came_from(state(1, change=3)), runs=2, attempt=2)
     say(f"another worker process restored it over {len(cuts)} cuts: chunks wanted {needs}; {twice} bytes came twice; the same bytes")
     return worker
 
 
 def other_version(lab, proxy, worker):
     """A worker of version 1 cannot be given chunks: it starts from the beginning"""
-    submit(lab, "older", "write 5; save 1")
+    submit(lab, "older", 1)
     mark = worker.mark()
-    tell(lab, "older", 1)
+    save(lab, "older", 1, state(3))
     check("it was taken", worker.wait("checkpointed", mark)["refused"], None)
     worker.kill()
     worker = Worker(lab, "lab-2", proxy.port, version=1)
@@ -208,12 +190,34 @@ def other_version(lab, proxy, worker):
     return Worker(lab, "lab-2", proxy.port)
 
 
+def coordinator_killed(lab, coordinator, proxy, worker):
+    """What has arrived as a whole, and is durable, is not wanted again by the next epoch"""
+    submit(lab, "survives", 1)
+    worker.wait_connected()
+    all_cuts = plan(proxy, worker, ("up", 1_500_001, STALLS_S), ("up", 500_003), ("up", 400_009))
+    mark, link = worker.mark(), len(proxy.links) - 1
+    save(lab, "survives", 1, state(2))
+    until("the middle of the upload", lambda: proxy.links[link].held)
+    time.sleep(0.3)  # So that what has arrived is durable.
+    coordinator.kill()
+    coordinator.wait()
+    lab.coordinator()
+    answer = worker.wait("checkpointed", mark)
+    all_cuts()
+    check("it was taken", answer["refused"], None)
+    needs, _, passed = check_upload(worker, mark, link, proxy, answer["number"])
+    check("a new session", [it["resumed"] is None for it in worker.all("welcome", mark)].count(True) >= 1)
+    chunks = " ".join(str(len(need)) for need in needs)
+    say(f"the coordinator was killed in the middle of an upload: chunks wanted {chunks}; {passed} bytes came through")
+    lab.go("survives")
+    lab.ended("survives", out=came_from(b""))
+
+
 def story(lab, coordinator, proxy, worker):
     upload(lab, proxy, worker)
     one_byte(lab, proxy, worker)
     changed_while_sent(lab, proxy, worker)
-    coordinator = coordinator_killed(lab, coordinator, proxy, worker)
     worker = restored_over_cuts(lab, proxy, worker)
     worker = other_version(lab, proxy, worker)
-    worker.wait_connected()
+    coordinator_killed(lab, coordinator, proxy, worker)
     return worker

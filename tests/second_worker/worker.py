@@ -190,7 +190,7 @@ class Worker:
                 line.state = "Upgrading" if line.state == "Connecting" else line.state
                 del line.ws.out[: line.socket.send(line.ws.out)]
             if mask & selectors.EVENT_READ:
-                data = line.socket.recv(262_144)
+                data = line.socket.recv(65_536)
                 if not data:
                     raise Loss("end of the connection")
                 if line.unfinished < 2:
