@@ -184,7 +184,7 @@ def restores(lab):
     check("restores", saver.next_attempt().restores)
     offer = saver.offered()
     check("the newest is offered", (offer.number, offer.length, offer.names), (3, LENGTH, names_of(SECOND)))
-    check("what is wanted comes", saver.restore(3, [2, ], SECOND), SECOND[2 * CHUNK_BYTES :])
+    check("what is wanted comes", saver.restore(3, [2], SECOND), SECOND[2 * CHUNK_BYTES :])
     saver.resume()
     check("it is offered again", saver.offered().number, 3)
     check("and comes", saver.restore(3, [0, 1, 2], SECOND), SECOND)
@@ -217,6 +217,25 @@ def restores(lab):
     say("restores: offered on each connection, in chunks, and one before the other where it is bad")
 
 
+def credit(lab):
+    saver = Saver(lab, Dialler(lab, versions=VERSIONS).begin(bulk=0))
+    saver.save(1)
+    saver.next_attempt()
+    saver.offered()
+    saver.say("RestoreNeed", 1, wanted=bits([0, 1, 2], 3))
+    nothing_comes(saver, "no credit", "RestorePiece")
+    saver.dialler.grant(100, 20_000)
+    piece = saver.dialler.wait("RestorePiece")
+    check("credit for one piece", (piece.offset, len(piece.bytes)), (0, frames.PIECE_BYTES_MAX))
+    nothing_comes(saver, "no credit for another whole piece", "RestorePiece")
+    saver.say("RestoreNeed", 1, wanted=bits([1, 2], 3))
+    saver.dialler.grant(100, BULK)
+    check("the newest need counts", saver.dialler.wait("RestorePiece").offset, CHUNK_BYTES)
+    saver.end()
+    saver.dialler.bye()
+    say("credit: pieces as a whole, and only within the total of this connection")
+
+
 def breaches(lab):
     def of_offer(what, **fields):
         breach(what, lab, lambda it: Saver(lab, it).offer(1, **fields), versions=VERSIONS)
@@ -241,11 +260,6 @@ def breaches(lab):
 
         breach(what, lab, does, versions=VERSIONS)
 
-    def beyond_credit(dialler):
-        saver, large = Saver(lab, dialler), bytes(1 << 16) + content(*range(100, 140))
-        saver.offer(1, large)
-        saver.chunks(1, large, *saver.wanted(1, large))
-
     names = names_of(FIRST)
     of_offer("names that are too few", names=names[:-32])
     of_offer("names that are too many", names=names + bytes(32))
@@ -263,10 +277,9 @@ def breaches(lab):
     of_need("bits beyond the end", b"\x0f")
     of_need("a byte too many", b"\x07\0")
     of_need("a byte too few", b"")
-    breach("pieces beyond the credit", lab, beyond_credit, versions=VERSIONS)
     breach("a numbered offer", lab, lambda it: it.number("Offer", token=1, number=1, length=1, names=bytes(32)), versions=VERSIONS)
     breach("a loose checkpoint", lab, lambda it: it.loose("Checkpoint", token=1, number=1, bytes=b"x"), versions=VERSIONS)
-    say("breaches of version 2: names, lengths, places, bits, credit, classes")
+    say("breaches of version 2: names, lengths, places, bits, classes")
 
 
 def versions(lab):
@@ -293,4 +306,4 @@ def versions(lab):
     say("versions: the one that is chosen, and what a checkpoint in chunks is in version 1")
 
 
-PARTS = (offers, over_connections, restores, versions, breaches)
+PARTS = (offers, over_connections, restores, credit, versions, breaches)
