@@ -227,7 +227,12 @@ impl Desk {
     fn open(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
-        let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
+        let old = peer.session.replace(PeerSession::open(
+            verified.session,
+            verified.resume_key.clone(),
+            verified.boot,
+            verified.version,
+        ));
         // A client's watches do not outlast the exchange; it asks again, which is harmless.
         let keeps = peer.role == Role::Worker;
         if let Some(old) = old.filter(|old| keeps && old.confirmed.is_some()) {

@@ -89,6 +89,8 @@ impl Sent {
 pub(crate) struct PeerSession {
     pub(crate) numbers: Session<HeapLog<Sent, SESSION_UNACKED_MAX>>,
     pub(crate) boot: BootId,
+    /// The wire version in which it was opened; it goes on in no other (FRAME-6)
+    pub(crate) version: u16,
     /// Newest generation whose welcome was acknowledged (AUTH-8)
     pub(crate) confirmed: Option<u64>,
     /// Both sides know what the other holds (SESS-7)
@@ -118,10 +120,11 @@ pub(crate) struct Inventory {
 }
 
 impl PeerSession {
-    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId) -> Self {
+    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId, version: u16) -> Self {
         PeerSession {
             numbers: Session::open(id, resume_key, SESSION_UNACKED_MAX as u64, HeapLog::default()),
             boot,
+            version,
             confirmed: None,
             reconciled: false,
             tellable: 0,
