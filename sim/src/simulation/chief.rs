@@ -100,7 +100,7 @@ impl Simulation {
         let all = self.chief.journal.records.len();
         let Some(mut machine) = self.recover(seed, now, all) else { return };
         if life > 1 {
-            if mix(self.schedule.seed ^ life).is_multiple_of(2) {
+            if mix(self.schedule.seed ^ life).is_multiple_of(8) {
                 // What compaction leaves is as good.
                 let compacted = self.chief.journal.compacted();
                 self.chief.journal.replace(compacted);
