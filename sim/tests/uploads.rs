@@ -5,7 +5,7 @@ mod common;
 
 use common::{denied, ms, secs, to_worker};
 use rejoin_core::blob::chunk_name;
-use rejoin_core::ids::Token;
+use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::{Record, homes_of};
 use rejoin_core::wire::message::{
     CheckpointRefused, Class, Control, Credit, FromWorker, Held, InventoryItem, ToWorker,
@@ -95,6 +95,16 @@ fn pieces(world: &mut World, p: &mut Puppet, token: Token, number: u64, blob: &[
     }
 }
 
+/// A task that runs on worker 0, by its first attempt
+fn running(world: &mut World) -> (Puppet, TaskId, Token) {
+    let (mut a, _) = enter(world, 0, &[]);
+    let task = world.submit("a", Job::takes(ms(1)));
+    world.run_for(ms(50));
+    let token = assigned(&a.hear(world));
+    a.say(world, |b| assert!(b.push(Class::Numbered(2), &FromWorker::Running { token, progress: 0 })));
+    (a, task, token)
+}
+
 fn blob(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|n| (n / 65_536) as u8 ^ seed).collect()
 }
@@ -102,11 +112,7 @@ fn blob(seed: u8, len: usize) -> Vec<u8> {
 #[test]
 fn ckpt_4_whoever_has_not_started_is_offered_the_newest_and_may_ask_for_just_that() {
     let mut w = world();
-    let (mut a, _) = enter(&mut w, 0, &[]);
-    let task = w.submit("a", Job::takes(ms(1)));
-    w.run_for(ms(50));
-    let one = assigned(&a.hear(&mut w));
-    a.say(&mut w, |b| assert!(b.push(Class::Numbered(2), &FromWorker::Running { token: one, progress: 0 })));
+    let (mut a, task, one) = running(&mut w);
     assert_eq!(answers(&send(&mut w, &mut a, one, 1, &blob(1, 65_636))), [(1, None)]);
     a.close(&mut w);
     w.run_for(secs(2));
@@ -132,11 +138,7 @@ fn ckpt_4_whoever_has_not_started_is_offered_the_newest_and_may_ask_for_just_tha
 #[test]
 fn ckpt_1_a_chunk_that_comes_twice_counts_once_and_the_journal_can_be_recovered() {
     let mut w = world();
-    let (mut a, _) = enter(&mut w, 0, &[]);
-    let task = w.submit("a", Job::takes(ms(1)));
-    w.run_for(ms(50));
-    let one = assigned(&a.hear(&mut w));
-    a.say(&mut w, |b| assert!(b.push(Class::Numbered(2), &FromWorker::Running { token: one, progress: 0 })));
+    let (mut a, task, one) = running(&mut w);
     offer(&mut w, &mut a, one, 1, &blob(1, 65_537));
     a.close(&mut w);
     w.run_for(secs(2));
@@ -153,11 +155,7 @@ fn ckpt_1_a_chunk_that_comes_twice_counts_once_and_the_journal_can_be_recovered(
 #[test]
 fn ckpt_2_what_is_left_of_damaged_uploads_makes_room_for_the_next() {
     let mut w = world();
-    let (mut a, _) = enter(&mut w, 0, &[]);
-    w.submit("a", Job::takes(ms(1)));
-    w.run_for(ms(50));
-    let one = assigned(&a.hear(&mut w));
-    a.say(&mut w, |b| assert!(b.push(Class::Numbered(2), &FromWorker::Running { token: one, progress: 0 })));
+    let (mut a, _, one) = running(&mut w);
     let mut all = Vec::new();
     for number in 1..=9 {
         let mut bytes = blob(number as u8 * 16, 65_537);
@@ -173,11 +171,7 @@ fn ckpt_2_what_is_left_of_damaged_uploads_makes_room_for_the_next() {
 #[test]
 fn ckpt_1_whole_chunks_outlive_the_coordinator() {
     let mut w = world();
-    let (mut a, _) = enter(&mut w, 0, &[]);
-    w.submit("a", Job::takes(ms(1)));
-    w.run_for(ms(50));
-    let one = assigned(&a.hear(&mut w));
-    a.say(&mut w, |b| assert!(b.push(Class::Numbered(2), &FromWorker::Running { token: one, progress: 0 })));
+    let (mut a, _, one) = running(&mut w);
     offer(&mut w, &mut a, one, 1, &blob(1, 65_537));
     pieces(&mut w, &mut a, one, 1, &blob(1, 65_536));
     w.run_for(ms(50));

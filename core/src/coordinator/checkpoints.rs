@@ -1,6 +1,9 @@
-//! What a task's next attempt starts from, where it fits into a message (CKPT-1 to CKPT-4)
+//! What a task's next attempt starts from (CKPT-1 to CKPT-4)
+//!
+//! Which checkpoint is taken and how the worker is told is the same for all; those that fit into a message come here, those
+//! in chunks by `uploads`.
 
-use crate::ids::Token;
+use crate::ids::{TaskId, Token};
 use crate::journal::Record;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::planted::{self, Bug};
@@ -68,11 +71,16 @@ impl Desk {
             return Err(CheckpointRefused::Full);
         }
         self.gate.write(&Record::Checkpoint { task: id, token, number, bytes });
-        let body = CheckpointBody::Inline(bytes.into());
-        self.tasks.set_checkpoint(id, Some(Checkpoint { token, number, body }));
+        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Inline(bytes.into()) });
+        Ok(())
+    }
+
+    /// A checkpoint stands in the journal: the task's next attempt starts from it
+    pub(super) fn checkpoint_kept(&mut self, id: TaskId, checkpoint: Checkpoint) {
+        let token = checkpoint.token;
+        self.tasks.set_checkpoint(id, Some(checkpoint));
         self.drop_chunks(id);
         self.renew_restores(id, Some(token));
         self.story.note(self.now, id, Some(token), "checkpoint kept");
-        Ok(())
     }
 }

@@ -139,7 +139,7 @@ struct Desk {
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
     last_served: ConnId,
-    /// Clients that may have output to be read for
+    /// Peers that may have something to be read for: clients output, workers pieces of checkpoints
     readers: BTreeSet<PeerIx>,
     /// Tasks whose outcome was told and that are not forgotten: succeeded, failed, cancelled
     told: [u64; 3],

@@ -339,25 +339,22 @@ impl Tasks {
         debug_assert_eq!(known, None, "what is there is not asked for");
     }
 
-    /// Bytes of the chunks of an attempt's task that would go if these were offered in the place of what it offers now
-    pub(crate) fn useless_chunks(&self, token: Token, names: &[ChunkName]) -> u64 {
-        let Some(attempt) = self.attempts.get(&token) else { return 0 };
-        let Some(task) = self.all.get(&attempt.task) else { return 0 };
-        let mut used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(names).collect();
-        let others = task.live.iter().filter(|live| **live != token);
-        let uploads = others.filter_map(|live| self.attempts.get(live)?.upload.as_ref());
-        used.extend(uploads.flat_map(|upload| &upload.names));
-        let useless = task.chunks.iter().filter(|(name, _)| !used.contains(name)).map(|(_, chunk)| chunk.length);
-        useless.sum::<u64>() + attempt.upload.as_ref().map_or(0, |upload| upload.promised())
+    /// Chunks that no checkpoint of their task consists of, and that none is going to; nor one of these names
+    pub(crate) fn unused_chunks<'a>(
+        &'a self,
+        task: &'a Task,
+        names: &'a [ChunkName],
+    ) -> impl Iterator<Item = (&'a ChunkName, &'a Chunk)> {
+        let uploads = task.live.iter().filter_map(|token| self.attempts.get(token)?.upload.as_ref());
+        let coming = uploads.flat_map(|upload| &upload.names).chain(names);
+        let used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(coming).collect();
+        task.chunks.iter().filter(move |(name, _)| !used.contains(name))
     }
 
-    /// Forgets chunks that no checkpoint consists of, and that none is going to; returns their homes
+    /// Forgets the chunks of a task that are not used; returns their homes
     pub(crate) fn drop_chunks(&mut self, id: TaskId) -> Vec<u64> {
-        let Some(task) = self.all.get_mut(&id).filter(|task| !task.chunks.is_empty()) else { return Vec::new() };
-        let mut used: BTreeSet<ChunkName> = task.checkpoints().flat_map(Checkpoint::names).copied().collect();
-        let uploads = task.live.iter().filter_map(|token| self.attempts.get(token)?.upload.as_ref());
-        used.extend(uploads.flat_map(|upload| &upload.names).copied());
-        let unused: Vec<ChunkName> = task.chunks.keys().filter(|name| !used.contains(*name)).copied().collect();
+        let Some(task) = self.all.get(&id).filter(|task| !task.chunks.is_empty()) else { return Vec::new() };
+        let unused: Vec<ChunkName> = self.unused_chunks(task, &[]).map(|(name, _)| *name).collect();
         unused.iter().filter_map(|name| self.drop_chunk(id, name)).map(|chunk| chunk.home).collect()
     }
 

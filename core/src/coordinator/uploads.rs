@@ -60,7 +60,8 @@ impl Desk {
         names: &[u8],
     ) -> Result<(), Violation> {
         let names = names_of(length, names).ok_or(Violation)?;
-        let Some(task) = self.task_of(ix, token).map(|(task, _)| task) else {
+        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix);
+        let Some(task) = attempt.map(|attempt| attempt.task) else {
             // What became of the attempt is on its way.
             return Ok(());
         };
@@ -69,41 +70,44 @@ impl Desk {
             // Whoever asks without end and takes no answers breaks what credit is for.
             return Err(Violation);
         }
-        let known = self.checkpoint_of(ix, token, number);
-        let judged = match known {
-            Ok(true) => Err(None),
-            Ok(false) => self.room_for(ix, token, length, names).map_err(Some),
-            Err(refused) => Err(Some(refused)),
-        };
         // Whatever else was coming is not sent any more.
         self.drop_upload(token);
-        match judged {
-            Ok(()) => self.begin_upload(ix, token, number, length, names),
-            Err(refused) => self.answer_checkpoint(ix, token, number, refused),
+        let kept = self.checkpoint_of(ix, token, number);
+        match kept.and_then(|kept| if kept { Ok(None) } else { self.chunks_to_come(task, length, names).map(Some) }) {
+            Ok(None) => self.answer_checkpoint(ix, token, number, None),
+            Ok(Some(missing)) => self.begin_upload(ix, token, number, length, names, missing),
+            Err(refused) => self.answer_checkpoint(ix, token, number, Some(refused)),
         }
         // What had come as a whole, and this one has not in common.
         self.drop_chunks(task);
         Ok(())
     }
 
-    /// Whether a checkpoint of this length may be taken (CKPT-2)
-    fn room_for(&self, ix: PeerIx, token: Token, length: u64, names: &[ChunkName]) -> Result<(), CheckpointRefused> {
-        let task = self.task_of(ix, token).ok_or(CheckpointRefused::Stale)?.1;
+    /// What has to come for a checkpoint, if there is room for it (CKPT-2)
+    fn chunks_to_come(&self, id: TaskId, length: u64, names: &[ChunkName]) -> Result<ChunkSet, CheckpointRefused> {
+        let task = self.tasks.all.get(&id).ok_or(CheckpointRefused::Stale)?;
         if length > self.config.checkpoint_max {
             return Err(CheckpointRefused::TooLarge);
         }
         let missing = missing(task, length, names).ok_or(CheckpointRefused::Damaged)?;
-        // What the one before has in excess will go, but not before this one is whole.
-        let useless = self.tasks.useless_chunks(token, names);
+        // What came for another one, and this one has not in common, goes when this one begins.
+        let useless: u64 = self.tasks.unused_chunks(task, names).map(|(_, chunk)| chunk.length).sum();
         let taken = self.tasks.checkpoint_bytes + self.tasks.promised - useless;
         if taken + bytes_of(&missing, length, names.len()) > self.config.checkpoint_bytes_max {
             return Err(CheckpointRefused::Full);
         }
-        Ok(())
+        Ok(missing)
     }
 
-    fn begin_upload(&mut self, ix: PeerIx, token: Token, number: u64, length: u64, names: &[ChunkName]) {
-        let Some(missing) = self.task_of(ix, token).and_then(|(_, task)| missing(task, length, names)) else { return };
+    fn begin_upload(
+        &mut self,
+        ix: PeerIx,
+        token: Token,
+        number: u64,
+        length: u64,
+        names: &[ChunkName],
+        missing: ChunkSet,
+    ) {
         let promised = bytes_of(&missing, length, names.len());
         self.tasks.promised += promised;
         let receiving = Receiving::new(length, missing);
@@ -143,35 +147,26 @@ impl Desk {
         let within = upload.receiving.done();
         let whole = upload.receiving.arrive(offset, bytes)?;
         let home = *upload.home.get_or_insert(next_home);
-        let wanted = whole.map(|whole| (upload.names[whole.chunk] == whole.name, whole));
         let complete = upload.receiving.missing().is_empty();
-        if wanted.is_some() {
+        let wanted = whole.map(|whole| {
+            let length = self::len(upload.length, whole.chunk);
             upload.home = None;
-        }
-        let length = upload.length;
-        let came = whole.map_or(0, |whole| self::len(length, whole.chunk));
-        upload.promised -= came;
-        self.tasks.promised -= came;
+            upload.promised -= length;
+            self.tasks.promised -= length;
+            (upload.names[whole.chunk] == whole.name, whole.name, Chunk { home, length })
+        });
         self.next_home = self.next_home.max(home + 1);
         self.gate.write(&Record::Piece { task, home, offset: within, bytes });
         self.gate.then(Effect::Bulk(conn, len));
         match wanted {
             None => {}
-            Some((true, whole)) => {
-                let chunk = Chunk { home, length: self::len(length, whole.chunk) };
-                let known = self.tasks.all.get(&task).is_some_and(|task| task.chunks.contains_key(&whole.name));
-                if known {
-                    // It has come another way meanwhile.
-                    self.chunks_gone(task, alloc::vec![home]);
-                } else {
-                    self.gate.write(&Record::Chunk { task, home, length: chunk.length, name: whole.name });
-                    self.tasks.add_chunk(task, whole.name, chunk);
-                }
+            Some((true, name, chunk)) => {
+                self.keep_chunk(task, name, chunk);
                 if complete || planted::is(Bug::PartialCheckpoint) {
                     self.complete_upload(ix, token);
                 }
             }
-            Some((false, _)) => {
+            Some((false, ..)) => {
                 self.chunks_gone(task, alloc::vec![home]);
                 self.drop_upload(token);
                 self.drop_chunks(task);
@@ -179,6 +174,16 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    fn keep_chunk(&mut self, task: TaskId, name: ChunkName, chunk: Chunk) {
+        let Chunk { home, length } = chunk;
+        if self.tasks.all.get(&task).is_some_and(|task| task.chunks.contains_key(&name)) {
+            // It has come another way meanwhile.
+            return self.chunks_gone(task, alloc::vec![home]);
+        }
+        self.gate.write(&Record::Chunk { task, home, length, name });
+        self.tasks.add_chunk(task, name, chunk);
     }
 
     /// All chunks are there: the checkpoint is, unless the task has gone on without it meanwhile
@@ -195,11 +200,7 @@ impl Desk {
         let of_chunks = names.iter().filter_map(|name| task.chunks.get(name)).map(|chunk| chunk.home);
         let record = Record::Manifest { task: id, token, number, length, homes: &homes(of_chunks) };
         self.gate.write(&record);
-        let body = CheckpointBody::Chunks { length, names };
-        self.tasks.set_checkpoint(id, Some(Checkpoint { token, number, body }));
-        self.drop_chunks(id);
-        self.renew_restores(id, Some(token));
-        self.story.note(self.now, id, Some(token), "checkpoint kept");
+        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Chunks { length, names } });
         self.answer_checkpoint(ix, token, number, None);
     }
 
@@ -223,11 +224,6 @@ impl Desk {
         for some in gone.chunks(GONE_AT_ONCE) {
             self.gate.write(&Record::Gone { task, homes: &homes(some.iter().copied()) });
         }
-    }
-
-    fn task_of(&self, ix: PeerIx, token: Token) -> Option<(TaskId, &Task)> {
-        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix)?;
-        Some((attempt.task, self.tasks.all.get(&attempt.task)?))
     }
 }
 

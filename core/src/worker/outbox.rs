@@ -78,7 +78,7 @@ const INVENTORY_PART_BYTES: usize = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_
 pub(crate) struct Outbox {
     /// The session that the inventory below belongs to
     pub(crate) session: Option<SessionId>,
-    /// Some stream may have bytes to read
+    /// Some stream or checkpoint may have bytes to read
     pub(crate) may_read: bool,
     inventory_parts: u16,
     inventory_next: u16,
