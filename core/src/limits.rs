@@ -62,7 +62,7 @@ pub const AUDIENCE_BYTES_MAX: usize = 512;
 
 /// Most attempts a worker holds: waiting, running, or finished and not yet settled
 ///
-/// Costs about 500 bytes each, once, when the worker is made.
+/// Costs about 1 KiB each, once, when the worker is made.
 pub const WORKER_ATTEMPTS_MAX: usize = 512;
 /// Most numbered messages of a worker that may wait for an acknowledgement (SESS-1)
 ///

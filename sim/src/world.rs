@@ -796,7 +796,13 @@ impl World {
                     let input = coordinator::Input::OutputRead { token, stream, offset, bytes: &bytes };
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
-                coordinator::Output::ReadChunk { .. } => panic!("the checkpoints of stories are small"),
+                coordinator::Output::ReadChunk { home, offset, max } => {
+                    let kept = self.journal.chunk(home);
+                    let end = kept.len().min((offset + u64::from(max)) as usize);
+                    let bytes = kept[offset as usize..end].to_vec();
+                    let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
+                    self.coordinator.handle(self.now, input).expect("an answer is never refused");
+                }
                 coordinator::Output::Event(event) => self.events.push(event),
                 coordinator::Output::Idle { .. } => {
                     let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });

@@ -447,6 +447,9 @@ impl Runner {
                 let number = self.worker.newest_checkpoint(token).filter(|_| taken.is_ok());
                 expected(taken);
                 self.saved.extend(number.map(|number| ((token, number), large)));
+                // The one that waited for its turn is replaced by this one.
+                let worker = &self.worker;
+                self.saved.retain(|(of, number), _| *of != token || worker.keeps_checkpoint(token, *number));
             }
             Err(reason) => tracing::warn!(%token, %reason, "checkpoint not taken; the one before stays"),
         }

@@ -1,6 +1,9 @@
-//! What a task's next attempt starts from, where it fits into a message (CKPT-1 to CKPT-4)
+//! What a task's next attempt starts from (CKPT-1 to CKPT-4)
+//!
+//! Which checkpoint is taken and how the worker is told is the same for all; those that fit into a message come here, those
+//! in chunks by `uploads`.
 
-use crate::ids::Token;
+use crate::ids::{TaskId, Token};
 use crate::journal::Record;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::planted::{self, Bug};
@@ -63,15 +66,21 @@ impl Desk {
         }
         let id = self.tasks.attempts.get(&token).ok_or(CheckpointRefused::Stale)?.task;
         let known = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref());
-        let others = self.tasks.checkpoint_bytes - known.map_or(0, Checkpoint::inline_bytes);
+        let others = self.tasks.checkpoint_bytes + self.tasks.promised - known.map_or(0, Checkpoint::inline_bytes);
         if others + bytes.len() as u64 > self.config.checkpoint_bytes_max {
             return Err(CheckpointRefused::Full);
         }
         self.gate.write(&Record::Checkpoint { task: id, token, number, bytes });
-        let body = CheckpointBody::Inline(bytes.into());
-        self.tasks.set_checkpoint(id, Some(Checkpoint { token, number, body }));
-        self.drop_chunks(id);
-        self.story.note(self.now, id, Some(token), "checkpoint kept");
+        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Inline(bytes.into()) });
         Ok(())
+    }
+
+    /// A checkpoint stands in the journal: the task's next attempt starts from it
+    pub(super) fn checkpoint_kept(&mut self, id: TaskId, checkpoint: Checkpoint) {
+        let token = checkpoint.token;
+        self.tasks.set_checkpoint(id, Some(checkpoint));
+        self.drop_chunks(id);
+        self.renew_restores(id, Some(token));
+        self.story.note(self.now, id, Some(token), "checkpoint kept");
     }
 }

@@ -179,7 +179,7 @@ impl Waiting {
         };
         let holder = roster.holder(hello.key, hello.boot).map(|ix| roster.get(ix));
         let session = hello.session.and_then(|id| holder?.session_named(id));
-        let session = session.filter(|session| session.boot == hello.boot);
+        let session = session.filter(|session| (session.boot, session.version) == (hello.boot, version));
         if session.is_none() && self.only_open {
             // Before anything is computed (AUTH-5).
             return Verdict::Later;

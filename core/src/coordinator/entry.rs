@@ -8,7 +8,7 @@ use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role};
 use crate::lease::Lease;
-use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME, TERMS_SINCE};
+use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME, TERMS_SINCE, WIRE_VERSION_OLDEST};
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
@@ -225,11 +225,24 @@ impl Desk {
         self.welcome_back(ix);
     }
 
+    /// The wire version that is spoken with a peer now; the oldest where nothing is
+    pub(super) fn version_of(&self, ix: PeerIx) -> u16 {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn)) {
+            Some(Conn::Live(live)) => live.channel.version,
+            Some(Conn::Contending(_)) | None => WIRE_VERSION_OLDEST,
+        }
+    }
+
     /// Opens a new session; what it would replace stays valid until it is confirmed (AUTH-8)
     fn open(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
-        let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
+        let old = peer.session.replace(PeerSession::open(
+            verified.session,
+            verified.resume_key.clone(),
+            verified.boot,
+            verified.version,
+        ));
         // A client's watches do not outlast the exchange; it asks again, which is harmless.
         let keeps = peer.role == Role::Worker;
         if let Some(old) = old.filter(|old| keeps && old.confirmed.is_some()) {
@@ -280,7 +293,7 @@ impl Desk {
         let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
-        self.restart_transfers(ix, verified.version);
+        self.restart_transfers(ix);
         self.place(ix);
         self.touch(ix);
     }

@@ -12,12 +12,11 @@ use core::time::Duration;
 use crate::ids::{Role, TaskId, Token};
 use crate::journal::Record;
 use crate::lease::Lease;
-use crate::limits::{TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::TERMS_SINCE;
 use crate::terms::{Class, OnReturn, Replace};
 use crate::time::{Instant, earliest, micros};
 use crate::wire::message::{CancelReason, Failure, Outcome};
 
-use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
 use super::tasks::{TaskState, TaskStep};
@@ -47,14 +46,6 @@ impl Desk {
     /// Whether the worker's connection speaks of leases and terms (FRAME-6)
     pub(super) fn knows_terms(&self, ix: PeerIx) -> bool {
         self.version_of(ix) >= TERMS_SINCE
-    }
-
-    /// The wire version of a peer's connection; the oldest where there is none
-    pub(super) fn version_of(&self, ix: PeerIx) -> u16 {
-        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn)) {
-            Some(Conn::Live(live)) => live.channel.version,
-            Some(Conn::Contending(_)) | None => WIRE_VERSION_OLDEST,
-        }
     }
 
     /// Writes down under which lease exclusive attempts are given out from here on, if that is news
@@ -149,6 +140,7 @@ impl Desk {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         attempt.detached = true;
         let (task, ix) = (attempt.task, attempt.peer);
+        self.drop_upload(token);
         self.stats.lost_attempts += 1;
         self.schedule.not_recalled(token);
         self.may_still_run(task, ix);

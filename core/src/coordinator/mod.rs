@@ -152,7 +152,7 @@ struct Desk {
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
     last_served: ConnId,
-    /// Clients that may have output to be read for
+    /// Peers that may have something to be read for: clients output, workers pieces of checkpoints
     readers: BTreeSet<PeerIx>,
     /// Tasks whose outcome was told and that are not forgotten: succeeded, failed, cancelled
     told: [u64; 3],
@@ -574,6 +574,7 @@ impl Desk {
                     session.early.remove(&number);
                 }
             }
+            Effect::Offer(peer, token) => self.offer_restore(peer, token),
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
             Effect::AttemptOver(task, token, lengths) => self.tell_attempt_over(task, token, lengths),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),

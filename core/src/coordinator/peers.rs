@@ -90,6 +90,8 @@ impl Sent {
 pub(crate) struct PeerSession {
     pub(crate) numbers: Session<HeapLog<Sent, SESSION_UNACKED_MAX>>,
     pub(crate) boot: BootId,
+    /// The wire version in which it was opened; it goes on in no other (FRAME-6)
+    pub(crate) version: u16,
     /// Newest generation whose welcome was acknowledged (AUTH-8)
     pub(crate) confirmed: Option<u64>,
     /// Both sides know what the other holds (SESS-7)
@@ -121,10 +123,11 @@ pub(crate) struct Inventory {
 }
 
 impl PeerSession {
-    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId) -> Self {
+    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId, version: u16) -> Self {
         PeerSession {
             numbers: Session::open(id, resume_key, SESSION_UNACKED_MAX as u64, HeapLog::default()),
             boot,
+            version,
             confirmed: None,
             reconciled: false,
             tellable: 0,
@@ -151,7 +154,8 @@ impl PeerSession {
         self.numbers.waiting(self.backlog());
     }
 
-    fn backlog(&self) -> usize {
+    /// How many messages wait to be numbered
+    pub(crate) fn backlog(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
     }
 

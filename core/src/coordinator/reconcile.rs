@@ -80,7 +80,13 @@ impl Desk {
         for item in inventory.items {
             // An item named twice is judged once.
             if there.remove(&item.token).is_some() {
-                let verdict = self.judge(ix, &item);
+                let verdict = if item.held == Held::Waiting && self.cannot_restore(ix, item.token) {
+                    // It would wait for ever for what it is to start from.
+                    self.take_unstarted_back(item.token);
+                    Verdict::Discard
+                } else {
+                    self.judge(ix, &item)
+                };
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
                 let from = self.tasks.all.get(&item.task).and_then(|task| task.checkpoint.as_ref());
                 let inline = from.is_some_and(|from| from.names().is_empty());

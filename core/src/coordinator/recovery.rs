@@ -180,9 +180,14 @@ impl Desk {
 
     fn replay_chunk(&mut self, task: TaskId, home: u64, length: u64, name: ChunkName) -> Result<(), NoSuchHistory> {
         let known = self.tasks.all.get(&task).filter(|task| task.ended.is_none()).ok_or(NoSuchHistory)?;
-        if self.strays.remove(&home).is_none() || known.chunks.contains_key(&name) {
+        if !self.strays.contains_key(&home) {
             return Err(NoSuchHistory);
         }
+        if known.chunks.contains_key(&name) {
+            // Once is enough: this one goes with what has come in part.
+            return Ok(());
+        }
+        self.strays.remove(&home);
         self.tasks.add_chunk(task, name, Chunk { home, length });
         Ok(())
     }
@@ -219,12 +224,12 @@ impl Desk {
         for task in cancelled.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
             self.end_task(task, None, Outcome::Cancelled, &[], Default::default());
         }
-        // What came in part comes again, and what nothing consists of is of no use.
+        // What came in part comes again; whole chunks may be of use to whoever offers them next.
         for (home, task) in core::mem::take(&mut self.strays) {
             self.chunks_gone(task, alloc::vec![home]);
         }
-        let with_chunks = self.tasks.all.iter().filter(|(_, task)| !task.chunks.is_empty());
-        for task in with_chunks.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
+        let ended = self.tasks.all.iter().filter(|(_, task)| task.ended.is_some() && !task.chunks.is_empty());
+        for task in ended.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
             self.drop_chunks(task);
         }
         if let Some(keep) = self.config.forget_after {

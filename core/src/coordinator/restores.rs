@@ -8,6 +8,7 @@ use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE};
 use crate::wire::message::{BodyWriter, Class, ToWorker};
 
 use super::Desk;
+use super::gate::Effect;
 use super::peers::{Peer, PeerIx, Piece, Reading, Sent};
 use super::tasks::{Attempt, Checkpoint, CheckpointBody, Tasks};
 
@@ -32,31 +33,55 @@ impl Desk {
     }
 
     /// The worker cannot start from it: from the one before, then, or from the beginning (CKPT-4)
+    ///
+    /// Nobody else is believed that: not whoever runs already, nor an attempt that was replaced.
     pub(super) fn take_restore_bad(&mut self, ix: PeerIx, token: Token, number: u64) {
-        if let Some(attempt) = self.restored_by(ix, token, number).filter(|attempt| attempt.restoring.is_some()) {
-            let task = attempt.task;
-            self.unreadable(ix, token, task);
+        let starts = self.restored_by(ix, token, number).filter(|a| a.restoring.is_some() && a.restores && !a.running);
+        let Some(id) = starts.map(|attempt| attempt.task) else { return };
+        let Some(task) = self.tasks.all.get(&id).filter(|task| task.live.last() == Some(&token)) else { return };
+        if task.checkpoint.as_ref().is_none_or(|newest| newest.names().is_empty()) {
+            return;
         }
-    }
-
-    fn unreadable(&mut self, ix: PeerIx, token: Token, id: TaskId) {
         self.stats.checkpoints_unreadable += 1;
         self.story.note(self.now, id, Some(token), "checkpoint unreadable");
         self.gate.write(&Record::Unreadable { task: id });
         self.tasks.fall_back(id);
         self.drop_chunks(id);
-        let from = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref());
-        let (inline, restoring) =
-            (from.is_some_and(|from| from.names().is_empty()), from.and_then(Checkpoint::to_send));
-        if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
+        self.renew_restores(id, None);
+    }
+
+    /// The newest checkpoint of a task is another one: whoever has not started yet starts from that
+    pub(super) fn renew_restores(&mut self, id: TaskId, maker: Option<Token>) {
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let from = task.checkpoint.as_ref();
+        let inline = from.is_some_and(|from| from.names().is_empty());
+        for token in task.live.clone().into_iter().filter(|token| Some(*token) != maker) {
+            let restoring = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref()?.to_send());
+            let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
+            let Some(attempt) = attempt else { continue };
             attempt.restoring = restoring;
+            let ix = attempt.peer;
+            if inline {
+                self.say(ix, Sent::Restore(token));
+            } else {
+                self.gate.then(Effect::Offer(ix, token));
+            }
         }
-        if inline {
-            self.say(ix, Sent::Restore(token));
-        } else {
+    }
+
+    /// What an attempt starts from is durable: it may be offered
+    pub(super) fn offer_restore(&mut self, ix: PeerIx, token: Token) {
+        let version = self.version_of(ix);
+        if version >= CHUNKS_SINCE && self.roster.get(ix).held.contains(&token) {
             self.roster.get_mut(ix).to_offer.insert(token);
             self.touch(ix);
         }
+    }
+
+    /// Whether an attempt that has not started waits for what cannot be said on this connection
+    pub(super) fn cannot_restore(&self, ix: PeerIx, token: Token) -> bool {
+        let chunked = self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.restoring.is_some());
+        chunked && self.version_of(ix) < CHUNKS_SINCE
     }
 
     /// The attempt that is to start from a task's newest checkpoint, if this is its number
@@ -67,19 +92,19 @@ impl Desk {
     }
 
     /// On a new connection: what was under way is lost, and offered again
-    pub(super) fn restart_transfers(&mut self, ix: PeerIx, version: u16) {
+    pub(super) fn restart_transfers(&mut self, ix: PeerIx) {
         let peer = self.roster.get_mut(ix);
         peer.restoring.clear();
         peer.to_offer.clear();
         peer.to_need.clear();
-        if version < CHUNKS_SINCE {
-            return;
-        }
-        for token in &peer.held {
-            let attempt = self.tasks.attempts.get_mut(token).filter(|attempt| attempt.restores && !attempt.running);
+        for token in self.roster.get(ix).held.clone() {
+            // It offers again what it has to send.
+            self.drop_upload(token);
+            let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
             let Some(attempt) = attempt else { continue };
-            attempt.restoring.iter_mut().for_each(|sending| sending.rewind());
-            peer.to_offer.insert(*token);
+            let from = self.tasks.all.get(&attempt.task).and_then(|task| task.checkpoint.as_ref());
+            attempt.restoring = from.and_then(Checkpoint::to_send);
+            self.gate.then(Effect::Offer(ix, token));
         }
     }
 

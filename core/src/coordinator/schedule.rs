@@ -154,9 +154,9 @@ impl Desk {
         let Some(id) = self.tasks.suspects.first_key_value().map(|(_, id)| *id) else { return };
         if self.schedule.reserved.is_none() {
             // One that has nothing and takes nothing would be waited for in vain.
-            let useful = |(load, ix): &&(usize, PeerIx)| {
+            let useful = |(_, ix): &&(usize, PeerIx)| {
                 let peer = self.roster.get(*ix);
-                !peer.is_draining() && (*load > 0 || peer.takes_tasks()) && self.fits(id, *ix)
+                !peer.is_draining() && (!peer.held.is_empty() || peer.takes_tasks()) && self.fits(id, *ix)
             };
             let Some((_, ix)) = self.schedule.connected.iter().find(useful).copied() else { return };
             self.schedule.reserved = Some(ix);

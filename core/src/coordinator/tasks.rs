@@ -237,6 +237,8 @@ pub(crate) struct Tasks {
     pub(crate) by_order: BTreeMap<u64, TaskId>,
     /// Bytes of all checkpoints and their chunks
     pub(crate) checkpoint_bytes: u64,
+    /// Bytes of chunks that are to come, for which room is kept
+    pub(crate) promised: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -348,13 +350,22 @@ impl Tasks {
         debug_assert_eq!(known, None, "what is there is not asked for");
     }
 
-    /// Forgets chunks that no checkpoint consists of, and that none is going to; returns their homes
-    pub(crate) fn drop_chunks(&mut self, id: TaskId) -> Vec<u64> {
-        let Some(task) = self.all.get_mut(&id).filter(|task| !task.chunks.is_empty()) else { return Vec::new() };
-        let mut used: BTreeSet<ChunkName> = task.checkpoints().flat_map(Checkpoint::names).copied().collect();
+    /// Chunks that no checkpoint of their task consists of, and that none is going to; nor one of these names
+    pub(crate) fn unused_chunks<'a>(
+        &'a self,
+        task: &'a Task,
+        names: &'a [ChunkName],
+    ) -> impl Iterator<Item = (&'a ChunkName, &'a Chunk)> {
         let uploads = task.live.iter().filter_map(|token| self.attempts.get(token)?.upload.as_ref());
-        used.extend(uploads.flat_map(|upload| &upload.names).copied());
-        let unused: Vec<ChunkName> = task.chunks.keys().filter(|name| !used.contains(*name)).copied().collect();
+        let coming = uploads.flat_map(|upload| &upload.names).chain(names);
+        let used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(coming).collect();
+        task.chunks.iter().filter(move |(name, _)| !used.contains(name))
+    }
+
+    /// Forgets the chunks of a task that are not used; returns their homes
+    pub(crate) fn drop_chunks(&mut self, id: TaskId) -> Vec<u64> {
+        let Some(task) = self.all.get(&id).filter(|task| !task.chunks.is_empty()) else { return Vec::new() };
+        let unused: Vec<ChunkName> = self.unused_chunks(task, &[]).map(|(name, _)| *name).collect();
         unused.iter().filter_map(|name| self.drop_chunk(id, name)).map(|chunk| chunk.home).collect()
     }
 
@@ -466,6 +477,8 @@ impl Tasks {
         let inline = self.all.values().flat_map(Task::checkpoints).map(Checkpoint::inline_bytes);
         let chunks = self.all.values().flat_map(|task| task.chunks.values()).map(|chunk| chunk.length);
         assert_eq!(inline.chain(chunks).sum::<u64>(), self.checkpoint_bytes);
+        let uploads = self.attempts.values().filter_map(|attempt| attempt.upload.as_ref());
+        assert_eq!(uploads.map(|upload| upload.promised()).sum::<u64>(), self.promised, "room is kept for nothing");
         for (id, task) in &self.all {
             let mut names = task.checkpoints().flat_map(Checkpoint::names);
             assert!(

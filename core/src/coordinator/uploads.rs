@@ -4,20 +4,25 @@
 //! verified, a checkpoint once all its chunks are there: nothing partial can be seen.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::blob::{ChunkName, ChunkSet, Receiving, chunk_span, names_of};
 use crate::channel::Violation;
 use crate::ids::{ConnId, TaskId, Token};
 use crate::journal::{Record, homes};
+use crate::limits::SESSION_UNACKED_MAX;
 use crate::planted::{self, Bug};
 use crate::wire::message::CheckpointRefused;
 
 use super::Desk;
 use super::entry::Conn;
 use super::gate::Effect;
-use super::peers::PeerIx;
+use super::peers::{PeerIx, PeerSession};
 use super::tasks::{Checkpoint, CheckpointBody, Chunk, Task};
+
+/// Chunks whose end one record tells: it has to fit into the buffer for a frame
+const GONE_AT_ONCE: usize = 4096;
 
 /// A checkpoint on its way here
 #[derive(Clone, Debug)]
@@ -28,9 +33,16 @@ pub(crate) struct Upload {
     receiving: Receiving,
     /// Where the chunk is kept that has come in part
     home: Option<u64>,
+    /// Bytes of the chunks that are still to come, for which room is kept
+    promised: u64,
 }
 
 impl Upload {
+    /// Bytes that are still to come
+    pub(crate) fn promised(&self) -> u64 {
+        self.promised
+    }
+
     /// Which chunks are wanted, as they are named on the wire
     pub(crate) fn wanted(&self) -> heapless::Vec<u8, { ChunkSet::BYTES_MAX }> {
         self.receiving.missing().bytes(self.names.len())
@@ -48,39 +60,59 @@ impl Desk {
         names: &[u8],
     ) -> Result<(), Violation> {
         let names = names_of(length, names).ok_or(Violation)?;
-        let known = self.checkpoint_of(ix, token, number);
-        let judged = match known {
-            Ok(true) => Err(None),
-            Ok(false) => self.room_for(ix, token, length, names).map_err(Some),
-            Err(refused) => Err(Some(refused)),
+        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix);
+        let Some(task) = attempt.map(|attempt| attempt.task) else {
+            // What became of the attempt is on its way.
+            return Ok(());
         };
-        match judged {
-            Ok(()) => self.begin_upload(ix, token, number, length, names),
-            Err(refused) => self.answer_checkpoint(ix, token, number, refused),
+        let backlog = self.roster.get(ix).session.as_ref().map_or(0, PeerSession::backlog);
+        if backlog >= SESSION_UNACKED_MAX {
+            // Whoever asks without end and takes no answers breaks what credit is for.
+            return Err(Violation);
         }
+        // Whatever else was coming is not sent any more.
+        self.drop_upload(token);
+        let kept = self.checkpoint_of(ix, token, number);
+        match kept.and_then(|kept| if kept { Ok(None) } else { self.chunks_to_come(task, length, names).map(Some) }) {
+            Ok(None) => self.answer_checkpoint(ix, token, number, None),
+            Ok(Some(missing)) => self.begin_upload(ix, token, number, length, names, missing),
+            Err(refused) => self.answer_checkpoint(ix, token, number, Some(refused)),
+        }
+        // What had come as a whole, and this one has not in common.
+        self.drop_chunks(task);
         Ok(())
     }
 
-    /// Whether a checkpoint of this length may be taken (CKPT-2)
-    fn room_for(&self, ix: PeerIx, token: Token, length: u64, names: &[ChunkName]) -> Result<(), CheckpointRefused> {
-        let task = self.task_of(ix, token).ok_or(CheckpointRefused::Stale)?.1;
+    /// What has to come for a checkpoint, if there is room for it (CKPT-2)
+    fn chunks_to_come(&self, id: TaskId, length: u64, names: &[ChunkName]) -> Result<ChunkSet, CheckpointRefused> {
+        let task = self.tasks.all.get(&id).ok_or(CheckpointRefused::Stale)?;
         if length > self.config.checkpoint_max {
             return Err(CheckpointRefused::TooLarge);
         }
-        let missing = missing(task, names);
-        let new: u64 = (0..names.len()).filter(|chunk| missing.has(*chunk)).map(|chunk| len(length, chunk)).sum();
-        if self.tasks.checkpoint_bytes + new > self.config.checkpoint_bytes_max {
+        let missing = missing(task, length, names).ok_or(CheckpointRefused::Damaged)?;
+        // What came for another one, and this one has not in common, goes when this one begins.
+        let useless: u64 = self.tasks.unused_chunks(task, names).map(|(_, chunk)| chunk.length).sum();
+        let taken = self.tasks.checkpoint_bytes + self.tasks.promised - useless;
+        if taken + bytes_of(&missing, length, names.len()) > self.config.checkpoint_bytes_max {
             return Err(CheckpointRefused::Full);
         }
-        Ok(())
+        Ok(missing)
     }
 
-    fn begin_upload(&mut self, ix: PeerIx, token: Token, number: u64, length: u64, names: &[ChunkName]) {
-        self.drop_upload(token);
-        let Some((_, task)) = self.task_of(ix, token) else { return };
-        let receiving = Receiving::new(length, missing(task, names));
+    fn begin_upload(
+        &mut self,
+        ix: PeerIx,
+        token: Token,
+        number: u64,
+        length: u64,
+        names: &[ChunkName],
+        missing: ChunkSet,
+    ) {
+        let promised = bytes_of(&missing, length, names.len());
+        self.tasks.promised += promised;
+        let receiving = Receiving::new(length, missing);
         let complete = receiving.missing().is_empty();
-        let upload = Box::new(Upload { number, length, names: names.into(), receiving, home: None });
+        let upload = Box::new(Upload { number, length, names: names.into(), receiving, home: None, promised });
         if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
             attempt.upload = Some(upload);
         }
@@ -115,50 +147,60 @@ impl Desk {
         let within = upload.receiving.done();
         let whole = upload.receiving.arrive(offset, bytes)?;
         let home = *upload.home.get_or_insert(next_home);
-        let wanted = whole.map(|whole| (upload.names[whole.chunk] == whole.name, whole));
         let complete = upload.receiving.missing().is_empty();
-        if wanted.is_some() {
+        let wanted = whole.map(|whole| {
+            let length = self::len(upload.length, whole.chunk);
             upload.home = None;
-        }
-        let length = upload.length;
+            upload.promised -= length;
+            self.tasks.promised -= length;
+            (upload.names[whole.chunk] == whole.name, whole.name, Chunk { home, length })
+        });
         self.next_home = self.next_home.max(home + 1);
         self.gate.write(&Record::Piece { task, home, offset: within, bytes });
         self.gate.then(Effect::Bulk(conn, len));
         match wanted {
             None => {}
-            Some((true, whole)) => {
-                let chunk = Chunk { home, length: self::len(length, whole.chunk) };
-                self.gate.write(&Record::Chunk { task, home, length: chunk.length, name: whole.name });
-                self.tasks.add_chunk(task, whole.name, chunk);
+            Some((true, name, chunk)) => {
+                self.keep_chunk(task, name, chunk);
                 if complete || planted::is(Bug::PartialCheckpoint) {
                     self.complete_upload(ix, token);
                 }
             }
-            Some((false, _)) => {
-                self.gate.write(&Record::Gone { task, homes: &homes([home]) });
+            Some((false, ..)) => {
+                self.chunks_gone(task, alloc::vec![home]);
                 self.drop_upload(token);
+                self.drop_chunks(task);
                 self.answer_checkpoint(ix, token, number, Some(CheckpointRefused::Damaged));
             }
         }
         Ok(())
     }
 
+    fn keep_chunk(&mut self, task: TaskId, name: ChunkName, chunk: Chunk) {
+        let Chunk { home, length } = chunk;
+        if self.tasks.all.get(&task).is_some_and(|task| task.chunks.contains_key(&name)) {
+            // It has come another way meanwhile.
+            return self.chunks_gone(task, alloc::vec![home]);
+        }
+        self.gate.write(&Record::Chunk { task, home, length, name });
+        self.tasks.add_chunk(task, name, chunk);
+    }
+
     /// All chunks are there: the checkpoint is, unless the task has gone on without it meanwhile
     fn complete_upload(&mut self, ix: PeerIx, token: Token) {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (id, Some(upload)) = (attempt.task, attempt.upload.take()) else { return };
-        let Upload { number, length, names, .. } = *upload;
+        let Upload { number, length, names, promised, .. } = *upload;
+        self.tasks.promised -= promised;
         if let Err(refused) = self.checkpoint_of(ix, token, number) {
+            self.drop_chunks(id);
             return self.answer_checkpoint(ix, token, number, Some(refused));
         }
         let Some(task) = self.tasks.all.get(&id) else { return };
         let of_chunks = names.iter().filter_map(|name| task.chunks.get(name)).map(|chunk| chunk.home);
         let record = Record::Manifest { task: id, token, number, length, homes: &homes(of_chunks) };
         self.gate.write(&record);
-        let body = CheckpointBody::Chunks { length, names };
-        self.tasks.set_checkpoint(id, Some(Checkpoint { token, number, body }));
-        self.drop_chunks(id);
-        self.story.note(self.now, id, Some(token), "checkpoint kept");
+        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Chunks { length, names } });
         self.answer_checkpoint(ix, token, number, None);
     }
 
@@ -167,6 +209,7 @@ impl Desk {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (task, ix) = (attempt.task, attempt.peer);
         let Some(upload) = attempt.upload.take() else { return };
+        self.tasks.promised -= upload.promised;
         self.roster.get_mut(ix).to_need.remove(&token);
         self.chunks_gone(task, upload.home.into_iter().collect());
     }
@@ -178,27 +221,29 @@ impl Desk {
     }
 
     pub(super) fn chunks_gone(&mut self, task: TaskId, gone: Vec<u64>) {
-        if !gone.is_empty() {
-            self.gate.write(&Record::Gone { task, homes: &homes(gone) });
+        for some in gone.chunks(GONE_AT_ONCE) {
+            self.gate.write(&Record::Gone { task, homes: &homes(some.iter().copied()) });
         }
-    }
-
-    fn task_of(&self, ix: PeerIx, token: Token) -> Option<(TaskId, &Task)> {
-        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix)?;
-        Some((attempt.task, self.tasks.all.get(&attempt.task)?))
     }
 }
 
-/// Chunks to ask for: of those with one content the first
-fn missing(task: &Task, names: &[ChunkName]) -> ChunkSet {
-    let mut asked = alloc::collections::BTreeSet::new();
+/// Chunks to ask for: of those with one content the first; `None` if one name stands for two lengths
+fn missing(task: &Task, length: u64, names: &[ChunkName]) -> Option<ChunkSet> {
+    let mut asked = BTreeMap::new();
     let mut missing = ChunkSet::default();
     for (chunk, name) in names.iter().enumerate() {
-        if !task.chunks.contains_key(name) && asked.insert(name) {
-            missing.insert(chunk);
+        let known = task.chunks.get(name).map(|chunk| chunk.length);
+        match known.or_else(|| asked.insert(name, len(length, chunk))) {
+            None => missing.insert(chunk),
+            Some(known) if known == len(length, chunk) => {}
+            Some(_) => return None,
         }
     }
-    missing
+    Some(missing)
+}
+
+fn bytes_of(missing: &ChunkSet, length: u64, chunks: usize) -> u64 {
+    (0..chunks).filter(|chunk| missing.has(*chunk)).map(|chunk| len(length, chunk)).sum()
 }
 
 fn len(length: u64, chunk: usize) -> u64 {

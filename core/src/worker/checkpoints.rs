@@ -7,7 +7,7 @@ use crate::ids::Token;
 use crate::limits::{CHUNKS_MAX, CHUNKS_SINCE, INLINE_BYTES_MAX};
 use crate::wire::message::{CheckpointRefused, Outcome};
 use crate::worker::Desk;
-use crate::worker::attempt::{AttemptState, Made, Restoring};
+use crate::worker::attempt::{Attempt, AttemptState, Made, Restoring};
 use crate::worker::intake::Head;
 use crate::worker::outbox::Source;
 
@@ -129,7 +129,7 @@ impl Desk {
         if !self.link.is_welcomed() || self.link.version() >= CHUNKS_SINCE {
             return;
         }
-        let cannot = |attempt: &crate::worker::Attempt| !attempt.unjudged && attempt.checkpoint.upload().is_some();
+        let cannot = |attempt: &Attempt| !attempt.unjudged && attempt.checkpoint.upload().is_some();
         while let Some(token) = self.attempts.iter().find(|(_, a)| cannot(a)).map(|(token, _)| *token) {
             let Some((number, _)) = self.attempts.get(&token).and_then(|a| a.checkpoint.upload()) else { return };
             self.checkpoint_answered(token, number, Some(CheckpointRefused::TooLarge));

@@ -288,6 +288,15 @@ impl Worker {
         self.desk.attempts.get(&token).map(|attempt| attempt.checkpoint.made)
     }
 
+    /// Whether the bytes of a large checkpoint may still be asked for: it is under way, or waits for that (CKPT-3)
+    pub fn keeps_checkpoint(&self, token: Token, number: u64) -> bool {
+        let kept = self.desk.attempts.get(&token).map(|attempt| &attempt.checkpoint);
+        kept.is_some_and(|kept| {
+            let made = [kept.current.filter(|current| current.number > kept.answered), kept.waiting];
+            made.into_iter().flatten().any(|made| made.number == number)
+        })
+    }
+
     /// Whether it takes nothing new any more, by its own will or an operator's (TASK-8)
     pub fn is_draining(&self) -> bool {
         self.desk.draining
@@ -463,8 +472,14 @@ impl Desk {
             return;
         }
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        if reason == CancelReason::Requested {
+            // Nobody will start from what it has made, and it starts from nothing any more.
+            attempt.checkpoint.is_of_no_use();
+            (attempt.checkpoint.awaited, attempt.checkpoint.restoring) = (false, None);
+        }
         if attempt.state == AttemptState::Finished {
             self.outbox.offer_result(token, attempt);
+            self.free_checkpoint(token);
         } else {
             self.order_stop(token, reason.into());
         }

@@ -80,7 +80,7 @@ const INVENTORY_PART_BYTES: usize = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_
 pub(crate) struct Outbox {
     /// The session that the inventory below belongs to
     pub(crate) session: Option<SessionId>,
-    /// Some stream may have bytes to read
+    /// Some stream or checkpoint may have bytes to read
     pub(crate) may_read: bool,
     /// The wire version of the newest connection
     pub(crate) version: u16,
@@ -169,6 +169,11 @@ impl Outbox {
         for attempt in attempts.values_mut() {
             attempt.streams.iter_mut().for_each(|stream| stream.rewind());
             attempt.checkpoint.sending.rewind();
+            if let Some(restoring) = &mut attempt.checkpoint.restoring {
+                // It is offered again on each connection.
+                restoring.receiving.rewind();
+                restoring.need_due = false;
+            }
             attempt.checkpoint.offer_due = attempt.checkpoint.upload().is_some();
         }
         self.piece = None;

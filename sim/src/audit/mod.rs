@@ -375,6 +375,11 @@ impl Auditor {
         self.spoke_old = true;
     }
 
+    /// Whether somebody has ever spoken an older version
+    pub(crate) fn spoke_old(&self) -> bool {
+        self.spoke_old
+    }
+
     /// An execution is over
     pub(crate) fn finished(&mut self, token: Token, outcome: Outcome) {
         // A worker that was put back may come to another end, after the first one has counted.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rejoin_core::coordinator::{self, Config, Coordinator, Recovery, Why};
 use rejoin_core::ids::{ClusterId, TaskId};
 use rejoin_core::journal::Record;
+use rejoin_core::terms::Terms;
 use rejoin_core::{Instant, Seed};
 
 use super::net::Timed;
@@ -109,7 +110,7 @@ impl Simulation {
         let all = self.chief.journal.records.len();
         let Some(mut machine) = self.recover(seed, now, all) else { return };
         if life > 1 {
-            if mix(self.schedule.seed ^ life).is_multiple_of(2) {
+            if mix(self.schedule.seed ^ life).is_multiple_of(8) {
                 // What compaction leaves is as good.
                 let compacted = self.chief.journal.compacted();
                 self.chief.journal.replace(compacted);
@@ -160,8 +161,12 @@ impl Simulation {
         for task in given {
             self.auditor.waits_no_more(*task);
         }
+        // One that waits for a worker that has words for its terms (FRAME-6) lets others go first.
+        let (spoke_old, tasks) = (self.auditor.spoke_old(), &self.tasks);
+        let may_wait = |task: &TaskId| spoke_old && tasks.get(task).is_some_and(|task| task.terms != Terms::default());
+        let busy = |task: &TaskId| machine.why(*task) == Some(Why::WorkersBusy);
         for task in given {
-            let first = self.auditor.goes_before(*task).find(|other| machine.why(*other) == Some(Why::WorkersBusy));
+            let first = self.auditor.goes_before(*task).find(|other| busy(other) && !may_wait(other));
             self.auditor.expect_of(Check::S19, *task, first.is_none(), || {
                 format!("{task} is given out, and {} should come before it", words(first))
             });

@@ -551,6 +551,10 @@ impl Simulation {
                         self.made.insert((id, number, chunk_name(&bytes)));
                         if bytes.len() > INLINE_BYTES_MAX {
                             node.saved.insert((token, number), bytes);
+                            node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
+                            let kept = node.saved.keys().filter(|(of, _)| *of == token).count();
+                            self.auditor
+                                .expect(Check::S17, kept <= 2, || format!("{kept} checkpoints of {token} are kept"));
                         }
                     }
                 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rejoin_core::Instant;
-use rejoin_core::limits::RETRY_AFTER_MAX;
+use rejoin_core::limits::{RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::terms::Class;
+use rejoin_core::terms::{Class, Terms};
 
 use super::chief::{BRAKE_MS, LEASE_GRACE_MS, LEASE_TTL_MS};
 use super::net::{Net, Pipe, Timed};
@@ -192,6 +192,10 @@ impl Simulation {
             let life = self.chief.life.number;
             self.happen(self.chief.sync_takes, 0, Happening::Synced { upto, life });
         }
+        if self.has_terms() && self.chief.config.wire_version < WIRE_VERSION {
+            self.chief.config.wire_version = WIRE_VERSION;
+            self.kill_chief(0);
+        }
         self.start_chief();
         // Somebody has to do the work.
         if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {
@@ -232,10 +236,20 @@ impl Simulation {
         node.life.clock.drift(now, 0);
         node.life.clock.coarsen(1);
         node.life.overslept = false;
+        let is_old = node.wire_version.is_some_and(|version| version < WIRE_VERSION);
+        if is_old && self.has_terms() {
+            self.peers[peer].wire_version = None;
+            self.kill_peer(peer);
+        }
         self.right_key(peer);
         self.enrols(peer);
         self.start_peer(peer);
         self.tell_time(Who::Peer(peer));
+    }
+
+    /// Whether there are tasks that wait for ever where all speak a version that has no words for their terms (FRAME-6)
+    fn has_terms(&self) -> bool {
+        self.tasks.values().any(|task| task.terms != Terms::default())
     }
 
     /// What had stayed broken heals as well; `false` if nothing had

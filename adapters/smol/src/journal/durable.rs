@@ -39,7 +39,8 @@ const FILE: &str = "journal.redb";
 /// before.
 const MARK: &str = "mark";
 const LOCK: &str = "lock";
-const VERSION: u64 = 1;
+/// An older program does not know all records of this one; this one knows all of older ones
+const VERSION: u64 = 2;
 /// Memory for pages; output is read once, and records are read at the start only
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -158,7 +159,7 @@ impl DurableJournal {
         });
         let damaged = |what| OpenError::Damaged(path.clone(), what);
         let (db, version, log, end) = opened.map_err(damaged)??;
-        if version != VERSION {
+        if version > VERSION {
             return Err(OpenError::Newer(path, version));
         }
         let group = Group::new(end.map_err(|first| OpenError::Damaged(path.clone(), damaged_group(first)))?);
@@ -370,8 +371,12 @@ impl Outputs for DurableOutputs {
         let stored = |error: redb::Error| io::Error::other(format!("{}: {error}", self.path.display()));
         let txn = self.db.begin_read().map_err(|error| stored(error.into()))?;
         let table = txn.open_table(CHUNKS).map_err(|error| stored(error.into()))?;
+        // The piece that begins at or before the offset, and those behind it.
+        let mut before = table.range((home, 0)..=(home, offset)).map_err(|error| stored(error.into()))?;
+        let Some(first) = before.next_back() else { return Ok(0) };
+        let first = first.map_err(|error| stored(error.into()))?.0.value();
         let mut filled = 0;
-        for piece in table.range((home, 0)..=(home, u64::MAX)).map_err(|error| stored(error.into()))? {
+        for piece in table.range(first..=(home, u64::MAX)).map_err(|error| stored(error.into()))? {
             let (place, sealed) = piece.map_err(|error| stored(error.into()))?;
             let at = place.value().1;
             let bytes = open_piece(&chunk_head(home, at), sealed.value()).ok_or_else(|| {
@@ -405,17 +410,19 @@ fn prepare(db: &Database) -> Result<(u64, Log, Result<u64, u64>), redb::Error> {
         Err(redb::TableError::TableDoesNotExist(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    if known.is_none() {
+    if known.is_none_or(|known| known < VERSION) {
         let txn = db.begin_write()?;
         txn.open_table(META)?.insert("version", VERSION)?;
-        txn.open_table(Log::new(0).table())?;
+        if known.is_none() {
+            txn.open_table(Log::new(0).table())?;
+        }
         txn.open_table(OUTPUTS)?;
         txn.open_table(CHECKPOINTS)?;
         txn.open_table(CHUNKS)?;
         txn.commit()?;
     }
     let version = known.unwrap_or(VERSION);
-    if version != VERSION {
+    if version > VERSION {
         return Ok((version, Log::new(0), Ok(1)));
     }
     let txn = db.begin_read()?;

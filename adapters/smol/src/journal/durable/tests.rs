@@ -444,7 +444,7 @@ fn a_missing_group_and_a_damaged_one_are_named_by_their_records() {
         assert!(damaged.contains(&format!("from number {first} on is damaged")), "{damaged}");
     }
     let newer = change(&|txn| {
-        txn.open_table(META).unwrap().insert("version", 2).unwrap();
+        txn.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
     });
     assert!(newer.contains("newer"), "{newer}");
 }
