@@ -21,12 +21,18 @@ pub const MESSAGE_BYTES_MAX: usize = 60_000;
 pub const INLINE_BYTES_MAX: usize = 48 * 1024;
 /// Largest first or third handshake message that is looked at (AUTH-5)
 pub const HANDSHAKE_BYTES_MAX: usize = 4096;
-/// Bodies shorter than this are never compressed (FRAME-5)
+/// Bodies shorter than this are not compressed at first, until it is known whether that pays (FRAME-5)
 pub const COMPRESS_FROM_BYTES: usize = 512;
-/// Bytes of one bulk piece (FRAME-4)
+/// Bodies shorter than this are never compressed (FRAME-5)
+pub const COMPRESS_FROM_BYTES_MIN: usize = 256;
+/// Fewest bytes of a bulk piece, while there are as many (FRAME-4)
+pub const BULK_PIECE_BYTES_MIN: u64 = 1024;
+/// Most bytes of a bulk piece: half of the smallest chunk (FRAME-4)
 ///
-/// At most one piece goes into a frame, so anything urgent waits behind one piece at most.
-pub const BULK_PIECE_BYTES: usize = 16 * 1024;
+/// A worker has memory for one, once.
+pub const BULK_PIECE_BYTES_MAX: usize = 32 * 1024;
+/// Smallest window of bulk that every sender makes use of; it may wait until as much is left (LANES-2)
+pub const BULK_WINDOW_BYTES_MIN: u64 = 16 * 1024;
 /// Bulk bytes that may be under way on a connection beyond what the receiver has dealt with (LANES-2)
 pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 

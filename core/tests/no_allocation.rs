@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address, Coordinator};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId};
-use rejoin_core::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MAX, FRAME_BYTES_MAX};
 use rejoin_core::link::LinkConfig;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
@@ -16,7 +16,7 @@ use rejoin_core::{Instant, Loss, Seed};
 
 const TASKS: u64 = 1000;
 /// More than one piece, and easy to compress
-const PRINTED: &[u8] = &[b'x'; BULK_PIECE_BYTES * 5 / 2];
+const PRINTED: &[u8] = &[b'x'; BULK_PIECE_BYTES_MAX * 5 / 2];
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };

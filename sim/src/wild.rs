@@ -113,6 +113,8 @@ impl Wild {
             Knob::Latency => (self.beat.as_micros() as u64 / 4).min(1_000_000),
             Knob::SyncTakes => 2_000_000,
             Knob::Slots | Knob::Prefetch => (PLACES / 2 / workers).clamp(1, 64),
+            // What is uploaded is to be there within some round trips.
+            Knob::BulkUnderWay => return (high, high),
             // Everybody is to be let in within some twenty seconds.
             Knob::AdmissionRate => return ((peers / 20).max(low), high),
             // Those that greet at once must not push each other out for ever.
@@ -128,6 +130,8 @@ impl Wild {
             | Knob::SendBuffer
             | Knob::Compress
             | Knob::NoReplay
+            | Knob::BulkPiece
+            | Knob::CompressFrom
             | Knob::Ageing
             | Knob::LossesMax
             | Knob::TasksMax
@@ -594,11 +598,9 @@ mod tests {
     #[test]
     fn the_ends_of_ranges_are_reached_and_every_kind_is_drawn_at_both_ends_and_beyond() {
         let all: Vec<Schedule> = (0..SEEDS).map(generate).collect();
-        for knob in Knob::ALL
-            .iter()
-            .copied()
-            .filter(|knob| ![Knob::Latency, Knob::SyncTakes, Knob::Compare, Knob::PendingMax].contains(knob))
-        {
+        for knob in Knob::ALL.iter().copied().filter(|knob| {
+            ![Knob::Latency, Knob::SyncTakes, Knob::Compare, Knob::PendingMax, Knob::BulkUnderWay].contains(knob)
+        }) {
             let (low, mut high) = knob.range();
             if [Knob::LeaseTtl, Knob::LeaseGrace, Knob::BrakeFor].contains(&knob) {
                 high = 600_000;

@@ -3,10 +3,10 @@
 use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::{Role, TaskId, Token};
-use crate::limits::BULK_PIECE_BYTES;
 use crate::wire::message::{Follow, FromClient, Item, Refused, Stream};
 
 use super::Desk;
+use super::entry::Conn;
 use super::peers::{PeerIx, Piece, Reading, Sent, Watch};
 use super::tasks::TaskState;
 
@@ -184,18 +184,20 @@ impl Desk {
 
     fn next_read_for(&mut self, ix: PeerIx) -> Option<Reading> {
         let peer = self.roster.get(ix);
-        if peer.reading.is_some() || peer.piece.is_some() || !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
+        if peer.reading.is_some() || peer.piece.is_some() {
             return None;
         }
+        let most = self.next_piece(ix)?;
+        let peer = self.roster.get(ix);
         if peer.role == Role::Worker {
-            let reading = self.next_chunk_for(ix)?;
+            let reading = self.next_chunk_for(ix, most)?;
             self.roster.get_mut(ix).reading = Some(reading);
             return Some(reading);
         }
         while let Some(task) = self.roster.get(ix).streaming.front().copied() {
             let peer = self.roster.get_mut(ix);
             let watch = peer.watches.get_mut(&task);
-            if let Some(reading) = watch.as_ref().and_then(|watch| watch.next_piece(task)) {
+            if let Some(reading) = watch.as_ref().and_then(|watch| watch.next_piece(task, most)) {
                 // To the back of the line, so that one long output does not hold up the others.
                 peer.streaming.rotate_left(1);
                 peer.reading = Some(reading);
@@ -256,11 +258,11 @@ impl Desk {
         }
     }
 
-    fn may_send_bulk(&self, ix: PeerIx, bytes: u64) -> bool {
-        let conn = self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn));
-        match conn {
-            Some(super::entry::Conn::Live(live)) => live.channel.is_writable() && live.channel.may_send_bulk(bytes),
-            _ => false,
+    /// Most bytes of a peer's next bulk piece, if one may be sent
+    fn next_piece(&self, ix: PeerIx) -> Option<u64> {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn))? {
+            Conn::Live(live) => live.channel.next_piece().filter(|_| live.channel.is_writable()),
+            Conn::Contending(_) => None,
         }
     }
 }

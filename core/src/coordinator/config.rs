@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, TERM_MAX, WIRE_VERSION, WIRE_VERSION_OLDEST};
+use crate::pins::Pins;
 use crate::wire::keys::Key;
 
 use super::admission::AdmissionConfig;
@@ -73,6 +74,8 @@ pub struct Config {
     pub wire_version: u16,
     /// Whether lz4 may be used (FRAME-5)
     pub compress: bool,
+    /// Values for what connections find out by themselves (LIVE-6)
+    pub pins: Pins,
 }
 
 /// Who stays when a second holder of a key comes while the first one answers (AUTH-4)
@@ -118,6 +121,7 @@ impl Config {
             contention: Contention::Reject,
             wire_version: WIRE_VERSION,
             compress: true,
+            pins: Pins::default(),
         }
     }
 
@@ -147,6 +151,6 @@ impl Config {
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");
         }
-        Ok(())
+        self.pins.validate()
     }
 }

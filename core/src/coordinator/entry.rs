@@ -13,6 +13,7 @@ use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
 use crate::session::Numbers;
+use crate::stats::LawStats;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
 use crate::wire::handshake::{Refusal, Resume};
@@ -181,7 +182,7 @@ impl Desk {
     }
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
-        let channel = Channel::new(verified.codec, verified.version, 0);
+        let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
         self.goodbyes.push_back(Goodbye { conn, channel, denied });
     }
 
@@ -261,7 +262,7 @@ impl Desk {
         // Workers say first how much they take; clients take the first window without a word.
         let says_first = self.roster.get(ix).role == Role::Worker && verified.version >= CHUNKS_SINCE;
         let granted = if says_first { 0 } else { BULK_WINDOW_BYTES };
-        let mut channel = Channel::new(verified.codec, verified.version, granted);
+        let mut channel = Channel::new(verified.codec, verified.version, granted, self.config.pins);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let leases = verified.version >= TERMS_SINCE && self.roster.get(ix).role == Role::Worker;
         let lease = leases.then(|| self.lease());
@@ -379,7 +380,7 @@ impl Desk {
             Some(Conn::Live(live)) => live.channel.clone(),
             Some(Conn::Contending(contending)) => {
                 let verified = &contending.verified;
-                Channel::new(verified.codec.clone(), verified.version, 0)
+                Channel::new(verified.codec.clone(), verified.version, 0, self.config.pins)
             }
             None => return,
         };
@@ -558,6 +559,13 @@ impl Desk {
     pub(super) fn rtt(&self, conn: ConnId) -> Option<u64> {
         match self.conns.get(&conn)? {
             Conn::Live(live) => live.channel.rtt_us,
+            Conn::Contending(_) => None,
+        }
+    }
+
+    pub(super) fn laws(&self, conn: ConnId) -> Option<LawStats> {
+        match self.conns.get(&conn)? {
+            Conn::Live(live) => Some(live.channel.laws()),
             Conn::Contending(_) => None,
         }
     }

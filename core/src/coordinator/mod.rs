@@ -324,6 +324,7 @@ impl Coordinator {
             held: peer.held.len(),
             flapping: self.desk.is_flapping(ix),
             rtt_us: peer.conn.and_then(|conn| self.desk.rtt(conn)),
+            laws: peer.conn.and_then(|conn| self.desk.laws(conn)),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
 use crate::link::Reason;
+use crate::stats::LawStats;
 use crate::time::Instant;
 use crate::wire::keys::Key;
 use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
@@ -257,6 +258,8 @@ pub struct PeerView {
     pub flapping: bool,
     /// Last round trip of a heartbeat that this side sent, in microseconds
     pub rtt_us: Option<u64>,
+    /// What the laws of its connection have come to at this side, while there is one
+    pub laws: Option<LawStats>,
 }
 
 /// Where a peer's connection stands, seen from the coordinator

@@ -363,7 +363,7 @@ impl<L: Log> Link<L> {
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
-        let mut channel = Channel::new(codec, challenge.version, challenge.bulk);
+        let mut channel = Channel::new(codec, challenge.version, challenge.bulk, self.config.pins);
         if challenge.version >= CHUNKS_SINCE {
             channel.narrow_bulk(self.bulk_window);
         }
@@ -648,15 +648,21 @@ impl<L: Log> Link<L> {
         }
     }
 
-    /// Whether a bulk piece of this size may be sent (LANES-2)
-    pub(crate) fn may_send_bulk(&self, bytes: u64) -> bool {
-        self.channel.as_ref().is_some_and(|c| c.may_send_bulk(bytes))
+    /// Most bytes of the bulk piece that may be sent now, if any may (FRAME-4, LANES-2)
+    pub(crate) fn next_piece(&self) -> Option<u64> {
+        self.channel.as_ref()?.next_piece()
+    }
+
+    /// Before a bulk piece: `true` if it has to wait for the next frame (FRAME-4)
+    pub(crate) fn measure(&mut self, now: Instant, body: &mut BodyWriter<'_>) -> bool {
+        let (Some(channel), Some(session)) = (&mut self.channel, &self.session) else { return false };
+        channel.measure(now, body, session, self.tasks)
     }
 
     /// Counts a bulk piece sent
-    pub(crate) fn bulk_sent(&mut self, bytes: u64) {
-        if let Some(channel) = &mut self.channel {
-            channel.bulk_sent(bytes);
+    pub(crate) fn bulk_sent(&mut self, now: Instant, body: &mut BodyWriter<'_>, bytes: u64) {
+        if let (Some(channel), Some(session)) = (&mut self.channel, &self.session) {
+            channel.bulk_sent(now, body, session, self.tasks, bytes);
         }
     }
 
@@ -683,7 +689,8 @@ impl<L: Log> Link<L> {
 
     /// Returns the counters
     pub(crate) fn stats(&self) -> LinkStats {
-        LinkStats { rtt_us: self.channel.as_ref().and_then(|c| c.rtt_us), ..self.stats }
+        let channel = self.channel.as_ref();
+        LinkStats { rtt_us: channel.and_then(|c| c.rtt_us), laws: channel.map(Channel::laws), ..self.stats }
     }
 
     /// Adds the link's state to a digest

@@ -32,7 +32,7 @@ use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{TaskId, Token};
-use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
+use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -632,7 +632,7 @@ impl Desk {
         let mut body = body_of(frame);
         self.link.write(now, &mut body);
         let stores = Stores { checkpoints: &self.checkpoints, results: &self.results };
-        self.outbox.write(&mut self.link, &mut self.attempts, stores, &mut body);
+        self.outbox.write(now, &mut self.link, &mut self.attempts, stores, &mut body);
         if planted::is(Bug::ResultForgottenOnSend) {
             while let Some(token) = self.outbox.a_sent_result(&self.attempts) {
                 self.settle(now, token);
@@ -652,10 +652,8 @@ impl Desk {
     }
 
     fn next_read(&mut self) -> Option<(Token, Source, u64, u32)> {
-        if !self.link.may_send_bulk(BULK_PIECE_BYTES as u64) || !self.link.may_send() {
-            return None;
-        }
-        self.outbox.next_read(&self.attempts)
+        let most = self.link.next_piece().filter(|_| self.link.may_send())?;
+        self.outbox.next_read(&self.attempts, most)
     }
 
     fn next_start(&mut self, now: Instant) -> Option<(TaskId, Token, u32)> {

@@ -10,7 +10,7 @@ use rejoin_core::{Instant, Seed};
 
 use super::net::Timed;
 use super::nodes::{Chief, Life};
-use super::people::heartbeat;
+use super::people::{heartbeat, pins};
 use super::{Happening, Simulation, Who, rogue};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose, mix};
@@ -74,6 +74,7 @@ fn config(schedule: &Schedule) -> Config {
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
     config.compress = schedule.setting(Knob::Compress) != Some(0);
+    config.pins = pins(schedule);
     config.checkpoint_bytes_max = schedule.setting(Knob::CheckpointsMax).unwrap_or(16 << 20);
     config.ageing = ms(Knob::Ageing, 60_000);
     config.losses_max = schedule.setting(Knob::LossesMax).unwrap_or(20).min(1_000_000) as u32;

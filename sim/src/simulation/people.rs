@@ -9,6 +9,7 @@ use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
 use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, Reason};
+use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
@@ -30,6 +31,8 @@ use crate::world::{client_key, later_worker_key};
 const STOPS_AFTER: Duration = Duration::from_millis(5);
 /// Longest time that the upload of a checkpoint takes where nothing is broken
 const UPLOAD_TAKES: Duration = Duration::from_secs(3);
+/// Ways between the ends until an upload is through, most of them while it finds out what the link carries
+const UPLOAD_TRIPS: u32 = 24;
 /// How long a worker that its task took along stays away
 const AWAY_AFTER_POISON: Duration = Duration::from_millis(500);
 
@@ -64,6 +67,7 @@ impl Simulation {
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
         link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
+        link.pins = pins(&self.schedule);
         link
     }
 
@@ -573,7 +577,8 @@ impl Simulation {
     fn expect_uploaded(&mut self, peer: usize, token: Token) {
         let Some(execution) = self.peers[peer].running.get(&token) else { return };
         let (id, Some(since)) = (execution.id, execution.uploads) else { return };
-        let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * 4 + self.chief.sync_takes * 3);
+        let (takes, most) =
+            (self.now.since(since), UPLOAD_TAKES + self.latency * UPLOAD_TRIPS + self.chief.sync_takes * 3);
         if since > self.calm_since {
             self.auditor.expect_of(Check::L12, id, takes <= most, || {
                 format!("a checkpoint of {token} is not durable after {takes:?}, and {most:?} is the most")
@@ -620,6 +625,15 @@ impl Logic for Gone {
 
 pub(super) fn heartbeat(schedule: &Schedule) -> Duration {
     Duration::from_millis(schedule.setting(Knob::Heartbeat).unwrap_or(2_000))
+}
+
+/// What is found out by nobody, because the schedule says it
+pub(super) fn pins(schedule: &Schedule) -> Pins {
+    Pins {
+        bulk_piece: schedule.setting(Knob::BulkPiece),
+        bulk_under_way: schedule.setting(Knob::BulkUnderWay),
+        compress_from: schedule.setting(Knob::CompressFrom).map(|bytes| bytes as usize),
+    }
 }
 
 pub(super) fn worker_slots(schedule: &Schedule) -> usize {
