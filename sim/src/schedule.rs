@@ -242,12 +242,12 @@ knobs! {
     SendBuffer = "send-buffer-bytes", 1, 1_000_000_000;
     /// Whether lz4 may be used
     Compress = "compress", 0, 1;
-    /// Bytes of a bulk piece (FRAME-4)
-    BulkPiece = "bulk-piece-bytes", 1024, 32_768;
-    /// Bytes of bulk that may be under way (FRAME-4)
-    BulkUnderWay = "bulk-under-way-bytes", 1024, 1_048_576;
-    /// Bytes from which on a body is compressed (FRAME-5)
-    CompressFrom = "compress-from-bytes", 256, 65_000;
+    /// Bytes of a bulk piece, 0 for what is found out (FRAME-4)
+    BulkPiece = "bulk-piece-bytes", 0, 32_768;
+    /// Bytes of bulk that may be under way, 0 for what is found out (FRAME-4)
+    BulkUnderWay = "bulk-under-way-bytes", 0, 1_048_576;
+    /// Bytes from which on a body is compressed, 0 for what is found out (FRAME-5)
+    CompressFrom = "compress-from-bytes", 0, 65_000;
     /// New connections per second
     AdmissionRate = "admission-rate", 1, 100_000;
     /// How long a task waits until it counts as one priority more urgent

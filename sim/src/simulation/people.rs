@@ -7,7 +7,7 @@ use rejoin_core::about::About;
 use rejoin_core::blob::{chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
@@ -629,10 +629,11 @@ pub(super) fn heartbeat(schedule: &Schedule) -> Duration {
 
 /// What is found out by nobody, because the schedule says it
 pub(super) fn pins(schedule: &Schedule) -> Pins {
+    let said = |knob, least: u64| schedule.setting(knob).filter(|bytes| *bytes > 0).map(|bytes| bytes.max(least));
     Pins {
-        bulk_piece: schedule.setting(Knob::BulkPiece),
-        bulk_under_way: schedule.setting(Knob::BulkUnderWay),
-        compress_from: schedule.setting(Knob::CompressFrom).map(|bytes| bytes as usize),
+        bulk_piece: said(Knob::BulkPiece, BULK_PIECE_BYTES_MIN),
+        bulk_under_way: said(Knob::BulkUnderWay, BULK_PIECE_BYTES_MIN),
+        compress_from: said(Knob::CompressFrom, COMPRESS_FROM_BYTES_MIN as u64).map(|bytes| bytes as usize),
     }
 }
 
