@@ -12,10 +12,12 @@ use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
 use smol::{Async, net};
 
-use crate::transport::{Socket, Wire, config, cut_off, within};
+use crate::tls::{TlsError, Trust};
+use crate::transport::{Socket, config, cut_off, within};
 use crate::url::Endpoint;
+use crate::wire::{Tcp, Wire};
 
-/// Connects to the coordinator and upgrades to a WebSocket, within `timeout` for all of it
+/// Connects to the coordinator, by TLS where the endpoint says so, and upgrades to a WebSocket, within `timeout` for all of it
 ///
 /// All addresses of the host are tried in turn, each with an equal share of the time that is
 /// left, so that one address that swallows packets does not cost the link.
@@ -23,15 +25,19 @@ use crate::url::Endpoint;
 /// # Errors
 ///
 /// See [`DialError`], whose message says what to do.
-pub async fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<Socket, DialError> {
-    if endpoint.is_tls() {
-        return Err(DialError::TlsUnsupported);
-    }
-    let upgraded = async { upgrade(endpoint, connect(endpoint, timeout).await?).await };
+pub async fn dial(endpoint: &Endpoint, trust: &Trust, timeout: Duration) -> Result<Socket, DialError> {
+    let upgraded = async {
+        let tcp = connect(endpoint, timeout).await?;
+        let wire = match endpoint.is_tls() {
+            true => trust.connect(endpoint.host(), tcp).await.map_err(DialError::Tls)?,
+            false => Wire::plain(tcp),
+        };
+        upgrade(endpoint, wire).await
+    };
     within(timeout, upgraded).await.unwrap_or(Err(DialError::TimedOut))
 }
 
-async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Wire, DialError> {
+async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Tcp, DialError> {
     let start = Instant::now();
     let host = (endpoint.host(), endpoint.port());
     let addresses = net::resolve(host).await.map_err(DialError::Resolve)?;
@@ -40,7 +46,7 @@ async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Wire, DialErr
         let left = timeout.saturating_sub(start.elapsed());
         let share = left / u32::try_from(shares).unwrap_or(u32::MAX);
         match within(share, Async::<TcpStream>::connect(*address)).await {
-            Some(Ok(tcp)) => return Wire::new(Arc::new(tcp)).map_err(DialError::Io),
+            Some(Ok(tcp)) => return Tcp::new(Arc::new(tcp)).map_err(DialError::Io),
             Some(Err(error)) => failure = DialError::Io(error),
             None => failure = DialError::TimedOut,
         }
@@ -49,6 +55,7 @@ async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Wire, DialErr
 }
 
 async fn upgrade(endpoint: &Endpoint, wire: Wire) -> Result<Socket, DialError> {
+    // TLS, if there is any, is beneath.
     let url = format!("ws://{}{}", endpoint.authority(), endpoint.path());
     match async_tungstenite::client_async_with_config(url, wire.clone(), Some(config())).await {
         Ok((ws, _)) => Ok(Socket { ws, wire }),
@@ -75,8 +82,8 @@ pub enum DialError {
     },
     /// The answer is no valid upgrade to a WebSocket
     NotWebSocket,
-    /// The endpoint asks for TLS
-    TlsUnsupported,
+    /// The endpoint asks for TLS, and there is none to be had
+    Tls(TlsError),
 }
 
 impl DialError {
@@ -120,6 +127,9 @@ impl fmt::Display for DialError {
             Self::Http { status: 404, .. } => {
                 f.write_str("the server has no coordinator at this path (404): check the URL's path and port")
             }
+            Self::Http { status: 400, .. } => f.write_str(
+                "the server cannot read the request (400): use wss:// if it speaks TLS, else check the URL's port",
+            ),
             Self::Http { status: 503, retry_after: Some(wait) } => {
                 write!(f, "the coordinator takes no link now (503): retry in {} s", wait.as_secs())
             }
@@ -132,9 +142,7 @@ impl fmt::Display for DialError {
             Self::NotWebSocket => {
                 f.write_str("the answer is no WebSocket upgrade: check the URL and that proxies pass upgrades on")
             }
-            Self::TlsUnsupported => {
-                f.write_str("TLS is not supported yet: use ws://, through a tunnel where others may listen")
-            }
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }
@@ -143,7 +151,8 @@ impl Error for DialError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Resolve(error) | Self::Io(error) => Some(error),
-            Self::TimedOut | Self::Http { .. } | Self::NotWebSocket | Self::TlsUnsupported => None,
+            Self::Tls(error) => Some(error),
+            Self::TimedOut | Self::Http { .. } | Self::NotWebSocket => None,
         }
     }
 }
@@ -163,20 +172,19 @@ mod tests {
             assert!(tcp.read(&mut [0; 4096]).unwrap() > 0);
             tcp.write_all(answer.as_bytes()).unwrap();
         });
-        future::zip(dial(&endpoint, PATIENCE), answering).await.0.unwrap_err()
+        future::zip(dial(&endpoint, &Trust::system(), PATIENCE), answering).await.0.unwrap_err()
     }
 
     #[test]
     fn failed_dials_say_what_to_do() {
         block_on(async {
-            let error = dial(&"wss://127.0.0.1".parse().unwrap(), PATIENCE).await.unwrap_err();
-            assert!(matches!(error, DialError::TlsUnsupported) && error.to_string().contains(": "));
-
             let (listener, endpoint) = listen();
-            let silent = dial(&endpoint, Duration::from_millis(50)).await;
+            let silent = dial(&endpoint, &Trust::system(), Duration::from_millis(50)).await;
             assert!(matches!(silent, Err(DialError::TimedOut)));
             drop(listener);
-            let Err(DialError::Io(refused)) = dial(&endpoint, PATIENCE).await else { panic!("not refused") };
+            let Err(DialError::Io(refused)) = dial(&endpoint, &Trust::system(), PATIENCE).await else {
+                panic!("not refused")
+            };
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 
             let cut = answered_with("HTTP/1.1 101 ").await;

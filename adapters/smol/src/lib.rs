@@ -41,7 +41,9 @@
 //!         let time = async { clock.wait_until(wake_at).await; None };
 //!         let happened = async { Some(line.next().await) }.or(time).await;
 //!         worker.handle(clock.now(), match &happened {
-//!             Some(LineEvent::Connected { attempt }) => Input::Connected { attempt: *attempt, entropy: entropy()? },
+//!             Some(LineEvent::Connected { attempt, binding }) => {
+//!                 Input::Connected { attempt: *attempt, entropy: entropy()?, binding: *binding }
+//!             }
 //!             Some(LineEvent::Message { attempt, bytes }) => Input::Received { attempt: *attempt, bytes },
 //!             Some(LineEvent::Writable { attempt }) => Input::Writable { attempt: *attempt, writable: true },
 //!             Some(LineEvent::Disconnected { attempt, loss }) => Input::Disconnected { attempt: *attempt, loss: *loss },
@@ -90,6 +92,8 @@ pub mod journal;
 pub mod line;
 mod pump;
 pub mod spool;
+pub mod tls;
 pub mod transport;
 pub mod url;
+mod wire;
 pub mod worker;

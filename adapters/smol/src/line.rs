@@ -9,6 +9,7 @@ use smol::future::FutureExt;
 
 use crate::dial::{DialError, dial};
 use crate::pump::{Pump, Queue, Report};
+use crate::tls::Trust;
 use crate::transport::Socket;
 use crate::url::Endpoint;
 
@@ -21,6 +22,8 @@ pub enum LineEvent {
     Connected {
         /// Which dial
         attempt: u64,
+        /// What only the two ends of the TLS connection beneath can derive; none without TLS (AUTH-7)
+        binding: Option<[u8; 32]>,
     },
     /// A message arrived
     Message {
@@ -50,6 +53,7 @@ pub enum LineEvent {
 pub struct Line {
     endpoints: Vec<Endpoint>,
     dial_time: Duration,
+    trust: Trust,
     /// Why the last dial failed
     trouble: Option<String>,
     pump: Option<(u64, Pump)>,
@@ -68,15 +72,31 @@ impl Line {
     /// The endpoints are those of the machine's [`LinkConfig`](rejoin_core::link::LinkConfig), in the same order.
     pub fn new(endpoints: Vec<Endpoint>, dial_time: Duration) -> Self {
         let (reports, dialled) = (bounded(QUEUE), bounded(1));
-        Line { endpoints, dial_time, trouble: None, pump: None, dialling: None, farewell: None, reports, dialled }
+        let trust = Trust::system();
+        Line {
+            endpoints,
+            dial_time,
+            trust,
+            trouble: None,
+            pump: None,
+            dialling: None,
+            farewell: None,
+            reports,
+            dialled,
+        }
+    }
+
+    /// Believes others than those that the system believes when a coordinator says by TLS which host it is
+    pub fn trusting(self, trust: Trust) -> Self {
+        Line { trust, ..self }
     }
 
     /// Starts to open a transport to one of the endpoints
     pub fn connect(&mut self, attempt: u64, endpoint: usize) {
         let Some(endpoint) = self.endpoints.get(endpoint).cloned() else { return };
-        let (dial_time, dialled) = (self.dial_time, self.dialled.0.clone());
+        let (dial_time, trust, dialled) = (self.dial_time, self.trust.clone(), self.dialled.0.clone());
         self.dialling = Some(smol::spawn(async move {
-            let socket = dial(&endpoint, dial_time).await.map_err(|error| (error, endpoint));
+            let socket = dial(&endpoint, &trust, dial_time).await.map_err(|error| (error, endpoint));
             // If nobody waits for it any more, the socket closes here.
             let _ = dialled.send((attempt, socket)).await;
         }));
@@ -160,13 +180,21 @@ impl Line {
     fn dialled(&mut self, (attempt, socket): Dialled) -> LineEvent {
         match socket {
             Ok(socket) => {
+                let binding = socket.binding();
                 self.pump = Some((attempt, Pump::start(socket, attempt, self.reports.0.clone())));
                 self.trouble = None;
-                LineEvent::Connected { attempt }
+                LineEvent::Connected { attempt, binding }
             }
             Err((error, endpoint)) => {
-                tracing::debug!(%endpoint, %error, "cannot reach the coordinator");
-                self.trouble = Some(format!("{endpoint}: {error}"));
+                let trouble = format!("{endpoint}: {error}");
+                let known = self.trouble.as_ref() == Some(&trouble);
+                self.trouble = Some(trouble);
+                // A network heals by itself, a certificate does not.
+                if matches!(error, DialError::Tls(_)) && !known {
+                    tracing::warn!(%endpoint, %error, "cannot reach the coordinator");
+                } else {
+                    tracing::debug!(%endpoint, %error, "cannot reach the coordinator");
+                }
                 LineEvent::Disconnected { attempt, loss: loss(&error) }
             }
         }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::backoff::BackoffConfig;
+use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
 use crate::limits::{AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
@@ -29,6 +30,8 @@ pub struct LinkConfig {
     pub backoff: BackoffConfig,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
+    /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
+    pub binding: Binding,
     /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
     pub handshake_time: Duration,
 }
@@ -44,6 +47,7 @@ impl LinkConfig {
             heartbeat: None,
             backoff: BackoffConfig::default(),
             compress: true,
+            binding: Binding::default(),
             handshake_time: HANDSHAKE_TIME,
         }
     }

@@ -4,4 +4,5 @@ mod blocking;
 mod journal;
 mod liveness;
 mod strangers;
+mod tls;
 mod work;
