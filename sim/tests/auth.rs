@@ -880,3 +880,53 @@ fn auth_6_no_machine_shows_a_secret_when_it_is_printed() {
     }
     assert_eq!((world.state(0), world.state(1)), (LinkState::Connected, LinkState::Connected));
 }
+
+// AUTH-9
+
+#[test]
+fn auth_9_the_same_m1_again_is_answered_alike_and_once() {
+    let mut world = connected(Setup::default());
+    for again in 0..3 {
+        let mut puppet = Puppet::worker(0);
+        puppet.greet(&mut world);
+        let hello = puppet.m1().to_vec();
+        let first = world.hear(puppet.conn).pop().expect("an M2");
+        for _ in 0..again {
+            world.say(puppet.conn, &hello);
+        }
+        let answers = world.hear(puppet.conn);
+        assert!(answers.len() <= 1 && answers.iter().all(|answer| *answer == first), "nothing new for an old M1");
+        assert_eq!(world.closes.get(&puppet.conn), (again > 1).then_some(&Reason::NotAuthenticated), "{again}");
+    }
+}
+
+#[test]
+fn auth_9_whoever_says_m1_twice_gets_in() {
+    let mut world = World::new(Setup { workers: 0, clients: 1, ..Setup::default() });
+    let mut puppet = Puppet::client(0);
+    puppet.greet(&mut world);
+    // With the upgrade, whose answer was stripped of M2; then as the first message.
+    assert_eq!(world.hear(puppet.conn).len(), 1);
+    let hello = puppet.m1().to_vec();
+    world.say(puppet.conn, &hello);
+    puppet.challenged(&mut world);
+    puppet.prove(&mut world);
+    assert!(welcomed(&puppet.hear(&mut world)).is_some());
+}
+
+#[test]
+fn auth_9_an_old_m1_in_front_of_the_right_one_costs_the_connection_and_nothing_else() {
+    let mut world = connected(Setup::default());
+    let mut old = Puppet::worker(0);
+    old.greet(&mut world);
+    let mut puppet = Puppet::worker(0);
+    puppet.greet(&mut world);
+    assert_eq!(world.hear(puppet.conn).len(), 1);
+    let other = rejoin_core::wire::handshake::Hello { nonce: [77; 32], ..puppet.hello() };
+    let mut bytes = vec![0; 1024];
+    let len = other.encode(&mut bytes);
+    world.say(puppet.conn, &bytes[..len]);
+    assert!(world.hear(puppet.conn).is_empty());
+    assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::NotAuthenticated));
+    assert_eq!(world.state(0), LinkState::Connected);
+}

@@ -79,7 +79,7 @@ impl Bare {
         let (upgraded, links) = smol::channel::unbounded();
         let server = smol::spawn(async move {
             let serving =
-                smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(())), upgraded));
+                smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(((), None))), upgraded));
             while let Ok(Upgraded { socket, .. }) = links.recv().await {
                 socket.into_iter().for_each(|socket| smol::spawn(echo(socket.split())).detach());
             }

@@ -85,8 +85,11 @@ enum Ask {
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
     Stop,
     Overview { answer: Sender<Overview> },
-    Admit { visitor: Visitor, answer: Sender<Result<ConnId, Duration>> },
+    Admit { visitor: Visitor, answer: Sender<Admitted> },
 }
+
+/// The connection's name and the answer to its hello, if it had one; or when to come back
+type Admitted = Result<(ConnId, Option<Vec<u8>>), Duration>;
 
 impl Handle {
     /// Submits a task; accepted once [`Event::Accepted`] was told
@@ -214,6 +217,7 @@ impl Server {
             outputs: journal.outputs(),
             writer: Writer::new(journal),
             conns: BTreeMap::new(),
+            upgrading: BTreeMap::new(),
             next_conn: 0,
             reports: bounded(QUEUE),
             asked,
@@ -295,6 +299,8 @@ struct Desk<J: Journal> {
     outputs: J::Outputs,
     writer: Writer<J>,
     conns: BTreeMap<ConnId, Pump>,
+    /// Connections that are being upgraded, and who waits for the answer to the hello that came with it (AUTH-9)
+    upgrading: BTreeMap<ConnId, Upgrading>,
     next_conn: u64,
     reports: Queue<(ConnId, Report)>,
     asked: Receiver<Ask>,
@@ -307,6 +313,14 @@ struct Desk<J: Journal> {
     frame: Vec<u8>,
     piece: Vec<u8>,
     _door: smol::Task<io::Result<()>>,
+}
+
+/// A connection that was admitted and is no WebSocket yet
+struct Upgrading {
+    /// Who waits for the machine's first words, if a hello came with the upgrade
+    answer: Option<Sender<Admitted>>,
+    /// The machine has closed it meanwhile
+    closed: Option<Reason>,
 }
 
 /// What the coordinator wakes up for
@@ -376,7 +390,9 @@ impl<J: Journal> Desk<J> {
             match self.machine.poll(&mut self.frame) {
                 Output::Journal { seq, record } => self.writer.append(seq, record)?,
                 Output::Send { conn, bytes } => {
-                    if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
+                    if let Some(answer) = self.upgrading.get_mut(&conn).and_then(|upgrading| upgrading.answer.take()) {
+                        let _ = answer.try_send(Ok((conn, Some(bytes.into()))));
+                    } else if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
                         self.tell(Input::Writable { conn, writable: false });
                     }
                 }
@@ -384,6 +400,11 @@ impl<J: Journal> Desk<J> {
                     self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
                         hang_up(pump, reason);
+                    } else if let Some(upgrading) = self.upgrading.get_mut(&conn) {
+                        upgrading.closed = Some(reason);
+                        if let Some(answer) = upgrading.answer.take() {
+                            let _ = answer.try_send(Ok((conn, None)));
+                        }
                     }
                 }
                 Output::ReadOutput { token, stream, offset, max } => {
@@ -494,13 +515,15 @@ impl<J: Journal> Desk<J> {
                 self.tell(Input::Closed { conn });
             }
             Wake::Report(conn, Report::Writable) => self.tell(Input::Writable { conn, writable: true }),
-            Wake::Upgraded(upgraded) => match upgraded.socket {
-                Some(socket) => {
-                    let conn = upgraded.admitted;
-                    self.conns.insert(conn, Pump::start(socket, conn, self.reports.0.clone()));
+            Wake::Upgraded(upgraded) => {
+                let conn = upgraded.admitted;
+                let closed = self.upgrading.remove(&conn).and_then(|upgrading| upgrading.closed);
+                match (upgraded.socket.map(|socket| Pump::start(socket, conn, self.reports.0.clone())), closed) {
+                    (Some(pump), Some(reason)) => hang_up(pump, reason),
+                    (Some(pump), None) => _ = self.conns.insert(conn, pump),
+                    (None, _) => self.tell(Input::Closed { conn }),
                 }
-                None => self.tell(Input::Closed { conn: upgraded.admitted }),
-            },
+            }
             Wake::Ask(ask) => self.answer(ask)?,
             Wake::Synced(synced) => {
                 let upto = synced?;
@@ -550,12 +573,20 @@ impl<J: Journal> Desk<J> {
                 let (stats, peers) = (self.machine.stats(), self.machine.peers().collect());
                 let _ = answer.try_send(Overview { counts, stats, peers });
             }
-            Ask::Admit { visitor: Visitor { address, binding }, answer } => {
+            Ask::Admit { visitor: Visitor { address, binding, hello }, answer } => {
                 self.next_conn += 1;
                 let conn = ConnId(self.next_conn);
                 let (address, entropy) = (address_of(address), entropy()?);
                 let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy, binding }) {
-                    Ok(()) => Ok(conn),
+                    Ok(()) => {
+                        let waits = hello.is_some().then(|| answer.clone());
+                        self.upgrading.insert(conn, Upgrading { answer: waits, closed: None });
+                        if let Some(hello) = hello {
+                            self.tell(Input::Received { conn, bytes: &hello });
+                            return Ok(());
+                        }
+                        Ok((conn, None))
+                    }
                     Err(Rejected::RetryAfter(us)) => Err(Duration::from_micros(us)),
                     Err(_) => Err(Duration::from_secs(1)),
                 };

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::Error as WsError;
+use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::http::{HeaderMap, header::RETRY_AFTER};
 use smol::{Async, net};
 
+use crate::greeting;
 use crate::tls::{TlsError, Trust};
 use crate::transport::{Socket, config, cut_off, within};
 use crate::url::Endpoint;
@@ -26,15 +28,58 @@ use crate::wire::{Tcp, Wire};
 ///
 /// See [`DialError`], whose message says what to do.
 pub async fn dial(endpoint: &Endpoint, trust: &Trust, timeout: Duration) -> Result<Socket, DialError> {
-    let upgraded = async {
+    let upgraded = async { open(endpoint, trust, timeout).await?.upgrade(None, timeout).await };
+    within(timeout, upgraded).await.unwrap_or(Err(DialError::TimedOut)).map(|upgraded| upgraded.socket)
+}
+
+/// Connects to the coordinator, by TLS where the endpoint says so, within `timeout` for all of it
+///
+/// # Errors
+///
+/// See [`DialError`], whose message says what to do.
+pub async fn open(endpoint: &Endpoint, trust: &Trust, timeout: Duration) -> Result<Opened, DialError> {
+    let opened = async {
         let tcp = connect(endpoint, timeout).await?;
-        let wire = match endpoint.is_tls() {
+        Ok(match endpoint.is_tls() {
             true => trust.connect(endpoint.host(), tcp).await.map_err(DialError::Tls)?,
             false => Wire::plain(tcp),
-        };
-        upgrade(endpoint, wire).await
+        })
     };
-    within(timeout, upgraded).await.unwrap_or(Err(DialError::TimedOut))
+    let wire = within(timeout, opened).await.unwrap_or(Err(DialError::TimedOut))?;
+    Ok(Opened { endpoint: endpoint.clone(), wire })
+}
+
+/// A connection that is no WebSocket yet; dropping it closes it
+#[derive(Debug)]
+pub struct Opened {
+    endpoint: Endpoint,
+    wire: Wire,
+}
+
+/// A WebSocket, and what came with it
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The open WebSocket
+    pub socket: Socket,
+    /// What the coordinator answered to a hello, unless the hello or the answer was lost on the way (AUTH-9)
+    pub challenge: Option<Vec<u8>>,
+}
+
+impl Opened {
+    /// What only the two ends of the TLS connection can derive; none without TLS (AUTH-7)
+    pub fn binding(&self) -> Option<[u8; 32]> {
+        self.wire.binding()
+    }
+
+    /// Upgrades to a WebSocket, within `timeout`; a hello goes along, if it is not too long (AUTH-9)
+    ///
+    /// # Errors
+    ///
+    /// See [`DialError`], whose message says what to do.
+    pub async fn upgrade(self, hello: Option<&[u8]>, timeout: Duration) -> Result<Upgraded, DialError> {
+        let Self { endpoint, wire } = self;
+        within(timeout, upgrade(&endpoint, wire, hello)).await.unwrap_or(Err(DialError::TimedOut))
+    }
 }
 
 async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Tcp, DialError> {
@@ -54,11 +99,18 @@ async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Tcp, DialErro
     Err(failure)
 }
 
-async fn upgrade(endpoint: &Endpoint, wire: Wire) -> Result<Socket, DialError> {
+async fn upgrade(endpoint: &Endpoint, wire: Wire, hello: Option<&[u8]>) -> Result<Upgraded, DialError> {
     // TLS, if there is any, is beneath.
     let url = format!("ws://{}{}", endpoint.authority(), endpoint.path());
-    match async_tungstenite::client_async_with_config(url, wire.clone(), Some(config())).await {
-        Ok((ws, _)) => Ok(Socket { ws, wire }),
+    let mut request = url.into_client_request().map_err(DialError::from_handshake)?;
+    if let Some(hello) = hello.and_then(greeting::encode) {
+        request.headers_mut().insert(greeting::HELLO, hello);
+    }
+    match async_tungstenite::client_async_with_config(request, wire.clone(), Some(config())).await {
+        Ok((ws, answer)) => {
+            let challenge = greeting::decode(answer.headers(), greeting::CHALLENGE);
+            Ok(Upgraded { socket: Socket { ws, wire }, challenge })
+        }
         Err(error) => Err(DialError::from_handshake(error)),
     }
 }

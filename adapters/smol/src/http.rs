@@ -25,6 +25,7 @@ use smol::net::{TcpListener, TcpStream};
 use smol::{Executor, Timer, future};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use crate::greeting;
 use crate::journal::lock;
 use crate::tls::Certificate;
 use crate::transport::{Socket, within};
@@ -82,12 +83,14 @@ impl Default for Limits {
 }
 
 /// Somebody who asks to be let in
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Visitor {
     /// Where the connection comes from
     pub address: SocketAddr,
     /// What only the two ends of the TLS connection can derive; none without TLS (AUTH-7)
     pub binding: Option<[u8; 32]>,
+    /// The first message of its handshake, if that came with the upgrade (AUTH-9)
+    pub hello: Option<Vec<u8>>,
 }
 
 /// What became of a connection that was admitted
@@ -103,6 +106,7 @@ pub struct Upgraded<T> {
 ///
 /// `admit` is asked for each valid upgrade before it is answered. Its error is the time after which the worker may
 /// try again, and goes out as a 503 with `Retry-After`. Whatever it admits gets to `upgraded`, with or without a link.
+/// What it gives beside that is the answer to the visitor's hello, for the response.
 ///
 /// Dropping the future closes all connections but those that are upgraded.
 ///
@@ -118,7 +122,7 @@ pub async fn serve<A, T, F>(
 ) -> io::Result<()>
 where
     A: Fn(Visitor) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
     let open = Arc::new(());
@@ -137,7 +141,7 @@ where
                 let certificate = certificate.clone();
                 let attended = async move {
                     if let Some(wire) = secure(tcp, limits, certificate).await {
-                        let visitor = Visitor { address: peer, binding: wire.binding() };
+                        let visitor = Visitor { address: peer, binding: wire.binding(), hello: None };
                         attend(wire, limits, Routes { admit, visitor, admitted: Arc::default() }, upgraded).await;
                     }
                     drop(slot);
@@ -208,7 +212,7 @@ async fn secure(tcp: TcpStream, limits: Limits, certificate: Option<Certificate>
 async fn attend<A, T, F>(wire: Wire, limits: Limits, routes: Routes<A, T>, upgraded: Sender<Upgraded<T>>)
 where
     A: Fn(Visitor) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
     let admitted = routes.admitted.clone();
@@ -246,7 +250,7 @@ struct Routes<A, T> {
 impl<A, T, F> Service<Request<Incoming>> for Routes<A, T>
 where
     A: Fn(Visitor) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
     type Response = Response<Line>;
@@ -257,7 +261,7 @@ where
         let path = request.uri().path();
         let answer = match path.strip_suffix('/').unwrap_or(path) {
             WORKER_PATH => match accept_key(&request) {
-                Ok(accept) => return self.upgrade(accept),
+                Ok(accept) => return self.upgrade(accept, greeting::decode(request.headers(), greeting::HELLO)),
                 Err(refusal) => refusal.answer(),
             },
             HEALTH_PATH => health(request.method()),
@@ -270,17 +274,26 @@ where
 impl<A, T, F> Routes<A, T>
 where
     A: Fn(Visitor) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
-    fn upgrade(&self, accept: HeaderValue) -> future::Boxed<Result<Response<Line>, Infallible>> {
-        let (admit, visitor, slot) = (self.admit.clone(), self.visitor, self.admitted.clone());
+    fn upgrade(
+        &self,
+        accept: HeaderValue,
+        hello: Option<Vec<u8>>,
+    ) -> future::Boxed<Result<Response<Line>, Infallible>> {
+        let (admit, slot) = (self.admit.clone(), self.admitted.clone());
+        let visitor = Visitor { hello, ..self.visitor.clone() };
         Box::pin(async move {
             Ok(match admit(visitor).await {
-                Ok(admitted) => {
+                Ok((admitted, challenge)) => {
                     *lock(&slot) = Some(admitted);
                     let answer = answer(StatusCode::SWITCHING_PROTOCOLS, "");
-                    with(offer_websocket(answer), header::SEC_WEBSOCKET_ACCEPT, accept)
+                    let answer = with(offer_websocket(answer), header::SEC_WEBSOCKET_ACCEPT, accept);
+                    match challenge.as_deref().and_then(greeting::encode) {
+                        Some(challenge) => with(answer, greeting::CHALLENGE, challenge),
+                        None => answer,
+                    }
                 }
                 Err(wait) => {
                     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -429,7 +442,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (upgraded, links) = channel::unbounded();
-        let admit = move |visitor: Visitor| ready(admit(visitor.address));
+        let admit = move |visitor: Visitor| ready(admit(visitor.address).map(|()| ((), None)));
         (address, links, Box::pin(serve(listener, limits, None, admit, upgraded)))
     }
 

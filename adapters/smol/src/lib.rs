@@ -59,7 +59,7 @@
 //! # let key = Key { id: KeyId([1; 8]), secret: Secret::new([2; 32]), name: "w".parse()?, role: Role::Worker };
 //! # let config = coordinator::Config::new(ClusterId([3; 16]), 1, vec![key.clone()]);
 //! # let outputs = OutputStore::new(std::env::temp_dir().into());
-//! # let loopback = ([127, 0, 0, 1], 0).into();
+//! # let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
 //! # let server = Server::start(loopback, config, MemoryJournal::new(outputs)).await?;
 //! # let (task, spec) = (TaskId::from_text("echo"), TaskSpec { priority: 2, retries: 0 });
 //! # server.handle().submit(task, spec, vec![], b"hello".to_vec()).await?;
@@ -86,6 +86,7 @@ pub mod coordinator;
 pub mod dial;
 pub mod disrupt;
 pub mod exec;
+mod greeting;
 pub mod guardian;
 pub mod http;
 pub mod journal;

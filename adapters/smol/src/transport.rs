@@ -74,11 +74,6 @@ impl Socket {
         Self { ws: ws.await, wire }
     }
 
-    /// What only the two ends of the TLS connection beneath can derive; none without TLS (AUTH-7)
-    pub fn binding(&self) -> Option<[u8; 32]> {
-        self.wire.binding()
-    }
-
     /// The two halves, which may live in different tasks
     pub fn split(self) -> (Reader, Writer) {
         let Self { ws, wire } = self;
@@ -263,7 +258,8 @@ pub(crate) mod tests {
         let (listener, endpoint) = listen();
         let listener = Async::new(listener).unwrap().into();
         let (upgraded, links) = smol::channel::unbounded();
-        let server = smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(())), upgraded));
+        let server =
+            smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(((), None))), upgraded));
         let near = dial(&endpoint, &Trust::system(), PATIENCE).await.unwrap();
         let far = links.recv().await.unwrap().socket.unwrap();
         server.cancel().await;

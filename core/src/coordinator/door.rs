@@ -12,7 +12,7 @@ use crate::outline::{Name, Outline};
 use crate::time::Instant;
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript};
+use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript, fingerprint};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -57,6 +57,8 @@ struct Challenged {
     boot: BootId,
     open: Option<SessionId>,
     compress: bool,
+    /// Which M1 this answers, and how, until it came a second time (AUTH-9)
+    answered: Option<([u8; 32], Vec<u8>)>,
 }
 
 /// A peer that has proved who it is
@@ -159,7 +161,13 @@ impl Door {
         let Some(waiting) = self.waiting.get_mut(&conn) else { return Verdict::Refuse(None, Reason::Timeout) };
         let verdict = match waiting.challenged.take() {
             None => waiting.hello(now, bytes, face, roster),
-            Some(challenged) => challenged.proof(bytes, roster),
+            Some(mut challenged) => match challenged.again(bytes) {
+                Some(answer) => {
+                    waiting.challenged = Some(challenged);
+                    Verdict::Answer(answer)
+                }
+                None => challenged.proof(bytes, roster),
+            },
         };
         match &verdict {
             Verdict::Answer(_) => {
@@ -243,12 +251,19 @@ impl Waiting {
             boot: hello.boot,
             open: session.map(|s| s.numbers.id),
             compress: capabilities & CAPABILITY_LZ4 != 0,
+            answered: Some((fingerprint(bytes), answer.clone())),
         }));
         Verdict::Answer(answer)
     }
 }
 
 impl Challenged {
+    /// The same answer to the same M1: the one that came with the upgrade may not have got through (AUTH-9)
+    fn again(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (hello, answer) = self.answered.take()?;
+        (hello == fingerprint(bytes)).then_some(answer)
+    }
+
     fn proof(&self, bytes: &[u8], roster: &Roster) -> Verdict {
         let Some((proof, signed, mac)) = Proof::decode(bytes) else {
             return Verdict::Refuse(None, Reason::NotAuthenticated);

@@ -1,6 +1,7 @@
 //! Scenarios over real sockets, each named by what must hold
 
 mod blocking;
+mod greeting;
 mod journal;
 mod liveness;
 mod strangers;

@@ -165,7 +165,7 @@ fn auth_7_a_handshake_of_tls_has_its_time() {
         let address = listener.local_addr().expect("an address");
         let (upgraded, _links) = smol::channel::unbounded();
         let limits = Limits { tls_timeout: Duration::from_millis(50), connections_max: 2, ..Limits::default() };
-        let server = smol::spawn(serve(listener, limits, Some(certificate), |_| ready(Ok(())), upgraded));
+        let server = smol::spawn(serve(listener, limits, Some(certificate), |_| ready(Ok(((), None))), upgraded));
         let silent = smol::unblock(move || {
             // The last one is beyond the limit; whichever it is, all of them end.
             for said in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03"] {
@@ -209,8 +209,9 @@ async fn stand_between(authority: &Authority, to: Endpoint) -> (SocketAddr, smol
     let (upgraded, links) = smol::channel::unbounded();
     let trust = authority.trust();
     let standing = smol::spawn(async move {
-        let serving =
-            async { _ = serve(listener, Limits::default(), Some(certificate), |_| ready(Ok(())), upgraded).await };
+        let serving = async {
+            _ = serve(listener, Limits::default(), Some(certificate), |_| ready(Ok(((), None))), upgraded).await
+        };
         let relaying = async {
             while let Ok(link) = links.recv().await {
                 let Some(near) = link.socket else { continue };

@@ -316,7 +316,7 @@ mod tests {
         let run = parse(&line).unwrap();
         let reach = run.fleet(Some("from-env".into())).unwrap().unwrap();
         let urls: Vec<_> = reach.access.coordinators.iter().map(ToString::to_string).collect();
-        assert_eq!(urls, ["ws://box:7878/v1/worker", "ws://other:1/v1/worker"]);
+        assert_eq!(urls, ["wss://box:7878/v1/worker", "ws://other:1/v1/worker"]);
         assert_eq!((reach.access.key, reach.patience), ("from-env".into(), None));
         assert_eq!(run.name.as_deref(), Some("x y"));
         let given = parse(&["--key", "given", "--coordinator", "box", "--", "c"]).unwrap();
