@@ -58,9 +58,11 @@ fn make(args: &Cert) -> Result<(), (u8, String)> {
 }
 
 fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), (u8, String)> {
-    let named = |error: io::Error| match error.kind() {
-        ErrorKind::AlreadyExists => (EXIT_USAGE, format!("{}: the file exists: name another one", path.display())),
-        _ => (EXIT_INTERNAL, format!("{}: {error}", path.display())),
+    let named = |error: io::Error| {
+        if error.kind() == ErrorKind::AlreadyExists {
+            return (EXIT_USAGE, format!("{}: the file exists: name another one", path.display()));
+        }
+        (EXIT_INTERNAL, format!("{}: {error}", path.display()))
     };
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(named)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(named)

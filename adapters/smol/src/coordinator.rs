@@ -29,6 +29,8 @@ const BATCH: usize = 256;
 const QUEUE: usize = 256;
 /// How long the last words of an orderly end may take to leave
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Connections whose end is remembered until they are upgraded
+const CLOSED_MAX: usize = 1024;
 /// How often at most a line is spent on connections that were refused
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -218,6 +220,7 @@ impl Server {
             writer: Writer::new(journal),
             conns: BTreeMap::new(),
             upgrading: BTreeMap::new(),
+            closed: BTreeMap::new(),
             next_conn: 0,
             reports: bounded(QUEUE),
             asked,
@@ -300,7 +303,9 @@ struct Desk<J: Journal> {
     writer: Writer<J>,
     conns: BTreeMap<ConnId, Pump>,
     /// Connections that are being upgraded, and who waits for the answer to the hello that came with it (AUTH-9)
-    upgrading: BTreeMap<ConnId, Upgrading>,
+    upgrading: BTreeMap<ConnId, Option<Sender<Admitted>>>,
+    /// Connections that the machine has closed before they were upgraded
+    closed: BTreeMap<ConnId, Reason>,
     next_conn: u64,
     reports: Queue<(ConnId, Report)>,
     asked: Receiver<Ask>,
@@ -313,14 +318,6 @@ struct Desk<J: Journal> {
     frame: Vec<u8>,
     piece: Vec<u8>,
     _door: smol::Task<io::Result<()>>,
-}
-
-/// A connection that was admitted and is no WebSocket yet
-struct Upgrading {
-    /// Who waits for the machine's first words, if a hello came with the upgrade
-    answer: Option<Sender<Admitted>>,
-    /// The machine has closed it meanwhile
-    closed: Option<Reason>,
 }
 
 /// What the coordinator wakes up for
@@ -390,7 +387,7 @@ impl<J: Journal> Desk<J> {
             match self.machine.poll(&mut self.frame) {
                 Output::Journal { seq, record } => self.writer.append(seq, record)?,
                 Output::Send { conn, bytes } => {
-                    if let Some(answer) = self.upgrading.get_mut(&conn).and_then(|upgrading| upgrading.answer.take()) {
+                    if let Some(answer) = self.upgrading.get_mut(&conn).and_then(Option::take) {
                         let _ = answer.try_send(Ok((conn, Some(bytes.into()))));
                     } else if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
                         self.tell(Input::Writable { conn, writable: false });
@@ -400,11 +397,8 @@ impl<J: Journal> Desk<J> {
                     self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
                         hang_up(pump, reason);
-                    } else if let Some(upgrading) = self.upgrading.get_mut(&conn) {
-                        upgrading.closed = Some(reason);
-                        if let Some(answer) = upgrading.answer.take() {
-                            let _ = answer.try_send(Ok((conn, None)));
-                        }
+                    } else if let Some(answer) = self.upgrading.remove(&conn) {
+                        self.closed_early(conn, reason, answer);
                     }
                 }
                 Output::ReadOutput { token, stream, offset, max } => {
@@ -419,6 +413,18 @@ impl<J: Journal> Desk<J> {
                     None => return Ok(wake_at),
                 },
             }
+        }
+    }
+
+    /// Lets a connection be upgraded that is closed already, so that its peer learns why
+    fn closed_early(&mut self, conn: ConnId, reason: Reason, answer: Option<Sender<Admitted>>) {
+        if let Some(answer) = answer {
+            let _ = answer.try_send(Ok((conn, None)));
+        }
+        // Some are never upgraded: their peers have gone.
+        self.closed.insert(conn, reason);
+        if self.closed.len() > CLOSED_MAX {
+            self.closed.pop_first();
         }
     }
 
@@ -517,11 +523,11 @@ impl<J: Journal> Desk<J> {
             Wake::Report(conn, Report::Writable) => self.tell(Input::Writable { conn, writable: true }),
             Wake::Upgraded(upgraded) => {
                 let conn = upgraded.admitted;
-                let closed = self.upgrading.remove(&conn).and_then(|upgrading| upgrading.closed);
-                match (upgraded.socket.map(|socket| Pump::start(socket, conn, self.reports.0.clone())), closed) {
-                    (Some(pump), Some(reason)) => hang_up(pump, reason),
-                    (Some(pump), None) => _ = self.conns.insert(conn, pump),
-                    (None, _) => self.tell(Input::Closed { conn }),
+                let (open, closed) = (self.upgrading.remove(&conn).is_some(), self.closed.remove(&conn));
+                match upgraded.socket.map(|socket| Pump::start(socket, conn, self.reports.0.clone())) {
+                    Some(pump) if open => _ = self.conns.insert(conn, pump),
+                    Some(pump) => hang_up(pump, closed.unwrap_or(Reason::Timeout)),
+                    None => self.tell(Input::Closed { conn }),
                 }
             }
             Wake::Ask(ask) => self.answer(ask)?,
@@ -579,8 +585,7 @@ impl<J: Journal> Desk<J> {
                 let (address, entropy) = (address_of(address), entropy()?);
                 let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy, binding }) {
                     Ok(()) => {
-                        let waits = hello.is_some().then(|| answer.clone());
-                        self.upgrading.insert(conn, Upgrading { answer: waits, closed: None });
+                        self.upgrading.insert(conn, hello.is_some().then(|| answer.clone()));
                         if let Some(hello) = hello {
                             self.tell(Input::Received { conn, bytes: &hello });
                             return Ok(());

@@ -80,7 +80,7 @@ enum Stage {
     /// A message can be sent, and goes along with the upgrade
     Opened(Opened),
     /// The first message went along, or is to follow
-    Upgraded { upgraded: Upgraded, hello: Vec<u8>, along: bool },
+    Upgraded { upgraded: Box<Upgraded>, hello: Vec<u8>, along: bool },
 }
 
 impl Line {
@@ -166,7 +166,7 @@ impl Line {
         let along = !self.deaf.contains(&endpoint);
         self.dialling = Some(smol::spawn(async move {
             let upgraded = opened.upgrade(along.then_some(&hello), dial_time).await;
-            let upgraded = upgraded.map(|upgraded| Stage::Upgraded { upgraded, hello, along });
+            let upgraded = upgraded.map(|upgraded| Stage::Upgraded { upgraded: Box::new(upgraded), hello, along });
             let _ = dialled.send((attempt, endpoint, upgraded)).await;
         }));
     }
@@ -235,7 +235,8 @@ impl Line {
                 self.opened = Some((attempt, endpoint, opened));
                 Some(LineEvent::Connected { attempt, binding })
             }
-            Ok(Stage::Upgraded { upgraded: Upgraded { socket, challenge }, hello, along }) => {
+            Ok(Stage::Upgraded { upgraded, hello, along }) => {
+                let Upgraded { socket, challenge } = *upgraded;
                 let pump = Pump::start(socket, attempt, self.reports.0.clone());
                 self.trouble = None;
                 self.greeted = Some(endpoint).filter(|_| along);

@@ -135,16 +135,16 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
     if std::fs::metadata(key).map_err(read)?.permissions().mode() & OTHERS != 0 {
         return Err(TlsError::Exposed(key.into()));
     }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
-        pem::Error::Io(error) => read(error),
-        _ => TlsError::NoKey(key.into()),
-    })?;
+    let secret = PrivateKeyDer::from_pem_file(key);
+    let secret = secret.map_err(|error| unreadable(error, key, TlsError::NoKey))?;
     let versions = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
     let versions = versions.map_err(|error| TlsError::unusable(certificate, error))?;
     let config = versions.with_no_client_auth().with_single_cert(chain, secret);
-    let mut config = config.map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => TlsError::Apart(certificate.into(), key.into()),
-        error => TlsError::unusable(certificate, error),
+    let mut config = config.map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            return TlsError::Apart(certificate.into(), key.into());
+        }
+        TlsError::unusable(certificate, error)
     })?;
     config.alpn_protocols = vec![HTTP.to_vec()];
     Ok(Arc::new(config))
@@ -152,13 +152,15 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
 
 /// All certificates of a file, of which there is at least one
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |error| match error {
-        pem::Error::Io(error) => TlsError::File(path.into(), error),
-        _ => TlsError::NoCertificate(path.into()),
-    };
-    let all = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(unreadable)?;
+    let none = |error| unreadable(error, path, TlsError::NoCertificate);
+    let all = CertificateDer::pem_file_iter(path).map_err(none)?;
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(none)?;
     if all.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(all) }
+}
+
+/// Why a file in PEM format has not been read: the file itself, or that there is nothing of use in it
+fn unreadable(error: pem::Error, path: &Path, otherwise: fn(PathBuf) -> TlsError) -> TlsError {
+    if let pem::Error::Io(error) = error { TlsError::File(path.into(), error) } else { otherwise(path.into()) }
 }
 
 /// Why there is no TLS, said as what to do
@@ -206,22 +208,21 @@ impl TlsError {
         let Some(cause) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return Self::Io(error);
         };
-        match cause {
-            rustls::Error::InvalidMessage(_) => Self::Plain,
+        use CertificateError as Bad;
+        use rustls::Error::InvalidCertificate as Certificate;
+        if matches!(cause, rustls::Error::InvalidMessage(_)) {
+            Self::Plain
+        } else if matches!(cause, Certificate(Bad::UnknownIssuer | Bad::BadSignature)) {
             // An authority of the same name with another key is another authority.
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                Self::Untrusted
-            }
-            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-                Self::Expired
-            }
-            rustls::Error::InvalidCertificate(
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-            ) => Self::Early,
-            rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => Self::OtherHost,
-            other => Self::Failed(other.to_string()),
+            Self::Untrusted
+        } else if matches!(cause, Certificate(Bad::Expired | Bad::ExpiredContext { .. })) {
+            Self::Expired
+        } else if matches!(cause, Certificate(Bad::NotValidYet | Bad::NotValidYetContext { .. })) {
+            Self::Early
+        } else if matches!(cause, Certificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) {
+            Self::OtherHost
+        } else {
+            Self::Failed(cause.to_string())
         }
     }
 }
