@@ -36,6 +36,8 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                 Output::Cancel { .. }
                 | Output::ReadOutput { .. }
                 | Output::Checkpointed { .. }
+                | Output::ReadCheckpoint { .. }
+                | Output::RestorePiece { .. }
                 | Output::Forget { .. } => {}
                 Output::Idle { wake_at } => break wake_at,
             }

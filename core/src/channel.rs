@@ -22,11 +22,15 @@ pub(crate) struct Violation;
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
     codec: Codec,
+    /// The wire version that both ends speak here (FRAME-6)
+    pub(crate) version: u16,
     heartbeat: Option<Heartbeat>,
     writable: bool,
     beat: bool,
     echo: Option<u64>,
     ack: bool,
+    /// How much may come beyond what has been dealt with
+    bulk_window: u64,
     bulk_granted: u64,
     bulk_sent: u64,
     bulk_arrived: u64,
@@ -40,14 +44,16 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// Starts a channel on which `bulk_granted` bytes of bulk may be sent for now
-    pub(crate) fn new(codec: Codec, bulk_granted: u64, writable: bool) -> Self {
+    pub(crate) fn new(codec: Codec, version: u16, bulk_granted: u64) -> Self {
         Channel {
             codec,
+            version,
             heartbeat: None,
-            writable,
+            writable: true,
             beat: false,
             echo: None,
             ack: false,
+            bulk_window: BULK_WINDOW_BYTES,
             bulk_granted,
             bulk_sent: 0,
             bulk_arrived: 0,
@@ -158,11 +164,16 @@ impl Channel {
         self.bulk_sent = 0;
     }
 
+    /// Takes less than usual at a time
+    pub(crate) fn narrow_bulk(&mut self, window: u64) {
+        self.bulk_window = window;
+    }
+
     /// Counts bulk bytes that arrived; more than were granted is a breach (LANES-2)
     pub(crate) fn bulk_arrived(&mut self, bytes: u64) -> Result<(), Violation> {
         self.bulk_arrived += bytes;
         // The first window is granted without a word.
-        if self.bulk_arrived > self.told.bulk.max(BULK_WINDOW_BYTES) { Err(Violation) } else { Ok(()) }
+        if self.bulk_arrived > self.told.bulk.max(self.bulk_window) { Err(Violation) } else { Ok(()) }
     }
 
     /// Whether a message of this number is within what was granted (LANES-2)
@@ -178,7 +189,7 @@ impl Channel {
     /// What this end grants, with `tasks` as its owner counts them
     pub(crate) fn credit<L: Log>(&self, session: &Session<L>, tasks: u64) -> Credit {
         let messages = session.offered();
-        Credit { tasks, messages, bulk: self.bulk_used + BULK_WINDOW_BYTES }
+        Credit { tasks, messages, bulk: self.bulk_used + self.bulk_window }
     }
 
     /// Notes that the peer learned this credit another way
@@ -200,7 +211,7 @@ impl Channel {
             || session.ack_due(now, tellable)
             || credit.tasks > self.told.tasks
             || credit.messages >= self.told.messages + SESSION_UNACKED_MAX as u64 / 4
-            || credit.bulk >= self.told.bulk + BULK_WINDOW_BYTES / 4
+            || credit.bulk >= self.told.bulk + self.bulk_window / 4
     }
 
     /// Writes acknowledgement, heartbeat, echo and credit into a frame, as far as they say anything new

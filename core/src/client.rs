@@ -11,7 +11,7 @@ use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{ASKS_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
+use crate::limits::{ASKS_MAX, BULK_WINDOW_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
 use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::rng::Seed;
 use crate::session::HeapLog;
@@ -331,7 +331,7 @@ impl Client {
         if config.tasks_max == 0 {
             return Err(ConfigError { field: "tasks_max", allowed: "at least 1" });
         }
-        let mut link = Link::new(config.link, seed, now, Log::default())?;
+        let mut link = Link::new(config.link, seed, now, Log::default(), BULK_WINDOW_BYTES)?;
         link.expire(now);
         let desk = Desk {
             link,

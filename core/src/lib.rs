@@ -64,6 +64,7 @@ extern crate std;
 pub mod about;
 pub mod backoff;
 pub mod binding;
+pub mod blob;
 mod channel;
 pub mod client;
 pub mod coordinator;

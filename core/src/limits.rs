@@ -4,8 +4,10 @@
 
 use core::time::Duration;
 
-/// Version of the wire format that this build speaks (FRAME-6)
-pub const WIRE_VERSION: u16 = 1;
+/// Newest version of the wire format that this build speaks (FRAME-6)
+pub const WIRE_VERSION: u16 = 2;
+/// Oldest version of the wire format that this build speaks (FRAME-6)
+pub const WIRE_VERSION_OLDEST: u16 = 1;
 
 /// Largest frame, header and tag included (FRAME-3)
 ///
@@ -28,6 +30,17 @@ pub const BULK_PIECE_BYTES: usize = 16 * 1024;
 /// Bulk bytes that may be under way on a connection beyond what the receiver has dealt with (LANES-2)
 pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// Bytes of a chunk of a blob, doubled until there are at most [`CHUNKS_MAX`] (CKPT-1)
+pub const CHUNK_BYTES: u64 = 64 * 1024;
+/// Most chunks of a blob (CKPT-1)
+pub const CHUNKS_MAX: usize = 1024;
+/// First wire version with blobs in chunks (FRAME-6)
+pub const CHUNKS_SINCE: u16 = 2;
+/// Bulk bytes that a worker takes in before its embedder has taken them over (LANES-2)
+///
+/// Costs as much, once, when the worker is made.
+pub const WORKER_BULK_WINDOW_BYTES: u64 = 256 * 1024;
+
 /// Longest name of a worker or client, in bytes
 pub const NAME_BYTES_MAX: usize = 64;
 /// Most endpoints of a coordinator that a peer tries in turn (BACK-4)
@@ -43,7 +56,7 @@ pub const AUDIENCE_BYTES_MAX: usize = 512;
 
 /// Most attempts a worker holds: waiting, running, or finished and not yet settled
 ///
-/// Costs about 500 bytes each, once, when the worker is made.
+/// Costs about 1 KiB each, once, when the worker is made.
 pub const WORKER_ATTEMPTS_MAX: usize = 512;
 /// Most numbered messages of a worker that may wait for an acknowledgement (SESS-1)
 ///

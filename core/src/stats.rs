@@ -68,6 +68,8 @@ pub struct CoordinatorStats {
     pub checkpoints: u64,
     /// Checkpoints refused (CKPT-2)
     pub checkpoints_refused: u64,
+    /// Checkpoints that an attempt was to start from, and could not be read (CKPT-4)
+    pub checkpoints_unreadable: u64,
     /// Attempts given to workers
     pub assigned: u64,
     /// Attempts given up because their worker was lost

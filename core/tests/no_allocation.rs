@@ -104,6 +104,7 @@ impl Bench {
                     self.tell(worker::Input::Progress { token, value: 50 });
                     self.tell(worker::Input::OutputGrew { token, stream, total });
                     self.tell(worker::Input::Checkpoint { token, bytes: b"half way" });
+                    self.tell(worker::Input::LargeCheckpoint { token, length: 100_000, names: &[[5; 32]; 2] });
                     self.tell(worker::Input::Finished { token, outcome, result: b"a result" });
                 }
                 worker::Output::ReadOutput { token, stream, offset, max } => {
@@ -112,9 +113,15 @@ impl Bench {
                     let bytes = &bytes[..bytes.len().min(max as usize)];
                     self.tell(worker::Input::OutputRead { token, stream, offset, bytes });
                 }
+                worker::Output::ReadCheckpoint { token, number, offset, max } => {
+                    let bytes = &[6; 100_000][..max as usize];
+                    self.tell(worker::Input::CheckpointRead { token, number, offset, bytes });
+                }
                 worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,
-                other @ (worker::Output::Disconnect { .. } | worker::Output::Cancel { .. }) => {
+                other @ (worker::Output::Disconnect { .. }
+                | worker::Output::RestorePiece { .. }
+                | worker::Output::Cancel { .. }) => {
                     panic!("nobody asked for {other:?}")
                 }
             }
@@ -137,7 +144,9 @@ impl Bench {
                 }
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
-                other @ (coordinator::Output::Close { .. } | coordinator::Output::ReadOutput { .. }) => {
+                other @ (coordinator::Output::Close { .. }
+                | coordinator::Output::ReadChunk { .. }
+                | coordinator::Output::ReadOutput { .. }) => {
                     panic!("nobody asked for {other:?}")
                 }
             }

@@ -81,8 +81,8 @@ fn a_worker_has_room_for_all_that_it_may_be_given() {
 fn a_worker_says_beforehand_how_much_memory_its_settings_cost() {
     let mut config = worker::Config::new(LinkConfig::new(worker_key(0), BootId([2; 16]), "ws://a"));
     (config.slots, config.prefetch, config.attempts_max, config.result_bytes_max) = (3, 2, 10, 1000);
-    // An input and a checkpoint for each that runs or waits, and a result for each that is held.
-    assert_eq!(config.arena_bytes(), 5 * 2 * INLINE_BYTES_MAX + 10 * 1000);
+    // An input and two checkpoints for each that runs or waits, a result for each that is held, and a window of pieces.
+    assert_eq!(config.arena_bytes(), 5 * 3 * INLINE_BYTES_MAX + 10 * 1000 + 256 * 1024);
 }
 
 #[test]

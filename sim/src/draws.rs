@@ -21,6 +21,8 @@ pub enum Purpose {
     Wild,
     /// An execution of a user's own logic
     Logic,
+    /// How large the checkpoints of a task are
+    Saves,
 }
 
 /// A stream of random numbers

@@ -258,6 +258,10 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         }
         if draws.one_in(200) {
             task.steps = draws.between(2, 12) as u8;
+            let mut saves = Draws::new(schedule.seed, Purpose::Saves, number.into());
+            if saves.one_in(40) {
+                task.saves = saves.between_log(45_000, 250_000) as u32;
+            }
         }
         if poisonous && draws.one_in(50) {
             task.poison = if draws.one_in(500) { 1 } else { 1_000 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::journal::Record;
+use rejoin_core::journal::{Census, Kept, Record, homes_of};
 use rejoin_core::wire::message::{Outcome, Stream};
 
 /// How the journal behaves
@@ -29,6 +29,8 @@ pub struct Journal {
     /// Records of earlier coordinators
     pub(crate) earlier: usize,
     pub(crate) kept: BTreeMap<(Token, Stream), Vec<u8>>,
+    /// Chunks of checkpoints
+    chunks: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Journal {
@@ -39,6 +41,7 @@ impl Journal {
             durable: 0,
             earlier: 0,
             kept: BTreeMap::new(),
+            chunks: BTreeMap::new(),
         }
     }
 
@@ -47,6 +50,7 @@ impl Journal {
         self.records.truncate(self.durable);
         self.earlier = self.durable;
         self.kept.clear();
+        self.chunks.clear();
         for record in self.records.clone() {
             self.keep(&record);
         }
@@ -58,13 +62,72 @@ impl Journal {
     }
 
     fn keep(&mut self, record: &[u8]) {
-        if let Some(Record::Output { token, stream, offset, bytes, .. }) = Record::decode(record) {
-            let kept = self.kept.entry((token, stream)).or_default();
-            assert!(offset <= kept.len() as u64, "pieces of output follow each other without gap (LOG-1)");
-            // An attempt that is adopted says again what it had said before it was given up (TASK-2).
-            kept.truncate(offset as usize);
-            kept.extend_from_slice(bytes);
+        match Record::decode(record) {
+            Some(Record::Output { token, stream, offset, bytes, .. }) => {
+                let kept = self.kept.entry((token, stream)).or_default();
+                assert!(offset <= kept.len() as u64, "pieces of output follow each other without gap (LOG-1)");
+                // An attempt that is adopted says again what it had said before it was given up (TASK-2).
+                kept.truncate(offset as usize);
+                kept.extend_from_slice(bytes);
+            }
+            Some(Record::Piece { home, offset, bytes, .. }) => {
+                let kept = self.chunks.entry(home).or_default();
+                assert_eq!(offset, kept.len() as u64, "pieces of a chunk follow each other (CKPT-1)");
+                kept.extend_from_slice(bytes);
+            }
+            Some(Record::Gone { homes, .. }) => homes_of(homes).for_each(|home| {
+                let known = self.chunks.remove(&home).is_some();
+                assert!(known, "chunk {home} goes, and is not there (JOURN-5)");
+            }),
+            Some(
+                Record::Epoch { .. }
+                | Record::Tokens { .. }
+                | Record::Submit { .. }
+                | Record::Assign { .. }
+                | Record::Result { .. }
+                | Record::Cancel { .. }
+                | Record::Forget { .. }
+                | Record::Checkpoint { .. }
+                | Record::Chunk { .. }
+                | Record::Manifest { .. }
+                | Record::Unreadable { .. }
+                | Record::Forgotten { .. }
+                | Record::Lapsed { .. },
+            )
+            | None => {}
         }
+    }
+
+    /// Returns the durable records that are of use, as compaction leaves them (JOURN-5)
+    pub(crate) fn compacted(&self) -> Vec<Vec<u8>> {
+        let durable = &self.records[..self.durable];
+        let decoded = || durable.iter().filter_map(|record| Some((record, Record::decode(record)?)));
+        let mut census = Census::default();
+        decoded().for_each(|(_, record)| census.note(&record));
+        let mut compaction = census.compact();
+        let kept = decoded().filter_map(|(bytes, record)| match compaction.keep(&record) {
+            Kept::Same => Some(bytes.clone()),
+            Kept::Instead(other) => Some(other),
+            Kept::Nothing => None,
+        });
+        kept.collect()
+    }
+
+    /// Goes on with other records in the place of all
+    pub(crate) fn replace(&mut self, records: Vec<Vec<u8>>) {
+        self.durable = records.len();
+        self.records = records;
+        self.crash();
+    }
+
+    /// Returns what is kept of a chunk of a checkpoint
+    pub(crate) fn chunk(&self, home: u64) -> &[u8] {
+        self.chunks.get(&home).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns how many chunks of checkpoints are kept
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
     }
 
     /// Returns all records, or only those that are durable

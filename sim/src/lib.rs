@@ -70,6 +70,7 @@ pub mod cause;
 pub mod corpus;
 pub mod cover;
 pub mod diff;
+pub mod doubts;
 pub mod draws;
 mod executor;
 pub mod explore;
@@ -95,6 +96,7 @@ pub mod timeline;
 pub mod trace;
 pub mod trial;
 pub mod wild;
+mod words;
 mod world;
 
 pub use executor::Job;

@@ -31,7 +31,7 @@ pub enum Act {
     Print(Vec<u8>),
     /// Reports how far it is
     Progress(u64),
-    /// Makes a checkpoint, of at most 48 KiB; the next attempt starts from the last that became durable
+    /// Makes a checkpoint; the next attempt starts from the last that became durable
     Checkpoint(Vec<u8>),
     /// Is over, with a result of at most 1,024 bytes
     End(Outcome, Vec<u8>),
@@ -167,7 +167,7 @@ impl Logic for Script {
                     }
                 }
                 Scene::Half => return Act::Progress(50),
-                Scene::Step(step) => return Act::Checkpoint(vec![step; 20]),
+                Scene::Step(step) => return Act::Checkpoint(saved(&self.task, step)),
                 Scene::Kills => return Act::Crash,
                 Scene::Ends => break,
             }
@@ -176,6 +176,16 @@ impl Logic for Script {
         let outcome = if fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
         Act::End(outcome, vec![7; self.task.returns as usize])
     }
+}
+
+/// A checkpoint behind a step: the step, and bytes of which most are those of the step before
+fn saved(task: &Task, step: u8) -> Vec<u8> {
+    let (all, changed) = (task.saves as usize, 1 + task.saves as usize / 100);
+    let mut bytes: Vec<u8> = (0..all).map(|at| (at / 251) as u8 ^ (at % 241) as u8).collect();
+    let from = usize::from(step) * changed % all;
+    bytes.iter_mut().skip(from).take(changed).for_each(|byte| *byte ^= step);
+    bytes[0] = step;
+    bytes
 }
 
 /// The byte of a task's output at an offset
@@ -204,7 +214,7 @@ mod tests {
         let end = |outcome| Act::End(outcome, vec![7]);
         let (failed, half) = (Outcome::Failed(Failure::Exit(1)), Act::Progress(50));
         let first =
-            [wait(50), bytes(0..1), half.clone(), Act::Checkpoint(vec![1; 20]), wait(50), bytes(1..3), end(failed)];
+            [wait(50), bytes(0..1), half.clone(), Act::Checkpoint(saved(&task, 1)), wait(50), bytes(1..3), end(failed)];
         assert_eq!(acts(task, 1, 0), first);
         assert_eq!(acts(task, 2, 1), [wait(25), bytes(0..1), half, wait(25), bytes(1..3), end(Outcome::Succeeded)]);
         assert_eq!(acts(Task { poison: 2, prints: 0, steps: 1, ..task }, 2, 0).last(), Some(&Act::Crash));

@@ -132,6 +132,8 @@ menu! {
     WrongKey = "wrong-key", "a worker starts anew with a wrong secret, and after a while with the right one", Worker, false, (100, 10_000), NONE, 2;
     Rekey = "rekey", "a worker's key is revoked, and after a while it starts anew with another one", Worker, false, (100, 10_000), NONE, 2;
     Drain = "drain", "a worker is told to leave in order, and starts again after a while", Worker, false, (100, 20_000), NONE, 3;
+    Upgrade = "upgrade", "a worker ends, and starts again after a while with wire version so many", Worker, false, (0, 10_000), (1, 2), 3;
+    Roll = "roll", "the coordinator ends, and starts again after a while with wire version so many", Coordinator, false, (0, 5_000), (1, 2), 2;
     Frozen = "frozen", "what is broken at a worker when all else heals stays so until everything else has come to rest", Worker, false, NONE, NONE, 3;
     // What befalls clocks.
     ClockStep = "clock-step", "the clock jumps ahead by so many microseconds", Anybody, false, NONE, (1_000, 3_600_000_000), 4;

@@ -1,5 +1,6 @@
 //! Virtual sockets: two ordered pipes of messages between a peer and the coordinator, and what can befall them
 
+use std::fmt;
 use std::time::Duration;
 
 use rejoin_core::Instant;
@@ -20,6 +21,15 @@ impl Side {
             Side::Peer => Side::Coordinator,
             Side::Coordinator => Side::Peer,
         }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Peer => "peer",
+            Side::Coordinator => "coordinator",
+        })
     }
 }
 

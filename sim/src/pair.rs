@@ -104,7 +104,10 @@ impl Peer for EchoWorker {
                 worker::Output::Forget { token } => {
                     self.inputs.remove(&token);
                 }
-                worker::Output::Cancel { .. } | worker::Output::Checkpointed { .. } => {}
+                worker::Output::Cancel { .. }
+                | worker::Output::Checkpointed { .. }
+                | worker::Output::ReadCheckpoint { .. }
+                | worker::Output::RestorePiece { .. } => {}
                 worker::Output::Idle { .. } => return None,
             }
         }
@@ -257,6 +260,11 @@ impl<P: Peer> Pair<P> {
                     let bytes = &self.journal.kept(token, stream)[offset as usize..];
                     let bytes = &bytes[..bytes.len().min(max as usize)];
                     coordinator::Input::OutputRead { token, stream, offset, bytes }
+                }
+                coordinator::Output::ReadChunk { home, offset, max } => {
+                    let bytes = &self.journal.chunk(home)[offset as usize..];
+                    let bytes = &bytes[..bytes.len().min(max as usize)];
+                    coordinator::Input::ChunkRead { home, offset, bytes }
                 }
                 coordinator::Output::Event(_) => continue,
                 coordinator::Output::Idle { .. } => return said,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use rejoin_core::ids::{Role, TaskId, Token};
-use rejoin_core::journal::Record;
+use rejoin_core::journal::{Record, homes_of};
 use rejoin_core::wire::handshake::{Hello, Proof};
 use rejoin_core::wire::message::{Control, ToWorker};
 
@@ -121,6 +121,20 @@ impl Recorder {
             }
             Record::Checkpoint { task, token, number: n, .. } => {
                 (number(task), format!("Checkpoint {} {token} number {n}", name(task)))
+            }
+            Record::Piece { task, home, offset, bytes } => {
+                let end = offset + bytes.len() as u64;
+                (number(task), format!("Piece {} chunk {home} {offset}..{end}", name(task)))
+            }
+            Record::Chunk { task, home, .. } => (number(task), format!("Chunk {} chunk {home} is whole", name(task))),
+            Record::Manifest { task, token, number: n, length, .. } => {
+                (number(task), format!("Manifest {} {token} number {n}, {length} bytes", name(task)))
+            }
+            Record::Forgotten { task, outcome, .. } => (number(task), format!("Forgotten {} {outcome:?}", name(task))),
+            Record::Lapsed { task } => (number(task), format!("Lapsed {}", name(task))),
+            Record::Unreadable { task } => (number(task), format!("Unreadable {}", name(task))),
+            Record::Gone { task, homes } => {
+                (number(task), format!("Gone {} {} chunks", name(task), homes_of(homes).count()))
             }
         };
         Told::Durable { record, task }

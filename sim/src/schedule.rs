@@ -16,6 +16,7 @@
 //! 6.000000 crash coordinator for=0.200000
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -100,6 +101,9 @@ impl What {
     }
 }
 
+/// Bytes of a checkpoint, where nothing else is said
+const SAVES: u32 = 20;
+
 /// A task, and what executing it is like
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -125,6 +129,8 @@ pub struct Task {
     pub poison: u32,
     /// Steps of equal length; behind each but the last it makes a checkpoint
     pub steps: u8,
+    /// Bytes of each checkpoint; of one that is too large for a message it goes in chunks
+    pub saves: u32,
 }
 
 impl Task {
@@ -142,6 +148,7 @@ impl Task {
             fails: 0,
             poison: 0,
             steps: 1,
+            saves: SAVES,
         }
     }
 }
@@ -331,6 +338,7 @@ impl fmt::Display for What {
                 number("fails", task.fails.into(), 0)?;
                 number("poison", task.poison.into(), 0)?;
                 number("steps", task.steps.into(), 1)?;
+                number("saves", task.saves.into(), SAVES.into())?;
                 write!(f, " takes={}", Seconds(task.takes))
             }
             What::Cancel { client, task } => write!(f, "cancel c{client} task={task}"),
@@ -339,7 +347,7 @@ impl fmt::Display for What {
             What::Fault(fault) => {
                 write!(f, "{} {}", fault.kind.name(), fault.node)?;
                 if fault.kind.dish().directed {
-                    write!(f, " towards={}", side_name(fault.towards))?;
+                    write!(f, " towards={}", fault.towards)?;
                 }
                 if !fault.span.is_zero() {
                     write!(f, " for={}", Seconds(fault.span))?;
@@ -369,19 +377,13 @@ impl fmt::Display for Seconds {
     }
 }
 
-fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Peer => "peer",
-        Side::Coordinator => "coordinator",
-    }
-}
-
 impl FromStr for Schedule {
     type Err = BadSchedule;
 
     fn from_str(text: &str) -> Result<Schedule, BadSchedule> {
         let mut schedule = Schedule::quiet(0);
         let mut begun = false;
+        let mut given = BTreeMap::new();
         for (index, raw) in text.lines().enumerate() {
             let line = raw.split('#').next().unwrap_or_default().trim();
             let bad = |problem: String| BadSchedule { line: index + 1, problem };
@@ -394,6 +396,9 @@ impl FromStr for Schedule {
                 }
                 continue;
             }
+            if let Some(before) = once(line).and_then(|what| given.insert(what, index + 1)) {
+                return Err(bad(format!("this is in line {before} already: {line}")));
+            }
             schedule.take_line(line).map_err(bad)?;
         }
         if !begun {
@@ -404,13 +409,23 @@ impl FromStr for Schedule {
     }
 }
 
+/// What a line sets that may be set but once; nothing for what happens at a time
+fn once(line: &str) -> Option<&str> {
+    let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let setting = || rest.split_whitespace().next().unwrap_or_default();
+    HEADS.contains(&first).then(|| if first == "set" { setting() } else { first })
+}
+
+/// First words of lines that are not about a time
+const HEADS: [&str; 5] = ["seed", "workers", "clients", "safety", "set"];
+
 impl Schedule {
-    fn take_line(&mut self, line: &str) -> Result<(), String> {
+    pub(crate) fn take_line(&mut self, line: &str) -> Result<(), String> {
         let mut words = line.split_whitespace();
         let first = words.next().unwrap_or_default();
         let mut one = |what: &str| words.next().ok_or_else(|| format!("{what} is missing"));
         match first {
-            "seed" => self.seed = number(one("the seed")?)?,
+            "seed" => self.seed = bounded(one("the seed")?, 0, u64::MAX)?,
             "workers" => self.workers = bounded(one("the number")?, 1, WORKERS_MAX)?,
             "clients" => self.clients = bounded(one("the number")?, 1, CLIENTS_MAX)?,
             "safety" => self.safety = seconds(one("the time")?)?,
@@ -420,10 +435,16 @@ impl Schedule {
                 let names = || Knob::ALL.iter().map(|knob| knob.name()).collect::<Vec<_>>().join(", ");
                 let name = *known.ok_or_else(|| format!("there is no setting {name}; there are {}", names()))?;
                 let (low, high) = name.range();
-                self.settings.push(Setting { name, value: bounded(one("the value")?, low, high)? });
+                let value = bounded(one("the value")?, low, high).map_err(|bad| format!("{}: {bad}", name.name()))?;
+                self.settings.push(Setting { name, value });
             }
             _ => {
-                let at = seconds(first).map_err(|_| format!("neither a time nor a word known here: {first}"))?;
+                let at = seconds(first).map_err(|_| {
+                    format!(
+                        "{first} is neither a time of at most {SECONDS_MAX} s, as in 1.500000, nor one of {}",
+                        HEADS.join(", ")
+                    )
+                })?;
                 self.entries.push(Entry { at, what: entry(&mut words)? });
                 return Ok(());
             }
@@ -442,30 +463,22 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
         "submit" => {
             let Node::Client(client) = node else { return Err("only clients submit".into()) };
             let mut task = Task::new(client, 0);
-            for word in words {
-                let (name, value) = pair(word)?;
-                match name {
-                    "task" => task.number = narrow(value)?,
-                    "priority" => task.priority = bounded(value, 0, 4)?,
-                    "retries" => task.retries = bounded(value, 0, 1_000_000)?,
-                    "takes" => task.takes = seconds(value)?,
-                    "prints" => task.prints = bounded(value, 0, 1 << 27)?,
-                    "returns" => task.returns = bounded(value, 0, 1 << 20)?,
-                    "input" => task.input = bounded(value, 0, INPUT_MAX)?,
-                    "fails" => task.fails = bounded(value, 0, 1_000_000)?,
-                    "poison" => task.poison = bounded(value, 0, 1_000_000)?,
-                    "steps" => task.steps = bounded(value, 1, 200)?,
-                    _ => return Err(format!("a task has no {name}")),
-                }
+            let fields = fields(words)?;
+            if !fields.iter().any(|(name, _)| *name == "task") {
+                return Err("it is missing which task, as in task=1".into());
+            }
+            for (name, value) in fields {
+                task_field(&mut task, name, value).map_err(|bad| format!("{name}: {bad}"))?;
             }
             Ok(What::Submit(task))
         }
         "cancel" | "again" | "clash" => {
             let Node::Client(client) = node else { return Err(format!("only clients {kind}")) };
-            let Some(("task", number)) = words.next().map(pair).transpose()? else {
-                return Err("it is missing which task".into());
+            let fields = fields(words)?;
+            let &[("task", number)] = fields.as_slice() else {
+                return Err("it is missing which task, as in task=1, or says more than that".into());
             };
-            let task = narrow(number)?;
+            let task = bounded(number, 0, u32::MAX).map_err(|bad| format!("task: {bad}"))?;
             Ok(match kind {
                 "cancel" => What::Cancel { client, task },
                 "again" => What::Again { client, task },
@@ -473,50 +486,85 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
             })
         }
         _ => {
-            let kind = Kind::named(kind).ok_or_else(|| format!("there is no fault {kind}"))?;
+            let kind = Kind::named(kind).ok_or_else(|| {
+                format!("there is no fault {kind}; `rejoin sim menu` lists them, and there are submit, cancel, again and clash")
+            })?;
             let mut fault = Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount: 0 };
-            for word in words {
-                match pair(word)? {
-                    ("towards", "peer") => fault.towards = Side::Peer,
-                    ("towards", "coordinator") => fault.towards = Side::Coordinator,
-                    ("for", span) => fault.span = seconds(span)?,
-                    ("amount", amount) => fault.amount = bounded(amount, 0, AMOUNT_MAX)?,
-                    (name, value) => return Err(format!("a fault has no {name}={value}")),
-                }
+            for (name, value) in fields(words)? {
+                fault_field(&mut fault, name, value).map_err(|bad| format!("{name}: {bad}"))?;
             }
             Ok(What::Fault(fault))
         }
     }
 }
 
+fn task_field(task: &mut Task, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "task" => task.number = bounded(value, 0, u32::MAX)?,
+        "priority" => task.priority = bounded(value, 0, 4)?,
+        "retries" => task.retries = bounded(value, 0, 1_000_000)?,
+        "takes" => task.takes = seconds(value)?,
+        "prints" => task.prints = bounded(value, 0, 1 << 27)?,
+        "returns" => task.returns = bounded(value, 0, 1 << 20)?,
+        "input" => task.input = bounded(value, 0, INPUT_MAX)?,
+        "fails" => task.fails = bounded(value, 0, 1_000_000)?,
+        "poison" => task.poison = bounded(value, 0, 1_000_000)?,
+        "steps" => task.steps = bounded(value, 1, 200)?,
+        "saves" => task.saves = bounded(value, 1, 1 << 27)?,
+        _ => {
+            let all = "task, priority, retries, takes, prints, returns, input, fails, poison, steps and saves";
+            return Err(format!("no task has that; there are {all}"));
+        }
+    }
+    Ok(())
+}
+
+fn fault_field(fault: &mut Fault, name: &str, value: &str) -> Result<(), String> {
+    match (name, value) {
+        ("towards", "peer") => fault.towards = Side::Peer,
+        ("towards", "coordinator") => fault.towards = Side::Coordinator,
+        ("towards", _) => return Err(format!("neither peer nor coordinator: {value}")),
+        ("for", span) => fault.span = seconds(span)?,
+        ("amount", amount) => fault.amount = bounded(amount, 0, AMOUNT_MAX)?,
+        _ => return Err("no fault has that; there are towards, for and amount".into()),
+    }
+    Ok(())
+}
+
 impl FromStr for Node {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Node, String> {
-        let bad = || format!("{text} is nobody: coordinator, w0 and on, c0 and on");
+        let (worker, client) = (WORKERS_MAX - 1, CLIENTS_MAX - 1);
+        let bad = || format!("{text} is nobody: there are coordinator, w0 to w{worker} and c0 to c{client}");
         if text == "coordinator" {
             return Ok(Node::Coordinator);
         }
         let (kind, n) = text.split_at_checked(1).ok_or_else(bad)?;
         let n = n.parse().map_err(|_| bad())?;
         match kind {
-            "w" => Ok(Node::Worker(n)),
-            "c" => Ok(Node::Client(n)),
+            "w" if n < WORKERS_MAX => Ok(Node::Worker(n)),
+            "c" if n < CLIENTS_MAX => Ok(Node::Client(n)),
             _ => Err(bad()),
         }
     }
 }
 
+/// The fields of a line, each at most once
+fn fields<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let mut fields = Vec::new();
+    for word in words {
+        let (name, value) = pair(word)?;
+        if fields.iter().any(|(known, _)| *known == name) {
+            return Err(format!("{name} is there twice"));
+        }
+        fields.push((name, value));
+    }
+    Ok(fields)
+}
+
 fn pair(word: &str) -> Result<(&str, &str), String> {
     word.split_once('=').ok_or_else(|| format!("not of the form name=value: {word}"))
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("not a number: {text}"))
-}
-
-fn narrow(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("not a number below 2^32: {text}"))
 }
 
 fn bounded<T: FromStr + PartialOrd + fmt::Display>(text: &str, low: T, high: T) -> Result<T, String> {
@@ -532,7 +580,11 @@ const INPUT_MAX: u32 = 48 * 1024 - 4;
 pub(crate) const AMOUNT_MAX: u64 = 1 << 40;
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let bad = || format!("not a time in seconds, as in 1.500000: {text}");
+    let bad = || {
+        format!(
+            "not a time from 0 to {SECONDS_MAX} seconds with up to six digits behind the point, as in 1.500000: {text}"
+        )
+    };
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(part) || part.len() > 6 {
@@ -540,7 +592,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
     let secs: u64 = whole.parse().ok().filter(|secs| *secs <= SECONDS_MAX).ok_or_else(bad)?;
     let micros: u64 = format!("{part:0<6}").parse().map_err(|_| bad())?;
-    Ok(Duration::from_secs(secs) + Duration::from_micros(micros))
+    let span = Duration::from_secs(secs) + Duration::from_micros(micros);
+    if span <= Duration::from_secs(SECONDS_MAX) { Ok(span) } else { Err(bad()) }
 }
 
 #[cfg(test)]
@@ -595,7 +648,20 @@ set heartbeat-ms 500
             ("rejoin schedule 1\n1.0 delay w0 amount=18446744073709551615", 2, "from 0 to"),
             ("rejoin schedule 1\nset heartbeat-ms 0", 2, "from 50 to 40000"),
             ("rejoin schedule 1\nseed 1 2", 2, "nothing is expected"),
-            ("rejoin schedule 1\n99999999999 crash w0", 2, "neither a time"),
+            ("rejoin schedule 1\n99999999999 crash w0", 2, "neither a time of at most 604800 s"),
+            ("rejoin schedule 1\n604800.000001 crash w0", 2, "neither a time of at most 604800 s"),
+            ("rejoin schedule 1\n1.0 crash w0 for=1 for=2", 2, "for is there twice"),
+            ("rejoin schedule 1\n1.0 submit c0 task=1 task=1", 2, "task is there twice"),
+            ("rejoin schedule 1\n1.0 crash w0 for=1s", 2, "for: not a time from 0 to 604800 seconds"),
+            ("rejoin schedule 1\n1.0 stall w0 towards=me", 2, "towards: neither peer nor coordinator"),
+            ("rejoin schedule 1\n1.0 crash w0 pace=1", 2, "there are towards, for and amount"),
+            ("rejoin schedule 1\n1.0 submit c0 takes=1", 2, "as in task=1"),
+            ("rejoin schedule 1\n1.0 cancel c0 task=1 task=1", 2, "task is there twice"),
+            ("rejoin schedule 1\n1.0 crash w10000", 2, "w0 to w9999 and c0 to c99"),
+            ("rejoin schedule 1\nseed 1\n\nseed 2", 4, "in line 2 already"),
+            ("rejoin schedule 1\nset slots 1\nset prefetch 1\nset slots 2", 4, "in line 2 already"),
+            ("rejoin schedule 1\nset slots 65", 2, "slots: not a number from 1 to 64"),
+            ("rejoin schedule 1\nseed -1", 2, "from 0 to 18446744073709551615"),
         ] {
             let error = text.parse::<Schedule>().unwrap_err();
             assert!(error.line == line && error.problem.contains(part), "{text:?}: {error}");

@@ -1,13 +1,17 @@
 //! From a schedule that fails to a small one that fails alike
 //!
-//! Lines are left out, first many at a time and then fewer (delta debugging), workers and clients too; then what is left
-//! is made shorter and simpler. Whatever fails the same check counts, even if it does so in another way. The best so far
-//! is there at any time.
+//! Lines are left out, first many at a time and then fewer (delta debugging), faults before all others, workers and clients
+//! too; then what is left is made shorter and simpler. Where no line can be left out any more, two faults are left out
+//! together, or plain ones that hit harder stand in for what is left. Whatever fails the same check counts, even if it
+//! does so in another way. The best so far is there at any time.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::audit::Check;
-use crate::schedule::{Entry, Schedule, What};
+use crate::menu::Kind;
+use crate::net::Side;
+use crate::schedule::{Entry, Fault, Node, Schedule, What};
 use crate::simulation::Ending;
 use crate::swarm::{Failure, attempt};
 
@@ -20,6 +24,16 @@ pub enum Mark {
     Panic,
     /// It does not do the same again (S29)
     NotDeterministic,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Check(check) => write!(f, "{check}"),
+            Mark::Panic => f.write_str("a panic"),
+            Mark::NotDeterministic => f.write_str("S29"),
+        }
+    }
 }
 
 impl Mark {
@@ -51,6 +65,22 @@ pub struct Shrunk {
     pub finished: bool,
 }
 
+/// How the remark begins that nothing more can be left out of a schedule
+const FINISHED: &str = "# shrunk: ";
+
+impl Shrunk {
+    /// What a file of it says: how it fails, whether it can be smaller, and the schedule
+    pub fn file(&self) -> String {
+        let remark = if self.finished { FINISHED } else { "# smaller than it was: " };
+        format!("{remark}{}\n{}", self.mark, self.schedule)
+    }
+}
+
+/// Whether a file says that nothing more can be left out of its schedule
+pub fn is_shrunk(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with(FINISHED))
+}
+
 /// Shrinks a schedule that fails, for so long; `None` if it does not fail
 pub fn shrink(schedule: &Schedule, budget: Duration) -> Option<Shrunk> {
     shrink_with(schedule, budget, &Mark::of)
@@ -66,16 +96,22 @@ pub(crate) fn shrink_with(
     let best = Shrunk { schedule: schedule.clone(), mark, tried: 1, finished: false };
     let mut shrinker = Shrinker { best, mark_of, until: Instant::now() + budget };
     shrinker.cut_time();
+    // What runs faster is tried more often, and faults are what people read first.
+    shrinker.leave_out_people();
+    shrinker.leave_out(&is_fault);
     loop {
         let before = shrinker.best.schedule.clone();
-        shrinker.leave_out_lines();
+        shrinker.leave_out(&|_| true);
         shrinker.leave_out_settings();
         shrinker.leave_out_people();
         shrinker.simplify();
         if shrinker.is_late() {
             return Some(shrinker.best);
         }
-        if before == shrinker.best.schedule {
+        if before == shrinker.best.schedule && !shrinker.leave_out_two() && !shrinker.replace_faults() {
+            if shrinker.is_late() {
+                return Some(shrinker.best);
+            }
             shrinker.best.finished = true;
             return Some(shrinker.best);
         }
@@ -120,20 +156,70 @@ impl Shrinker<'_> {
         }
     }
 
-    fn leave_out_lines(&mut self) {
-        let mut size = self.best.schedule.entries.len().div_ceil(2);
+    /// Lines of a sort, so many of them at a time
+    fn leave_out(&mut self, sort: &dyn Fn(&Entry) -> bool) {
+        let mut size = self.places(sort).len().div_ceil(2);
         while size > 0 && !self.is_late() {
             let mut at = 0;
-            while at < self.best.schedule.entries.len() && !self.is_late() {
-                let mut candidate = self.best.schedule.clone();
-                let end = (at + size).min(candidate.entries.len());
-                candidate.entries.drain(at..end);
-                if !self.try_it(candidate) {
+            loop {
+                let places = self.places(sort);
+                let Some(those) = places.get(at..(at + size).min(places.len())).filter(|those| !those.is_empty())
+                else {
+                    break;
+                };
+                if self.is_late() || !self.try_it(self.without(those)) {
                     at += size;
                 }
             }
             size /= 2;
         }
+    }
+
+    /// Two faults that hold each other up; whether something was left out
+    fn leave_out_two(&mut self) -> bool {
+        let faults = self.places(&is_fault);
+        if faults.len() > FAULTS_PAIRED_MAX {
+            return false;
+        }
+        let pairs =
+            faults.iter().flat_map(|one| faults.iter().filter(move |other| one < other).map(move |o| [*one, *o]));
+        pairs.into_iter().any(|pair| self.try_it(self.without(&pair)))
+    }
+
+    /// Plain faults that hit harder, one in the place of each; whether there are fewer then
+    fn replace_faults(&mut self) -> bool {
+        let before = self.best.schedule.clone();
+        let faults = self.places(&is_fault);
+        // One that is alone can only be left out.
+        for at in faults.iter().copied().filter(|_| faults.len() > 1) {
+            for harder in harder(&before.entries[at], before.workers) {
+                let mut candidate = before.clone();
+                candidate.entries[at] = harder;
+                if self.try_it(candidate) {
+                    self.leave_out(&is_fault);
+                    if self.best.schedule.faults() < before.faults() {
+                        return true;
+                    }
+                    self.best.schedule = before.clone();
+                }
+            }
+        }
+        false
+    }
+
+    /// Where the lines of a sort are
+    fn places(&self, sort: &dyn Fn(&Entry) -> bool) -> Vec<usize> {
+        let entries = self.best.schedule.entries.iter().enumerate();
+        entries.filter(|(_, entry)| sort(entry)).map(|(at, _)| at).collect()
+    }
+
+    /// The best without the lines at these places, which rise
+    fn without(&self, places: &[usize]) -> Schedule {
+        let mut candidate = self.best.schedule.clone();
+        for at in places.iter().rev() {
+            candidate.entries.remove(*at);
+        }
+        candidate
     }
 
     fn leave_out_settings(&mut self) {
@@ -168,6 +254,31 @@ impl Shrinker<'_> {
             }
         }
     }
+}
+
+/// Most faults of which all pairs are tried
+const FAULTS_PAIRED_MAX: usize = 16;
+
+fn is_fault(entry: &Entry) -> bool {
+    matches!(entry.what, What::Fault(_))
+}
+
+/// Most workers that a fault is moved to
+const MOVED_MAX: u16 = 8;
+
+/// Faults in the place of one: it lasts for longer, or one of few words that breaks its link, the link of some worker, or
+/// all links, or has the coordinator begin again
+fn harder(entry: &Entry, workers: u16) -> Vec<Entry> {
+    let What::Fault(fault) = entry.what else { return Vec::new() };
+    let longer = Fault { span: fault.span * 4, ..fault };
+    let plain = |kind, node, amount| Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount };
+    let its_own = [plain(Kind::Reset, fault.node, 0), plain(Kind::Dead, fault.node, 0)];
+    let all = [plain(Kind::MassReset, Node::Coordinator, 1000), plain(Kind::Restart, Node::Coordinator, 0)];
+    let its_own = its_own.into_iter().filter(|plain| plain.node != Node::Coordinator);
+    let unseen = |n| Fault { towards: Side::Coordinator, ..plain(Kind::CutSeenBy, Node::Worker(n), 0) };
+    let unseen = (0..workers.min(MOVED_MAX)).map(unseen);
+    let others = [longer].into_iter().chain(its_own).chain(all).chain(unseen).filter(|other| *other != fault);
+    others.map(|fault| Entry { at: entry.at, what: What::Fault(fault) }).collect()
 }
 
 /// Plainer lines in the place of one

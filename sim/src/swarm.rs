@@ -4,8 +4,9 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::simulation::{Ending, Figures, Simulation};
 
 /// How often two runs that differed are run again, to see where they part
 const RECORDED_PAIRS: usize = 4;
+/// How long a seed may go on behind the end of a swarm's time
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Which seeds to run, and how
 #[derive(Clone, Copy, Debug)]
@@ -160,15 +163,27 @@ pub fn attempt(schedule: &Schedule, double: bool) -> Result<Ending, Failure> {
     attempt_with(schedule, double, &|| Box::new(Scripted))
 }
 
+/// The same, until somebody gives it up; what it has come to by then is of no use
+fn attempt_until(schedule: &Schedule, double: bool, given_up: &GivenUp) -> Result<Ending, Failure> {
+    attempt_by(schedule, double, &|| {
+        let mut simulation = Simulation::new(schedule);
+        simulation.stop_when(given_up.clone());
+        simulation.finish()
+    })
+}
+
 /// Makes a workload, a new one for each simulation
 pub(crate) type Make<'a> = &'a dyn Fn() -> Box<dyn Workload>;
 
+/// Whether nobody waits any more for what is under way
+pub(crate) type GivenUp = Arc<AtomicBool>;
+
 pub(crate) fn attempt_with(schedule: &Schedule, double: bool, make: Make<'_>) -> Result<Ending, Failure> {
-    let run = || {
-        let simulate = AssertUnwindSafe(|| Simulation::with(schedule, make()).finish());
-        let caught = std::panic::catch_unwind(simulate);
-        caught.map_err(Failure::panicked)
-    };
+    attempt_by(schedule, double, &|| Simulation::with(schedule, make()).finish())
+}
+
+fn attempt_by(schedule: &Schedule, double: bool, simulate: &dyn Fn() -> Ending) -> Result<Ending, Failure> {
+    let run = || std::panic::catch_unwind(AssertUnwindSafe(simulate)).map_err(Failure::panicked);
     let ending = run()?;
     if double {
         let again = run()?;
@@ -189,16 +204,20 @@ pub fn swarm(plan: &Plan) -> Report {
     swarm_for(plan, None)
 }
 
-/// The same; no seed is begun once so much time of this machine has passed
+/// The same; no seed is begun once so much time of this machine has passed, and one that is under way has two seconds
+/// to end
 pub fn swarm_for(plan: &Plan, time: Option<Duration>) -> Report {
-    let try_seed = |seed| {
+    let try_seed = |seed, given_up: &GivenUp| {
         let schedule = generate(seed, plan.profile);
-        let ending = attempt(&schedule, plan.double);
+        let ending = attempt_until(&schedule, plan.double, given_up);
         (schedule, ending)
     };
     let until = time.map(|time| Instant::now() + time);
     swarm_of(plan.first, plan.seeds, plan.jobs, until, &try_seed)
 }
+
+/// The schedule of a seed, and how it ended
+type Tried = (Schedule, Result<Ending, Failure>);
 
 /// Runs seeds on several threads, each as it is told to
 pub(crate) fn swarm_of(
@@ -206,11 +225,12 @@ pub(crate) fn swarm_of(
     seeds: u64,
     jobs: usize,
     until: Option<Instant>,
-    try_seed: &(dyn Fn(u64) -> (Schedule, Result<Ending, Failure>) + Sync),
+    try_seed: &(dyn Fn(u64, &GivenUp) -> Tried + Sync),
 ) -> Report {
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
-    let work = || {
+    let given_up = GivenUp::default();
+    let work = |_works: Sender<()>| {
         let mut own = Report::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
@@ -218,17 +238,38 @@ pub(crate) fn swarm_of(
                 break;
             }
             let seed = first.saturating_add(nth);
-            let (schedule, ending) = try_seed(seed);
+            let (schedule, ending) = try_seed(seed, &given_up);
+            if given_up.load(Ordering::Relaxed) && !has_failed(&ending) {
+                break;
+            }
             own.take(seed, &schedule, ending);
         }
         report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
     };
     thread::scope(|scope| {
+        let (works, all) = channel();
         for _ in 0..jobs.max(1) {
-            scope.spawn(work);
+            let works = works.clone();
+            scope.spawn(|| work(works));
+        }
+        drop(works);
+        if let Some(until) = until {
+            // Nothing is ever said: it ends when all have gone, or when they are given up.
+            let _ = all.recv_timeout(until.saturating_duration_since(Instant::now()) + GRACE);
+            given_up.store(true, Ordering::Relaxed);
         }
     });
     report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether a seed failed for sure, also if it did not come to its end
+fn has_failed(ending: &Result<Ending, Failure>) -> bool {
+    match ending {
+        Ok(ending) => ending.violation.is_some(),
+        Err(Failure::Violation(_) | Failure::Panic(_)) => true,
+        // Two that were given up differ in where they were.
+        Err(Failure::NotDeterministic { .. }) => false,
+    }
 }
 
 #[cfg(test)]

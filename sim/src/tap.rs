@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rejoin_core::ids::{Role, SessionId, TaskId, Token};
-use rejoin_core::limits::BODY_BYTES_MAX;
+use rejoin_core::limits::{BODY_BYTES_MAX, WIRE_VERSION_OLDEST};
 use rejoin_core::wire::codec::{FRAME_VERSION, HEADER_BYTES, TAG_BYTES};
 use rejoin_core::wire::handshake::{Challenge, Hello, Proof, Refusal};
 use rejoin_core::wire::message::{
@@ -196,6 +196,10 @@ impl Message<'_> {
                 FromWorker::Offers { .. } => "Offers",
                 FromWorker::Draining => "Draining",
                 FromWorker::Checkpoint { .. } => "Checkpoint",
+                FromWorker::Offer { .. } => "Offer",
+                FromWorker::Piece { .. } => "Piece",
+                FromWorker::RestoreNeed { .. } => "RestoreNeed",
+                FromWorker::RestoreBad { .. } => "RestoreBad",
             },
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
@@ -207,6 +211,9 @@ impl Message<'_> {
                 ToWorker::Restore { .. } => "Restore",
                 ToWorker::Checkpointed { .. } => "Checkpointed",
                 ToWorker::Drain => "Drain",
+                ToWorker::Need { .. } => "Need",
+                ToWorker::RestoreOffer { .. } => "RestoreOffer",
+                ToWorker::RestorePiece { .. } => "RestorePiece",
             },
             Message::FromClient(said) => match said {
                 FromClient::Submit { .. } => "Submit",
@@ -223,6 +230,15 @@ impl Message<'_> {
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
             },
+        }
+    }
+
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            Message::FromWorker(said) => said.since(),
+            Message::ToWorker(said) => said.since(),
+            Message::FromClient(_) | Message::ToClient(_) => WIRE_VERSION_OLDEST,
         }
     }
 
@@ -259,7 +275,11 @@ impl Message<'_> {
                 | FromWorker::Result { token, .. }
                 | FromWorker::GivenBack { token }
                 | FromWorker::Output { token, .. }
-                | FromWorker::Checkpoint { token, .. },
+                | FromWorker::Checkpoint { token, .. }
+                | FromWorker::Offer { token, .. }
+                | FromWorker::Piece { token, .. }
+                | FromWorker::RestoreNeed { token, .. }
+                | FromWorker::RestoreBad { token, .. },
             )
             | Message::ToWorker(
                 ToWorker::Assign { token, .. }
@@ -269,7 +289,10 @@ impl Message<'_> {
                 | ToWorker::Settled { token, .. }
                 | ToWorker::Kept { token, .. }
                 | ToWorker::Restore { token, .. }
-                | ToWorker::Checkpointed { token, .. },
+                | ToWorker::Checkpointed { token, .. }
+                | ToWorker::Need { token, .. }
+                | ToWorker::RestoreOffer { token, .. }
+                | ToWorker::RestorePiece { token, .. },
             )
             | Message::FromClient(FromClient::Taken { token, .. })
             | Message::ToClient(ToClient::Output { token, .. }) => Some(token),
@@ -349,7 +372,10 @@ fn write_from_worker(f: &mut fmt::Formatter<'_>, said: &FromWorker<'_>) -> fmt::
         FromWorker::Running { progress, .. } => write!(f, " progress {progress}"),
         FromWorker::Result { outcome, .. } => write!(f, " {outcome:?}"),
         FromWorker::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
-        FromWorker::Checkpoint { number, .. } => write!(f, " number {number}"),
+        FromWorker::Checkpoint { number, .. } | FromWorker::RestoreBad { number, .. } => write!(f, " number {number}"),
+        FromWorker::Offer { number, length, .. } => write!(f, " number {number}, {length} bytes"),
+        FromWorker::Piece { number, offset, bytes, .. } => write_chunk(f, *number, *offset, bytes),
+        FromWorker::RestoreNeed { number, wanted, .. } => write_wanted(f, *number, wanted),
         FromWorker::GivenBack { .. } | FromWorker::Offers { .. } | FromWorker::Draining => Ok(()),
     }
 }
@@ -374,6 +400,9 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
         ToWorker::Restore { number, .. } => write!(f, " number {number}"),
         ToWorker::Checkpointed { number, refused: None, .. } => write!(f, " number {number}"),
         ToWorker::Checkpointed { number, refused: Some(why), .. } => write!(f, " number {number}, refused: {why:?}"),
+        ToWorker::Need { number, wanted, .. } => write_wanted(f, *number, wanted),
+        ToWorker::RestoreOffer { number, length, .. } => write!(f, " number {number}, {length} bytes"),
+        ToWorker::RestorePiece { number, offset, bytes, .. } => write_chunk(f, *number, *offset, bytes),
         ToWorker::Recall { .. } | ToWorker::Drain => Ok(()),
     }
 }
@@ -401,6 +430,15 @@ fn write_to_client(f: &mut fmt::Formatter<'_>, said: &ToClient<'_>) -> fmt::Resu
 
 fn write_piece(f: &mut fmt::Formatter<'_>, stream: Stream, offset: u64, bytes: &[u8]) -> fmt::Result {
     write!(f, " {} {offset}..{}", stream_name(stream), offset.saturating_add(bytes.len() as u64))
+}
+
+fn write_chunk(f: &mut fmt::Formatter<'_>, number: u64, offset: u64, bytes: &[u8]) -> fmt::Result {
+    write!(f, " number {number}, {offset}..{}", offset.saturating_add(bytes.len() as u64))
+}
+
+fn write_wanted(f: &mut fmt::Formatter<'_>, number: u64, wanted: &[u8]) -> fmt::Result {
+    let chunks: u32 = wanted.iter().map(|byte| byte.count_ones()).sum();
+    write!(f, " number {number}, {chunks} chunks")
 }
 
 fn stream_name(stream: Stream) -> &'static str {

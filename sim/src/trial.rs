@@ -65,7 +65,7 @@ where
 
     /// Runs seeds on several threads, each of them twice, to see whether it does the same again
     pub fn swarm(&self, seeds: Range<u64>, jobs: usize) -> Report {
-        let try_seed = |seed| {
+        let try_seed = |seed, _: &_| {
             let schedule = self.schedule(seed);
             let ending = self.attempt(&schedule, true);
             (schedule, ending)

@@ -219,7 +219,12 @@ impl Wild {
                 task.retries = *self.draws.pick(&[tries - 1, tries, tries + 1]);
             }
             3 => task.poison = *self.draws.pick(&[1, 2, 3, 4, 19, 20, 200]),
-            4 => task.steps = *self.draws.pick(&[2, 3, 20, 199, 200]),
+            4 => {
+                task.steps = *self.draws.pick(&[2, 3, 20, 199, 200]);
+                if task.steps <= 20 {
+                    task.saves = *self.draws.pick(&[20, 49_152, 49_153, 65_536, 131_073, 1 << 20]);
+                }
+            }
             _ => {}
         }
         if self.draws.one_in(50) {
@@ -228,9 +233,10 @@ impl Wild {
         let attempts = 1 + task.fails.min(task.retries) + task.poison.min(20);
         task.takes = whole(task.takes.min(self.work_left / attempts / 2));
         self.work_left = self.work_left.saturating_sub(task.takes * attempts / u32::from(self.schedule.workers));
-        let bytes = u64::from(task.input + task.returns.min(1024) + task.prints) * u64::from(attempts);
+        let saved = task.saves * u32::from(task.steps - 1);
+        let bytes = u64::from(task.input + task.returns.min(1024) + task.prints + saved) * u64::from(attempts);
         if bytes > self.bytes_left {
-            (task.input, task.prints) = (0, 1);
+            (task.input, task.prints, task.saves) = (0, 1, 20);
         }
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
         task

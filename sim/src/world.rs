@@ -11,7 +11,7 @@ use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{CheckpointRefused, Follow, Outcome, Stream, TaskSpec};
-use rejoin_core::worker::{self, Worker};
+use rejoin_core::worker::{self, Restored, Worker};
 use rejoin_core::{Instant, Loss, Seed};
 
 use crate::executor::{Executor, Job, Running, checkpoint};
@@ -803,6 +803,13 @@ impl World {
                     let input = coordinator::Input::OutputRead { token, stream, offset, bytes: &bytes };
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
+                coordinator::Output::ReadChunk { home, offset, max } => {
+                    let kept = self.journal.chunk(home);
+                    let end = kept.len().min((offset + u64::from(max)) as usize);
+                    let bytes = kept[offset as usize..end].to_vec();
+                    let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
+                    self.coordinator.handle(self.now, input).expect("an answer is never refused");
+                }
                 coordinator::Output::Event(event) => self.events.push(event),
                 coordinator::Output::Idle { .. } => {
                     let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });
@@ -853,6 +860,9 @@ impl World {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
             }
+            worker::Output::ReadCheckpoint { .. } | worker::Output::RestorePiece { .. } => {
+                panic!("the checkpoints of stories are small")
+            }
             worker::Output::Checkpointed { token, number, refused } => self.checkpointed.push((token, number, refused)),
             worker::Output::Forget { token } => {
                 self.peers[peer].executor.running.remove(&token);
@@ -899,7 +909,8 @@ impl World {
         let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else { return };
         assert!(worker.payload(token).is_some(), "the input is there when the task is to start");
         // Where it goes on: the step behind which the checkpoint was made.
-        let done = worker.checkpoint(token).map_or(0, |(_, bytes)| {
+        let done = worker.checkpoint(token).map_or(0, |(_, from)| {
+            let Restored::Bytes(bytes) = from else { panic!("the checkpoints of stories are small") };
             assert_eq!(bytes, checkpoint(bytes[0]), "a checkpoint comes back as it was made");
             bytes[0]
         });

@@ -135,7 +135,10 @@ fn ckpt_2_one_that_is_sent_again_is_kept_and_one_beyond_the_limit_is_refused() {
         | ToWorker::Settled { .. }
         | ToWorker::Kept { .. }
         | ToWorker::Restore { .. }
-        | ToWorker::Drain => None,
+        | ToWorker::Drain
+        | ToWorker::Need { .. }
+        | ToWorker::RestoreOffer { .. }
+        | ToWorker::RestorePiece { .. } => None,
     });
     let answers: Vec<_> = answers.collect();
     assert_eq!(answers, [(1, None), (1, None), (2, Some(CheckpointRefused::TooLarge)), (2, None)]);

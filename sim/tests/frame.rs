@@ -7,7 +7,7 @@ use rejoin_core::coordinator::Input;
 use rejoin_core::ids::{SessionId, TaskId, Token};
 use rejoin_core::limits::{BODY_BYTES_MAX, BULK_PIECE_BYTES, FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::wire::handshake::Refusal;
+use rejoin_core::wire::handshake::{Challenge, Refusal};
 use rejoin_core::wire::message::{
     BodyWriter, Class, Control, Credit, Denied, Failure, FromWorker, Held, InventoryItem, Outcome, Stream, TaskSpec,
     ToWorker, Verdict, Welcome,
@@ -429,13 +429,25 @@ fn frame_6_what_may_be_skipped_is_skipped_and_versions_are_agreed_on() {
     let heard = puppet.hear(&mut world);
     assert_eq!(denied(&heard), None);
     assert!(heard.contains(&Heard::Control(Control::Ack { received: 1 })), "and its number counts: {heard:?}");
-    for (versions, accepted) in [(vec![2], false), (vec![], false), (vec![2, 1], true), (vec![1, 0, 7], true)] {
+    // The first of the dialler's that the coordinator speaks, too.
+    let all = [
+        (vec![3], 0),
+        (vec![], 0),
+        (vec![0], 0),
+        (vec![2, 1], 2),
+        (vec![1, 0, 7], 1),
+        (vec![9, 1, 2], 1),
+        (vec![2], 2),
+    ];
+    for (versions, chosen) in all {
         let mut puppet = Puppet::worker(0);
         let hello =
             rejoin_core::wire::handshake::Hello { versions: versions.iter().copied().collect(), ..puppet.hello() };
         puppet.greet_with(&mut world, &hello);
         let answers = world.hear(puppet.conn);
-        assert_eq!(Refusal::decode(&answers[0]).is_none(), accepted, "{versions:?}");
+        let challenge = Challenge::decode(&answers[0]).map(|(challenge, ..)| challenge.version);
+        assert_eq!(challenge.unwrap_or(0), chosen, "{versions:?}");
+        assert_eq!(Refusal::decode(&answers[0]).is_some(), chosen == 0, "{versions:?}");
     }
 }
 

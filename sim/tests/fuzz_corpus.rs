@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use rejoin_sim::fuzz;
 
-const VECTORS: [&str; 4] = ["handshake", "messages", "records", "conversation"];
+const VECTORS: [&str; 5] = ["handshake", "messages", "messages_2", "records", "conversation"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
@@ -32,7 +32,9 @@ fn vectors() -> Vec<(String, Vec<u8>)> {
             };
             if wanted {
                 let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
-                vectors.push((name.into(), (0..hex.len()).step_by(2).map(byte).collect()));
+                // What another version says under a known name is another vector.
+                let version = if file.ends_with("_2") { "2." } else { "" };
+                vectors.push((format!("{version}{name}"), (0..hex.len()).step_by(2).map(byte).collect()));
             }
         }
     }

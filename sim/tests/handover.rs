@@ -48,9 +48,11 @@ impl Peer for Patient {
                     let input = worker::Input::OutputRead { token, stream, offset, bytes: &bytes };
                     self.machine.handle(now, input)
                 }
-                worker::Output::Cancel { .. } | worker::Output::Checkpointed { .. } | worker::Output::Forget { .. } => {
-                    Ok(())
-                }
+                worker::Output::Cancel { .. }
+                | worker::Output::Checkpointed { .. }
+                | worker::Output::ReadCheckpoint { .. }
+                | worker::Output::RestorePiece { .. }
+                | worker::Output::Forget { .. } => Ok(()),
                 worker::Output::Idle { .. } => return None,
             };
             answer.expect("an answer is never refused");
@@ -172,7 +174,10 @@ fn assignment(puppet: &mut Puppet, world: &mut World) -> Option<Token> {
         | ToWorker::Kept { .. }
         | ToWorker::Restore { .. }
         | ToWorker::Checkpointed { .. }
-        | ToWorker::Drain => None,
+        | ToWorker::Drain
+        | ToWorker::Need { .. }
+        | ToWorker::RestoreOffer { .. }
+        | ToWorker::RestorePiece { .. } => None,
     })
 }
 

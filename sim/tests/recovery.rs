@@ -67,7 +67,14 @@ fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there()
                 | Record::Cancel { .. }
                 | Record::Forget { .. }
                 | Record::Output { .. }
-                | Record::Checkpoint { .. } => None,
+                | Record::Checkpoint { .. }
+                | Record::Piece { .. }
+                | Record::Chunk { .. }
+                | Record::Manifest { .. }
+                | Record::Unreadable { .. }
+                | Record::Forgotten { .. }
+                | Record::Lapsed { .. }
+                | Record::Gone { .. } => None,
             });
             let told = coordinator.task(task).and_then(|view| view.end).map(|end| end.outcome);
             let forgotten = kept.iter().any(|bytes| Record::decode(bytes) == Some(Record::Forget { task }));

@@ -60,36 +60,42 @@ class Opener:
 
 def lz4_block(block, size_max):
     """Decompresses one raw block"""
-    out, at = bytearray(), 0
+    out, at, end = bytearray(), 0, len(block)
 
-    def length(start):
+    def longer(length):
         nonlocal at
-        while start == 15 or start > 15 and block[at - 1] == 255:
-            start += block[at]
+        more = True
+        while more:
+            length, more = length + block[at], block[at] == 255
             at += 1
-        return start
+        return length
 
     try:
         while True:
             token = block[at]
             at += 1
-            literals = length(token >> 4)
-            if at + literals > len(block):
+            literals, match = token >> 4, token & 15
+            if literals == 15:
+                literals = longer(15)
+            if at + literals > end:
                 raise Breach("a compressed body ends too early")
             out += block[at : at + literals]
             at += literals
             if len(out) > size_max:
                 raise Breach("a compressed body is larger than its header says")
-            if at == len(block):
+            if at == end:
                 return bytes(out)
-            distance = struct.unpack_from("<H", block, at)[0]
+            distance = block[at] | block[at + 1] << 8
             at += 2
-            match = length(token & 15) + 4
-            if not 0 < distance <= len(out) or len(out) + match > size_max:
+            match = (longer(15) if match == 15 else match) + 4
+            start = len(out) - distance
+            if not 0 <= start < len(out) or len(out) + match > size_max:
                 raise Breach("a match outside of a compressed body")
-            for _ in range(match):
-                out.append(out[-distance])
-    except (IndexError, struct.error):
+            if distance >= match:
+                out += out[start : start + match]
+            else:
+                out += (out[start:] * (match // distance + 1))[:match]
+    except IndexError:
         raise Breach("a compressed body ends too early") from None
 
 

@@ -1,7 +1,7 @@
 """Messages by wire version and variant number, and how they become bytes
 
-The tables are in the notation of PROTOCOL.md, section 5, whose order they keep: `vectors.py` compares the two. Another
-wire version is another entry in `SCHEMAS`, which may be this text with variants appended.
+The tables are in the notation of PROTOCOL.md, section 5, whose order they keep: `vectors.py` compares the two. A newer
+wire version is the older one's text and one that has what was appended.
 """
 
 SCHEMA_1 = """
@@ -88,7 +88,21 @@ enum Tag
   1 Amount             u32
 """
 
-LOOSE = {"Output", "Kept"}
+SINCE_2 = """
+enum FromWorker
+  8 Offer              token u64, number u64, length u64, names bytes
+  9 Piece              token u64, number u64, offset u64, bytes bytes
+  10 RestoreNeed       token u64, number u64, wanted bytes
+  11 RestoreBad        token u64, number u64
+enum ToWorker
+  9 Need               token u64, number u64, wanted bytes
+  10 RestoreOffer      token u64, number u64, length u64, names bytes
+  11 RestorePiece      token u64, number u64, offset u64, bytes bytes
+enum CheckpointRefused
+  3 Damaged
+"""
+
+LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece"}
 FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config"}
 
 
@@ -164,7 +178,7 @@ class Schema:
                 self.structs[name] = self.parse_fields(fields)
             elif line.startswith("enum"):
                 enum = line.split()[1]
-                self.enums[enum], self.numbers[enum] = {}, {}
+                self.enums.setdefault(enum, {}), self.numbers.setdefault(enum, {})
             else:
                 variant, name, *fields = line.split(None, 2)
                 self.enums[enum][int(variant)] = (name, self.parse_fields(*fields))
@@ -256,5 +270,5 @@ class Schema:
         return value
 
 
-SCHEMAS = {1: Schema(SCHEMA_1)}
+SCHEMAS = {1: Schema(SCHEMA_1), 2: Schema(SCHEMA_1 + SINCE_2)}
 VERSIONS = sorted(SCHEMAS, reverse=True)

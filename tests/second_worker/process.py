@@ -9,7 +9,6 @@ from messages import Reader, Schema
 
 STOP_GRACE_S = 10.0
 STRAYS_S = 1.0
-CHECKPOINT_BYTES_MAX = 49_152
 
 
 class Command:
@@ -33,13 +32,11 @@ class Process:
 
     def __init__(self, command, environment, directory, restore, streams, selector, now):
         self.command, self.streams, self.selector, self.directory = command, streams, selector, directory
-        os.makedirs(directory)
-        self.checkpoint_path = os.path.join(directory, "out")
+        os.makedirs(directory, exist_ok=True)
+        self.checkpoint_path, self.checkpoints = os.path.join(directory, "out"), 0
         environment = {**os.environ, **environment, "REJOIN_CHECKPOINT_OUT": self.checkpoint_path}
         if restore is not None:
-            environment["REJOIN_CHECKPOINT_IN"] = os.path.join(directory, "in")
-            with open(environment["REJOIN_CHECKPOINT_IN"], "wb") as file:
-                file.write(restore)
+            environment["REJOIN_CHECKPOINT_IN"] = restore
         self.process = subprocess.Popen(
             command.arguments,
             stdin=subprocess.DEVNULL,
@@ -100,12 +97,11 @@ class Process:
         return not self.pipes
 
     def checkpoint(self):
-        """The newest checkpoint that was not taken up yet, or None"""
-        taken = os.path.join(self.directory, "taken")
+        """The file of the newest checkpoint that was not taken up yet, or None"""
+        taken = os.path.join(self.directory, f"taken-{self.checkpoints + 1}")
         try:
             os.rename(self.checkpoint_path, taken)
         except FileNotFoundError:
             return None
-        with open(taken, "rb") as file:
-            data = file.read(CHECKPOINT_BYTES_MAX + 1)
-        return data if len(data) <= CHECKPOINT_BYTES_MAX else None
+        self.checkpoints += 1
+        return taken

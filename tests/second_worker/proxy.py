@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+import time
 
 PIECE = 1_400  # Small, so that a cut lands in the middle of things.
 
@@ -15,8 +16,9 @@ class Link:
     def __init__(self, proxy, client):
         self.proxy, self.client = proxy, client
         self.held, self.swallows, self.dead = False, False, False
-        self.swallowed = {"up": 0, "down": 0}
-        self.direction, self.left = proxy.plan.popleft() if proxy.plan else (None, 0)
+        self.swallowed, self.passed = {"up": 0, "down": 0}, {"up": 0, "down": 0}
+        self.direction, self.left, *pause = proxy.plan.popleft() if proxy.plan else (None, 0)
+        self.pause_s, self.ends_at = sum(pause), None
         self.planned = self.direction is not None
 
     def run(self):
@@ -30,6 +32,7 @@ class Link:
             end.settimeout(5)
         try:
             while not self.dead:
+                self.dead = self.dead or self.ends_at is not None and time.monotonic() >= self.ends_at
                 watched = [] if self.held else [self.client, self.server]
                 for end in select.select(watched, [], [], 0.01)[0]:
                     self.pass_on(end)
@@ -50,9 +53,11 @@ class Link:
             if direction == self.direction:
                 data = data[: self.left]
                 self.left -= len(data)
-                self.dead = self.left == 0
-                self.proxy.planned_cuts += self.dead
             other.sendall(data)
+            self.passed[direction] += len(data)
+            if direction == self.direction and self.left == 0:
+                self.held, self.ends_at = True, time.monotonic() + self.pause_s
+                self.proxy.planned_cuts += 1
 
     def reset(self, end):
         """Closes; by a reset where this is a cut on purpose, and in any case at once"""
@@ -62,7 +67,11 @@ class Link:
 
 
 class Proxy:
-    """Listens on a free port of its own; `plan` says after how many bytes the next connections are cut"""
+    """Listens on a free port of its own; `plan` says after how many bytes the next connections are cut
+
+    A third figure is a pause before the cut, in seconds: what has passed gets time to be taken in, which a reset may take
+    away, or the link is found to be silent before it ends.
+    """
 
     def __init__(self, target):
         self.target, self.plan, self.planned_cuts, self.links = target, collections.deque(), 0, []

@@ -8,7 +8,8 @@ from messages import Breach
 UNACKNOWLEDGED_MAX = 4_096
 UNACKNOWLEDGED_BYTES_MAX = 4_194_304
 ACK_MESSAGES, ACK_BYTES, ACK_S = 64, 262_144, 1.0
-WINDOW, BULK_WINDOW = 4_096, 1_048_576
+WINDOW, BULK_WINDOW = 4_096, {1: 1_048_576, 2: 262_144}
+BULK_STEP = 65_536  # Sooner than must be, or whoever sends would wait with every window.
 
 
 class Sent:
@@ -21,8 +22,8 @@ class Sent:
 class Session:
     """One session of the worker, over any number of connections"""
 
-    def __init__(self, ident, resume_key):
-        self.id, self.resume_key, self.generation = ident, resume_key, 0
+    def __init__(self, ident, resume_key, version):
+        self.id, self.resume_key, self.version, self.generation = ident, resume_key, version, 0
         self.received = self.sent = self.acknowledged = 0
         self.unacknowledged = collections.deque()
         self.unacknowledged_bytes = 0
@@ -92,10 +93,24 @@ class Session:
 
 
 class Bulk:
-    """Credit for output, which is counted anew on each connection"""
+    """Credit for output and chunks, which is counted anew on each connection"""
 
     def __init__(self, credit):
-        self.credit, self.sent = credit, 0
+        self.credit, self.sent, self.taken, self.told = credit, 0, 0, 0
 
     def left(self):
         return min(frames.PIECE_BYTES_MAX, self.credit - self.sent)
+
+    def grant(self, version):
+        """The total that may come, as it is told"""
+        self.told = self.taken + BULK_WINDOW[version]
+        return self.told
+
+    def due(self, version):
+        return self.taken + BULK_WINDOW[version] - self.told >= BULK_STEP
+
+    def take(self, size):
+        """A piece that came, and is dealt with at once"""
+        self.taken += size
+        if self.taken > self.told:
+            raise Breach("more bulk than was granted")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 
+from chunks import CHECKPOINT_BYTES_MAX, Checkpoint, Restore
 from messages import Breach, Value
 from process import Command, Process
 
@@ -37,7 +38,7 @@ class Attempt:
         self.task, self.token, self.attempt, self.payload = assign.task, assign.token, assign.attempt, assign.payload
         self.order = (assign.priority, arrival)
         self.state, self.judged = WAITING, True
-        self.awaits_restore, self.restore = assign.restores, None
+        self.awaits_restore, self.restore, self.download = assign.restores, None, None
         self.process, self.streams = None, (Stream(), Stream())
         self.running_due = self.result_numbered = False
         self.outcome, self.result = None, b""
@@ -47,6 +48,11 @@ class Attempt:
         if self.state == WAITING:
             return Value("Waiting")
         return Value("Finished") if self.state == FINISHED else Value("Running", progress=0)
+
+    def last_checkpoint_left(self):
+        """Whether a result would leave an older one for the next attempt (CKPT-4)"""
+        chunks_go = self.checkpoint_under_way is not None and not self.checkpoint_under_way.small
+        return self.checkpoint_waits is not None or chunks_go
 
     def output_left(self):
         return any(stream.sent < len(stream.data) for stream in self.streams)
@@ -61,7 +67,7 @@ class Tasks:
     def __init__(self, slots, places, tags, directory, selector, emit):
         self.slots, self.places, self.tags, self.directory = slots, places, tags, directory
         self.selector, self.emit = selector, emit
-        self.attempts, self.arrivals = {}, 0
+        self.attempts, self.arrivals, self.version = {}, 0, 1
         self.draining = False
         self.first, self.given_back = collections.deque(), collections.deque()
 
@@ -132,14 +138,56 @@ class Tasks:
 
     def take_restore(self, attempt, message, now):
         if attempt.state == WAITING:
-            attempt.awaits_restore, attempt.restore = False, message.bytes
-            attempt.checkpoint_number = message.number
+            path = os.path.join(self.directory_of(attempt), "in")
+            with open(path, "wb") as file:
+                file.write(message.bytes)
+            self.restored(attempt, message.number, path)
             self.emit("restore", token=attempt.token, number=message.number, bytes=message.bytes.decode("latin-1"))
 
+    def take_restoreoffer(self, attempt, message, now):
+        if attempt.state != WAITING:
+            return
+        self.emit("restore_offer", token=attempt.token, number=message.number, length=message.length)
+        before = attempt.download
+        if message.length == 0:
+            self.restored(attempt, message.number, None)
+            return
+        if before is None or (before.number, before.length) != (message.number, message.length):
+            attempt.download = Restore(message, self.directory_of(attempt), before)
+        attempt.download.reconnected()
+        attempt.download.need_due, attempt.awaits_restore = True, bool(attempt.download.lacks)
+        self.restored_in_chunks(attempt)
+
+    def take_restorepiece(self, attempt, message, now):
+        if attempt.state != WAITING or attempt.download is None:
+            return
+        self.emit("restore_piece", token=attempt.token, number=message.number, offset=message.offset, size=len(message.bytes))
+        attempt.download.piece(message)
+        self.restored_in_chunks(attempt)
+
+    def restored_in_chunks(self, attempt):
+        if not attempt.download.lacks:
+            self.restored(attempt, attempt.download.number, attempt.download.path)
+            self.emit("restored", token=attempt.token, number=attempt.download.number)
+
+    def restored(self, attempt, number, path):
+        attempt.awaits_restore, attempt.restore, attempt.checkpoint_number = False, path, number
+
+    def take_need(self, attempt, message, now):
+        under_way = attempt.checkpoint_under_way
+        if under_way is not None and under_way.number == message.number and under_way.offered:
+            self.emit("need", token=attempt.token, number=message.number, wanted=under_way.need(message.wanted))
+
     def take_checkpointed(self, attempt, message, now):
-        if attempt.checkpoint_under_way and attempt.checkpoint_under_way[0] == message.number:
+        if attempt.checkpoint_under_way and attempt.checkpoint_under_way.number == message.number:
+            attempt.checkpoint_under_way.remove()
             attempt.checkpoint_under_way = None
             self.emit("checkpointed", token=attempt.token, number=message.number, refused=message.refused and message.refused.name)
+
+    def directory_of(self, attempt):
+        directory = os.path.join(self.directory, str(attempt.token))
+        os.makedirs(directory, exist_ok=True)
+        return directory
 
     def abandon(self, attempt, now):
         """Nobody wants it any more: it is forgotten, at the latest when its process has ended"""
@@ -175,17 +223,27 @@ class Tasks:
             ended = attempt.process.ended(now)
             checkpoint = attempt.process.checkpoint()
             if checkpoint is not None and attempt.state != ABANDONED:
-                attempt.checkpoint_number += 1
-                attempt.checkpoint_waits = (attempt.checkpoint_number, checkpoint)
+                self.saved(attempt, checkpoint)
             if ended:
                 self.ended(attempt)
         ready = [it for it in self.attempts.values() if it.state == WAITING and it.judged and not it.awaits_restore]
         for attempt in sorted(ready, key=lambda it: it.order)[: max(0, self.slots - self.occupied(running=True))]:
             self.start(attempt, now)
 
+    def saved(self, attempt, path):
+        """A new checkpoint waits, in place of one that has waited"""
+        checkpoint = Checkpoint(attempt.checkpoint_number + 1, path)
+        if checkpoint.length > CHECKPOINT_BYTES_MAX or self.version < 2 and not checkpoint.small:
+            self.emit("too_large", token=attempt.token, length=checkpoint.length)
+            checkpoint.remove()
+            return
+        if attempt.checkpoint_waits is not None:
+            attempt.checkpoint_waits.remove()
+        attempt.checkpoint_number, attempt.checkpoint_waits = checkpoint.number, checkpoint
+
     def start(self, attempt, now):
         environment = {"REJOIN_TASK": attempt.task.hex(), "REJOIN_ATTEMPT": str(attempt.attempt), "REJOIN_TOKEN": str(attempt.token)}
-        directory = os.path.join(self.directory, str(attempt.token))
+        directory = self.directory_of(attempt)
         try:
             command = Command(attempt.payload)
             attempt.process = Process(command, environment, directory, attempt.restore, attempt.streams, self.selector, now)
@@ -230,8 +288,9 @@ class Tasks:
 
     # What is said
 
-    def anew(self, received):
+    def anew(self, received, version):
         """A new session: everything held waits for its verdict, and the inventory comes first"""
+        self.version = version
         self.given_back.clear()
         self.first.clear()
         if self.tags:
@@ -240,17 +299,35 @@ class Tasks:
             self.first.append(("Draining", None))
         for attempt in self.attempts.values():
             attempt.judged = attempt.running_due = attempt.result_numbered = False
-            attempt.checkpoint_waits = attempt.checkpoint_waits or attempt.checkpoint_under_way
-            attempt.checkpoint_under_way = None
+            self.checkpoint_anew(attempt)
         tokens = list(self.attempts)
         parts = [tokens[at : at + PART_ITEMS] for at in range(0, len(tokens), PART_ITEMS)] or [[]]
         for part, inside in enumerate(parts):
             self.first.append(("Inventory", (part, part == len(parts) - 1, received, inside)))
 
+    def checkpoint_anew(self, attempt):
+        """What was not answered is sent again, unless a newer one waits or this version cannot carry it (CKPT-3)"""
+        under_way, attempt.checkpoint_under_way = attempt.checkpoint_under_way, None
+        if under_way is not None and attempt.checkpoint_waits is None:
+            under_way.reconnected()
+            attempt.checkpoint_waits = under_way
+        elif under_way is not None:
+            under_way.remove()
+        if self.version < 2 and attempt.checkpoint_waits is not None and not attempt.checkpoint_waits.small:
+            attempt.checkpoint_waits.remove()
+            attempt.checkpoint_waits = None
+        if attempt.download is not None:
+            attempt.download.reconnected()
+
     def reconnected(self):
-        """Another connection of the same session: output goes on where it is kept"""
-        for stream in (stream for attempt in self.attempts.values() for stream in attempt.streams):
-            stream.sent = stream.kept
+        """Another connection of the same session: output goes on where it is kept, and chunks are offered again"""
+        for attempt in self.attempts.values():
+            for stream in attempt.streams:
+                stream.sent = stream.kept
+            if attempt.checkpoint_under_way is not None:
+                attempt.checkpoint_under_way.reconnected()
+            if attempt.download is not None:
+                attempt.download.reconnected()
 
     def next(self):
         """Kind of the next numbered message and what finds it again, in the order of the lanes"""
@@ -260,7 +337,7 @@ class Tasks:
         for attempt in judged:
             if attempt.state != FINISHED or attempt.result_numbered or attempt.output_left():
                 continue
-            if attempt.checkpoint_waits is None or attempt.outcome.name == "Succeeded":
+            if not attempt.last_checkpoint_left() or attempt.outcome.name == "Succeeded":
                 attempt.result_numbered, attempt.running_due = True, False
                 return "Result", attempt.token
         if self.given_back:
@@ -270,11 +347,43 @@ class Tasks:
                 attempt.running_due = False
                 return "Running", attempt.token
         for attempt in judged:
-            waits = attempt.checkpoint_waits is not None and attempt.checkpoint_under_way is None
-            if waits and attempt.state in (RUNNING, STOPPING, FINISHED) and not attempt.result_numbered:
+            if self.may_save(attempt, small=True):
                 attempt.checkpoint_under_way, attempt.checkpoint_waits = attempt.checkpoint_waits, None
-                return "Checkpoint", (attempt.token, attempt.checkpoint_under_way[0])
+                return "Checkpoint", (attempt.token, attempt.checkpoint_under_way.number)
         return None
+
+    def may_save(self, attempt, small):
+        """Whether there is a checkpoint of that kind to go under way"""
+        waits = attempt.checkpoint_waits is not None and attempt.checkpoint_under_way is None
+        in_time = attempt.state in (RUNNING, STOPPING, FINISHED) and not attempt.result_numbered
+        return waits and in_time and attempt.checkpoint_waits.small == small
+
+    def loose(self):
+        """Offers and what is missing of them, as far as they are due"""
+        for attempt in self.attempts.values():
+            if not attempt.judged:
+                continue
+            if self.may_save(attempt, small=False):
+                attempt.checkpoint_under_way, attempt.checkpoint_waits = attempt.checkpoint_waits, None
+            if self.offers(attempt) and not attempt.checkpoint_under_way.offered:
+                offer = attempt.checkpoint_under_way.offer(attempt.token)
+                path = attempt.checkpoint_under_way.path
+                self.emit("offered", token=attempt.token, number=offer.number, length=offer.length, path=path)
+                yield offer
+            download = attempt.download
+            if download is not None and download.need_due:
+                self.emit("restore_need", token=attempt.token, number=download.number, wanted=sorted(download.lacks))
+                yield download.need(attempt.token)
+            if download is not None and download.bad_due:
+                self.emit("restore_bad", token=attempt.token, number=download.number)
+                yield download.bad(attempt.token)
+
+    @staticmethod
+    def offers(attempt):
+        """Whether a checkpoint in chunks is under way; one of a task that is over is of no use"""
+        under_way = attempt.checkpoint_under_way
+        return under_way is not None and not under_way.small and not attempt.result_numbered and attempt.state != ABANDONED
+
 
     def message(self, name, about):
         """What stands under a number, now or when it is sent again; None is VOID"""
@@ -297,10 +406,10 @@ class Tasks:
         if name == "Running":
             return Value(name, token=token, progress=0) if attempt.state in (RUNNING, STOPPING) else None
         under_way = attempt.checkpoint_under_way
-        return Value(name, token=token, number=number, bytes=under_way[1]) if under_way and under_way[0] == number else None
+        return Value(name, token=token, number=number, bytes=under_way.data) if under_way and under_way.number == number else None
 
-    def output(self, size_max):
-        """One piece of output to send, or None"""
+    def bulk(self, size_max):
+        """One piece of output or of a chunk to send, or None"""
         for attempt in self.attempts.values():
             if not attempt.judged or attempt.state == ABANDONED:
                 continue
@@ -310,6 +419,8 @@ class Tasks:
                     offset, stream.sent = stream.sent, stream.sent + len(piece)
                     stream.sent_ever = max(stream.sent_ever, stream.sent)
                     return Value("Output", token=attempt.token, stream=Value(which), offset=offset, bytes=piece)
+            if self.offers(attempt) and (piece := attempt.checkpoint_under_way.piece(attempt.token, size_max)) is not None:
+                return piece
         return None
 
     def done(self):

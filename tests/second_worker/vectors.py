@@ -9,6 +9,7 @@ import re
 import sys
 import types
 
+import chunks
 import frames
 import handshake
 import messages
@@ -31,18 +32,26 @@ def load(name):
     return {key: bytes.fromhex(value) for key, value in lines}
 
 
+def schema_lines(text):
+    """Enum, fields, and number and name of each line of a schema; a note behind the fields does not count"""
+    kind = None
+    for line in filter(None, text.splitlines()):
+        kind = None if line.startswith("struct") else line.split()[1] if line.startswith("enum") else kind
+        fields = re.split(r" {3,}", line[23:])[0].split() if line[22:23] == " " else []
+        yield line, (kind, " ".join(fields), *line[:22].split()[:2])
+
+
 def check_page():
     """The page's schema has what is spoken here, and its worked session is that of the vectors"""
     page = (ROOT / "PROTOCOL.md").read_text()
-    schema, kind = set(), None
-    for block in re.findall(r"^```schema\n(.*?)^```", page, re.M | re.S):
-        for line in filter(None, block.splitlines()):
-            kind = None if line.startswith("struct") else line.split()[1] if line.startswith("enum") else kind
-            schema.add((kind, " ".join(re.split(r" {3,}", line[23:])[0].split() if line[22:23] == " " else []), *line[:22].split()[:2]))
-    for line in filter(None, messages.SCHEMA_1.splitlines()):
-        kind = None if line.startswith("struct") else line.split()[1] if line.startswith("enum") else kind
-        entry = (kind, " ".join(line[23:].split()), *line[:22].split()[:2])
-        check(f"PROTOCOL.md's line for {line.strip()!r}", entry in schema, True)
+    blocks = "".join(re.findall(r"^```schema\n(.*?)^```", page, re.M | re.S))
+    of_page = {entry: "since 2" in line for line, entry in schema_lines(blocks)}
+    for text, since_2 in ((messages.SCHEMA_1, False), (messages.SINCE_2, True)):
+        for line, entry in schema_lines(text):
+            expected = since_2 and not line.startswith("enum")
+            check(f"`since 2` in PROTOCOL.md's line for {line.strip()!r}", of_page.get(entry), expected)
+    spoken = {entry for _, entry in schema_lines(messages.SINCE_2)}
+    check("what PROTOCOL.md marks with `since 2`", {entry for entry, since_2 in of_page.items() if since_2} - spoken, set())
     conversation = load("conversation.txt")
     worked = page[page.index("## 15. Worked session\n") :]
     for name, value in re.findall(r"^([12]\.\S+) += ((?:[0-9a-f]+\s+)+)", worked, re.M):
@@ -104,7 +113,7 @@ def check_frames(vectors, prefix, key, kind, challenge):
         sealed = sealer.seal(body)
         if frame[1] == 0:
             check(f"{name}, sealed", sealed, frame)
-        check_items(f"{name}.body", kind, body)
+        check_items(f"{name}.body", kind, body, 1)
         broken = frames.Opener(key, challenge.capabilities)
         broken.counter = count
         try:
@@ -116,8 +125,8 @@ def check_frames(vectors, prefix, key, kind, challenge):
     check(f"{prefix}* are there", count > 0, True)
 
 
-def check_items(what, kind, body):
-    schema, again = messages.SCHEMAS[1], b""
+def check_items(what, kind, body, version):
+    schema, again = messages.SCHEMAS[version], b""
     for item, _, number, payload in frames.items(body):
         name = "Control" if item == frames.CONTROL else kind
         message = schema.decode(name, payload)
@@ -127,13 +136,31 @@ def check_items(what, kind, body):
 
 
 def check_messages():
+    """Those of version 1 in both versions, what version 2 adds only in that"""
     count = 0
     for name, body in load("messages.txt").items():
         kind = name.split(".")[0]
         if kind in ("Control", "FromWorker", "ToWorker"):
-            check_items(name, kind, body)
+            for version in messages.VERSIONS:
+                check_items(name, kind, body, version)
             count += 1
     check("messages are there", count > 40, True)
+    added = load("messages_2.txt")
+    for name, body in added.items():
+        kind = name.split(".")[0]
+        check_items(name, kind, body, 2)
+        try:
+            check_items(name, kind, body, 1)
+            check(f"{name} in version 1", "read", "a breach")
+        except messages.Breach:
+            pass
+    lines = [entry for _, entry in schema_lines(messages.SINCE_2) if entry[0] in ("FromWorker", "ToWorker") and entry[2] != "enum"]
+    check("each message since 2 has a vector", {f"{kind}.{name}.1" for kind, _, _, name in lines} - set(added), set())
+    offer = messages.Value("RestoreOffer", token=1, number=300, length=70_000, names=bytes([0x44] * 64))
+    payload = next(payload for _, _, _, payload in frames.items(added["ToWorker.RestoreOffer.1"]))
+    check("ToWorker.RestoreOffer.1", str(messages.SCHEMAS[2].decode("ToWorker", payload)), str(offer))
+    check("the length fits the names", chunks.chunk_count(offer.length) * chunks.NAME_BYTES, len(offer.names))
+    check("chunks of 64 MiB, and of one byte more", [chunks.chunk_count(n) for n in (1 << 26, (1 << 26) + 1)], [1_024, 513])
 
 
 def main():

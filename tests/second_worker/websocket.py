@@ -19,7 +19,7 @@ class Ended(Exception):
 
 
 class WebSocket:
-    """One connection; `out` is what is still to be written to the socket"""
+    """One connection; `out` is what is still to be written to the socket, `written` all that ever was"""
 
     def __init__(self, host, path):
         self.key = base64.b64encode(os.urandom(16)).decode()
@@ -29,6 +29,7 @@ class WebSocket:
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {self.key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
+        self.written = len(self.out)
 
     def feed(self, data):
         """Takes what was read, and yields whole messages; None stands for the upgrade"""
@@ -112,4 +113,6 @@ class WebSocket:
             head += struct.pack(">BQ", 0x80 | 127, size)
         mask = os.urandom(4)
         keys = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
-        self.out += head + mask + (int.from_bytes(payload, "little") ^ keys).to_bytes(size, "little")
+        frame = head + mask + (int.from_bytes(payload, "little") ^ keys).to_bytes(size, "little")
+        self.out += frame
+        self.written += len(frame)

@@ -22,7 +22,7 @@ import urllib.parse
 import frames
 from handshake import Failed, Handshake, Key, Retry, resume_field
 from messages import FINAL, LOOSE, SCHEMAS, VERSIONS, Breach, Value
-from session import BULK_WINDOW, WINDOW, Bulk, Session
+from session import WINDOW, Bulk, Session
 from tasks import Tasks
 from websocket import Ended, WebSocket
 
@@ -190,7 +190,7 @@ class Worker:
                 line.state = "Upgrading" if line.state == "Connecting" else line.state
                 del line.ws.out[: line.socket.send(line.ws.out)]
             if mask & selectors.EVENT_READ:
-                data = line.socket.recv(262_144)
+                data = line.socket.recv(65_536)
                 if not data:
                     raise Loss("end of the connection")
                 if line.unfinished < 2:
@@ -248,7 +248,8 @@ class Worker:
         ident = self.session.id if self.session else None
         nonce = os.urandom(32)
         url = self.options.coordinator
-        line.handshake = Handshake(self.key, VERSIONS, frames.LZ4, url, self.boot, ident, self.epoch, nonce)
+        versions = [version for version in VERSIONS if version <= self.options.version_max]
+        line.handshake = Handshake(self.key, versions, frames.LZ4, url, self.boot, ident, self.epoch, nonce)
         line.ws.send(line.handshake.m1)
         line.state, line.deadline = "Greeting", now + WELCOME_S
 
@@ -257,10 +258,11 @@ class Worker:
         if challenge.epoch < self.epoch or self.cluster not in (None, challenge.cluster):
             raise Loss(f"old twin: epoch {challenge.epoch} behind {self.epoch}", code=4100, local=True, slow=True)
         self.cluster, self.epoch = challenge.cluster, challenge.epoch
-        line.capabilities = challenge.capabilities & frames.LZ4
+        line.version, line.capabilities = challenge.version, challenge.capabilities & frames.LZ4
         line.schema, line.frame_bytes_max = SCHEMAS[challenge.version], min(challenge.frame_bytes_max, frames.FRAME_BYTES_MAX)
         line.bulk, session = Bulk(challenge.bulk), self.session
-        line.resumes = challenge.received is not None and session.acknowledged <= challenge.received <= session.sent
+        same = challenge.received is not None and session.version == challenge.version
+        line.resumes = same and session.acknowledged <= challenge.received <= session.sent
         if line.resumes:
             session.resumed(challenge.received, challenge.messages)
             self.tasks.reconnected()
@@ -272,12 +274,12 @@ class Worker:
         line.sealer = frames.Sealer(line.handshake.key_up)
         line.opener = frames.Opener(line.handshake.key_down, line.capabilities)
         line.state = "Proving"
-        emit("proved", epoch=self.epoch, received=challenge.received, resumes=line.resumes, sent=self.session.sent)
+        emit("proved", epoch=self.epoch, version=line.version, received=challenge.received, resumes=line.resumes, sent=self.session.sent)
 
     def open_session(self, line):
         """A session of this handshake, which begins on this connection"""
-        self.session = Session(line.handshake.session, line.handshake.resume_key)
-        self.tasks.anew(self.session.received)
+        self.session = Session(line.handshake.session, line.handshake.resume_key, line.version)
+        self.tasks.anew(self.session.received, line.version)
         self.tell(line, Value("Begin", session=self.session.id))
 
     def welcomed(self, line, welcome, now):
@@ -299,7 +301,7 @@ class Worker:
         line.state, line.welcomed_at = "Connected", now
         self.next_beat(line, now)
         emit(
-            "welcome", session=session.id.hex(), generation=welcome.generation, resumed=welcome.resumed, epoch=self.epoch,
+            "welcome", version=line.version, session=session.id.hex(), generation=welcome.generation, resumed=welcome.resumed, epoch=self.epoch,
             held={token: it.state for token, it in self.tasks.attempts.items()},
         )  # fmt: skip
 
@@ -331,6 +333,8 @@ class Worker:
             elif line.welcomed_at is None:
                 raise Breach(f"{message.name} before Welcome")
             else:
+                if message.name == "RestorePiece":
+                    line.bulk.take(len(message.bytes))
                 self.tasks.take(message, self.session, now)
 
     def take_control(self, line, message, now):
@@ -373,37 +377,42 @@ class Worker:
     # Frames that go
 
     def credit(self):
-        tasks = self.tasks.credit(self.session)
-        return Value("Credit", tasks=tasks, messages=self.session.received + WINDOW, bulk=BULK_WINDOW)
+        tasks, bulk = self.tasks.credit(self.session), self.connection.bulk.grant(self.session.version)
+        return Value("Credit", tasks=tasks, messages=self.session.received + WINDOW, bulk=bulk)
 
     def tell(self, line, message):
         line.control.append(message)
 
     def fill_frames(self, line, now):
         while line.sealer is not None and len(line.ws.out) < frames.FRAME_BYTES_MAX:
-            body = self.fill(line, now)
+            body, bulk = self.fill(line, now)
             if not body:
                 return
             line.ws.send(line.sealer.seal(body))
+            if bulk is not None and bulk.name == "Piece":
+                emit("piece", number=bulk.number, offset=bulk.offset, size=len(bulk.bytes), ends_at=line.ws.written)
 
     def fill(self, line, now):
-        """One body, in the order of LANES-1"""
+        """One body, in the order of LANES-1, and the piece at its end"""
         session, schema, room = self.session, line.schema, min(frames.BODY_BYTES_MAX, line.frame_bytes_max - 20) - 512
-        inside = b"".join(self.numbered(line, room))
-        output = self.tasks.output(line.bulk.left()) if len(inside) + frames.PIECE_BYTES_MAX < room and not session.replay else None
-        if output is not None:
-            line.bulk.sent += len(output.bytes)
-            inside += frames.pack_item(frames.LOOSE, schema.encode("FromWorker", output))
+        inside, bulk = b"".join(self.numbered(line, room)), None
+        if not session.replay:
+            inside += b"".join(self.loose(line, room - len(inside)))
+            if len(inside) + frames.PIECE_BYTES_MAX < room:
+                bulk = self.tasks.bulk(line.bulk.left())
+        if bulk is not None:
+            line.bulk.sent += len(bulk.bytes)
+            inside += frames.pack_item(frames.LOOSE, schema.encode("FromWorker", bulk))
         tasks = self.tasks.credit(session)
         control, line.control = line.control[:8], line.control[8:]
         if session.received > session.told_ack and (inside or control or session.ack_due(now)):
             control.append(Value("Ack", received=session.received))
             session.ack_told()
         credit = (tasks, session.received + WINDOW)
-        if session.credit_due(tasks) or (inside or control) and session.told_credit != credit:
+        if session.credit_due(tasks) or line.bulk.due(session.version) or (inside or control) and session.told_credit != credit:
             control.append(Value("Credit", credit=self.credit()))
             session.credit_told(tasks)
-        return b"".join(frames.pack_item(frames.CONTROL, schema.encode("Control", it)) for it in control) + inside
+        return b"".join(frames.pack_item(frames.CONTROL, schema.encode("Control", it)) for it in control) + inside, bulk
 
     def numbered(self, line, room):
         """Replay, then what is new, each as an item"""
@@ -420,6 +429,14 @@ class Worker:
             number = session.number(*due, len(payload))
             emit("sent", number=number, message=due[0] if payload else "VOID", again=False)
             item = frames.pack_item(frames.NUMBERED, payload, number)
+            room -= len(item)
+            yield item
+
+    def loose(self, line, room):
+        """Offers and needs, each as an item"""
+        due = self.tasks.loose()
+        while room >= frames.MESSAGE_BYTES_MAX and (message := next(due, None)) is not None:
+            item = frames.pack_item(frames.LOOSE, line.schema.encode("FromWorker", message))
             room -= len(item)
             yield item
 
@@ -450,6 +467,7 @@ def main():
     parser.add_argument("--label", action="append", default=[], metavar="K=V")
     parser.add_argument("--resource", action="append", default=[], metavar="NAME=AMOUNT")
     parser.add_argument("--pause-max", type=float, default=30.0, metavar="SECONDS", help="cap of the pauses before a dial")
+    parser.add_argument("--version-max", type=int, choices=VERSIONS, default=VERSIONS[0], help="newest wire version to speak")
     parser.add_argument("--drain-timeout", type=float, default=30.0, metavar="SECONDS")
     sys.exit(Worker(parser.parse_args()).run())
 

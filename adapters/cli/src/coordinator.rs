@@ -40,6 +40,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.recovery_window = args.recovery_window;
+    config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;
     config.binding = args.shown.binding.unwrap_or_default();
     config.audiences = args.public_urls.iter().map(ToString::to_string).collect();

@@ -384,7 +384,14 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Checkpoint { .. }
-        | Record::Output { .. } => None,
+        | Record::Output { .. }
+        | Record::Piece { .. }
+        | Record::Chunk { .. }
+        | Record::Manifest { .. }
+        | Record::Unreadable { .. }
+        | Record::Forgotten { .. }
+        | Record::Lapsed { .. }
+        | Record::Gone { .. } => None,
     }
 }
 

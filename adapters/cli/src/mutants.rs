@@ -1,9 +1,10 @@
 //! `rejoin sim mutants`: how soon bugs are found that were planted in the core on purpose
 
 use crate::args::SimMutants;
+#[cfg(not(rejoin_planted))]
 use crate::report::EXIT_INTERNAL;
 use crate::say::complain;
-use crate::sim::Unusable;
+use crate::sim::{Unusable, outputs};
 
 #[cfg(rejoin_planted)]
 pub use hunting::mutants;
@@ -13,6 +14,9 @@ pub use hunting::mutants;
 pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
     use std::process::Command;
     let unusable = |what: &str| Unusable(EXIT_INTERNAL, format!("{what}; run it in a checkout of rejoin"));
+    if let Some(dir) = &args.report {
+        outputs::folder(dir)?;
+    }
     complain("building rejoin with planted bugs");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -38,20 +42,19 @@ pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
 
 #[cfg(rejoin_planted)]
 mod hunting {
-    use std::fs;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use rejoin_core::planted::{Bug, WAITING};
+    use rejoin_core::planted::{Bug, TOGETHER, WAITING};
     use rejoin_sim::generate::{Profile, generate};
-    use rejoin_sim::mutants::{hunt, with};
+    use rejoin_sim::mutants::{FOLDER, hunt, together, with};
     use rejoin_sim::schedule::Schedule;
     use rejoin_sim::shrink::shrink;
     use rejoin_sim::swarm::{Failure, Plan, swarm};
 
-    use super::{EXIT_INTERNAL, SimMutants, Unusable, complain};
+    use super::{SimMutants, Unusable, complain, outputs};
     use crate::sim::swarm::verdict;
-    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, write};
+    use crate::sim::{EXIT_NOT_DETERMINISTIC, EXIT_VIOLATION, read, write};
 
     const SHRINK_FOR: Duration = Duration::from_secs(30);
 
@@ -69,7 +72,7 @@ mod hunting {
             return canary(jobs);
         }
         if let Some(dir) = &args.report {
-            fs::create_dir_all(dir).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", dir.display())))?;
+            outputs::folder(dir)?;
         }
         let bugs = if args.only.is_empty() { Bug::ALL } else { &args.only };
         let mut all: Vec<u64> = Vec::new();
@@ -94,6 +97,7 @@ mod hunting {
                 make_smaller(*bug, &schedule, args.report.as_deref())?;
             }
         }
+        missed += see_together(bugs)?;
         if args.only.is_empty() {
             for (number, says, what) in WAITING {
                 tell(&format!("M{number:<3} waits for {what}: {says}"))?;
@@ -109,13 +113,34 @@ mod hunting {
         Ok(if missed == 0 { 0 } else { EXIT_VIOLATION })
     }
 
+    /// Whether what is said to need several things together does; how many do not
+    fn see_together(bugs: &[Bug]) -> Result<usize, Unusable> {
+        let mut missed = 0;
+        for (bug, what) in TOGETHER.iter().filter(|(bug, _)| bugs.contains(bug)) {
+            let number = bug.says().0;
+            let needs = match together(*bug, &read(&Path::new(FOLDER).join(format!("M{number}.sched")))?) {
+                Ok((faults, settings)) => {
+                    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                    let and = if settings > 0 { format!(" and {}", count(settings, "setting")) } else { String::new() };
+                    format!("needs {}{and} together: {what}", count(faults, "fault"))
+                }
+                Err(problem) => {
+                    missed += 1;
+                    format!("DOES NOT NEED several things together: {problem}")
+                }
+            };
+            tell(&format!("M{number:<3} {needs}"))?;
+        }
+        Ok(missed)
+    }
+
     fn make_smaller(bug: Bug, schedule: &Schedule, dir: Option<&Path>) -> Result<(), Unusable> {
         let (number, begun) = (bug.says().0, Instant::now());
         let Some(shrunk) = with(Some(bug), || shrink(schedule, SHRINK_FOR)) else {
             return Ok(complain(&format!("M{number}: its schedule does not fail again")));
         };
         complain(&format!(
-            "M{number}: {:?} by {} lines, {} of them faults, and {} settings, after {} schedules in {:.1?}",
+            "M{number}: {} by {} lines, {} of them faults, and {} settings, after {} schedules in {:.1?}",
             shrunk.mark,
             shrunk.schedule.entries.len(),
             shrunk.schedule.faults(),
@@ -124,7 +149,7 @@ mod hunting {
             begun.elapsed(),
         ));
         match dir {
-            Some(dir) => write(&dir.join(format!("M{number}.small.sched")), &shrunk.schedule.to_string()),
+            Some(dir) => write(&dir.join(format!("M{number}.small.sched")), &shrunk.file()),
             None => Ok(()),
         }
     }

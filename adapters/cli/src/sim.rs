@@ -8,6 +8,7 @@ mod corpus;
 mod cover;
 mod diff;
 mod explore;
+pub mod outputs;
 mod step;
 pub mod swarm;
 
@@ -15,11 +16,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use rejoin_sim::doubts::doubts;
 use rejoin_sim::generate::{Size, generate_sized};
 use rejoin_sim::menu::{Kind, Scope};
 use rejoin_sim::recorded::Recorded;
 use rejoin_sim::schedule::Schedule;
-use rejoin_sim::shrink::shrink;
+use rejoin_sim::shrink::{is_shrunk, shrink};
 use rejoin_sim::simulation::{Ending, Figures};
 use rejoin_sim::swarm::{Failure, Report, attempt};
 use rejoin_sim::timeline::Timeline;
@@ -31,6 +33,8 @@ use crate::say::{complain, print};
 
 /// Most events of a sequence diagram; more of them cannot be read
 const MERMAID_EVENTS_MAX: usize = 60;
+/// Most lines of a schedule that are named because nothing comes of them
+const DOUBTS_MAX: usize = 10;
 /// Something did not hold
 pub const EXIT_VIOLATION: u8 = 1;
 /// Too many seeds did nothing
@@ -73,15 +77,30 @@ pub fn write(path: &Path, text: &str) -> Result<(), Unusable> {
     fs::write(path, text).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", path.display())))
 }
 
-fn read(path: &Path) -> Result<Schedule, Unusable> {
+/// Reads a schedule, and names the lines from which nothing comes
+pub fn read(path: &Path) -> Result<Schedule, Unusable> {
+    Ok(read_both(path)?.0)
+}
+
+/// A schedule, and what its file says
+fn read_both(path: &Path) -> Result<(Schedule, String), Unusable> {
     let bytes = fs::read(path).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", path.display())))?;
     let no_text = |_| Unusable(EXIT_USAGE, format!("{}: this is no text, and so no schedule", path.display()));
     let text = String::from_utf8(bytes).map_err(no_text)?;
-    text.parse().map_err(|error| Unusable(EXIT_USAGE, format!("{}: {error}", path.display())))
+    let parsed = text.parse().map_err(|error| Unusable(EXIT_USAGE, format!("{}: {error}", path.display())))?;
+    let doubts = doubts(&text);
+    for doubt in doubts.iter().take(DOUBTS_MAX) {
+        complain(&format!("{}: {doubt}", path.display()));
+    }
+    if let Some(more) = doubts.len().checked_sub(DOUBTS_MAX + 1) {
+        complain(&format!("{}: and {} more such lines", path.display(), more + 1));
+    }
+    Ok((parsed, text))
 }
 
 fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
     let schedule = generate_sized(args.seed, args.profile, Size { workers: args.workers, safety: args.safety });
+    outputs::check(args.schedule.iter().chain(args.eyes.paths()))?;
     if let Some(path) = &args.schedule {
         write(path, &schedule.to_string())?;
     }
@@ -93,20 +112,31 @@ fn run_seed(args: &SimRun) -> Result<u8, Unusable> {
         let _ = write!(again, " --for {}ms", safety.as_millis());
     }
     let aside = args.eyes.is_on_standard_output() || args.schedule.as_deref() == Some(Path::new("-"));
-    show(&schedule, args.double, &args.eyes, aside, &again)
+    let next = match args.schedule.as_deref().filter(|path| *path != Path::new("-")) {
+        Some(path) => format!("smaller rejoin sim shrink {}\n", path.display()),
+        None => format!("smaller {again} --schedule {0}.sched; rejoin sim shrink {0}.sched\n", args.seed),
+    };
+    show(&schedule, args.double, &args.eyes, aside, &format!("again   {again}\n{next}"))
 }
 
 fn replay(args: &SimReplay) -> Result<u8, Unusable> {
-    let schedule = read(&args.file)?;
+    let (schedule, text) = read_both(&args.file)?;
+    outputs::check(args.eyes.paths())?;
     if args.step || args.until.is_some() {
         return step::run(&schedule, args);
     }
     let aside = args.eyes.is_on_standard_output();
-    show(&schedule, args.double, &args.eyes, aside, &format!("rejoin sim replay {}", args.file.display()))
+    let file = args.file.display();
+    let next = if is_shrunk(&text) {
+        format!("cause   rejoin sim cause {file}\n")
+    } else {
+        format!("smaller rejoin sim shrink {file}\n")
+    };
+    show(&schedule, args.double, &args.eyes, aside, &format!("again   rejoin sim replay {file}\n{next}"))
 }
 
-/// Runs a schedule, and prints what it did
-fn show(schedule: &Schedule, double: bool, eyes: &Eyes, aside: bool, again: &str) -> Result<u8, Unusable> {
+/// Runs a schedule, and prints what it did, and how to go on if it fails
+fn show(schedule: &Schedule, double: bool, eyes: &Eyes, aside: bool, next: &str) -> Result<u8, Unusable> {
     let ended = attempt(schedule, double);
     if eyes.any() {
         write_what_is_seen(schedule, &ended, eyes)?;
@@ -121,11 +151,11 @@ fn show(schedule: &Schedule, double: bool, eyes: &Eyes, aside: bool, again: &str
             Ok(if void { EXIT_VOID } else { 0 })
         }
         Ok(Ending { violation: Some(violation), .. }) => {
-            conclude(aside, &card(schedule, &Failure::Violation(violation), again))?;
+            conclude(aside, &card(schedule, &Failure::Violation(violation), next))?;
             Ok(EXIT_VIOLATION)
         }
         Err(failure) => {
-            conclude(aside, &card(schedule, &failure, again))?;
+            conclude(aside, &card(schedule, &failure, next))?;
             Ok(status(&failure))
         }
     }
@@ -194,7 +224,7 @@ fn sums(figures: &Figures) -> String {
     format!(
         "{} tasks, {} executions, {} outcomes told, {} checkpoints\n\
          {} faults, {} dials, {} sessions resumed and {} opened, {} links found silent, {} recoveries\n\
-         {} events, {} frames with {} messages, {} bytes, {} records, {}.{:03} virtual hours\n",
+         {} happenings, {} frames with {} messages, {} bytes, {} records, {}.{:03} virtual hours\n",
         figures.submitted,
         figures.executions,
         figures.told,
@@ -216,7 +246,7 @@ fn sums(figures: &Figures) -> String {
 }
 
 /// What failed, at most twelve lines: the check, the nearest faults, the last that concerned it, and how to go on
-fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
+fn card(schedule: &Schedule, failure: &Failure, next: &str) -> String {
     let said = failure.to_string();
     let first: Vec<&str> = said.lines().take(3).collect();
     let mut text = match failure {
@@ -236,31 +266,33 @@ fn card(schedule: &Schedule, failure: &Failure, again: &str) -> String {
             let _ = writeln!(text, "event   {event}");
         }
     }
-    let _ = writeln!(text, "again   {again}\nsmaller rejoin sim shrink FILE   (run and swarm write the schedule)");
+    text.push_str(next);
     text
 }
 
 fn shrink_file(args: &SimShrink) -> Result<u8, Unusable> {
     let schedule = read(&args.file)?;
+    outputs::check([&args.out])?;
     let Some(shrunk) = shrink(&schedule, args.budget) else {
         complain("this schedule does not fail");
         return Ok(EXIT_VIOLATION);
     };
     let finished = if shrunk.finished { "" } else { "; the time is over, and there may be smaller ones" };
     complain(&format!(
-        "{:?}: {} of {} lines are left, {} of them faults, after {} schedules{finished}",
+        "{}: {} of {} lines are left, {} of them faults, after {} schedules{finished}",
         shrunk.mark,
         shrunk.schedule.entries.len(),
         schedule.entries.len(),
         shrunk.schedule.faults(),
         shrunk.tried,
     ));
-    write(&args.out, &shrunk.schedule.to_string())?;
+    write(&args.out, &shrunk.file())?;
     Ok(0)
 }
 
 fn menu() -> Result<u8, Unusable> {
     let mut text = String::new();
+    let width = Kind::ALL.iter().map(|kind| kind.name().len()).max().unwrap_or(0);
     for kind in Kind::ALL {
         let dish = kind.dish();
         let whom = match dish.scope {
@@ -269,7 +301,7 @@ fn menu() -> Result<u8, Unusable> {
             Scope::Coordinator => "the coordinator",
             Scope::Anybody => "anybody",
         };
-        let _ = writeln!(text, "{:<13} {whom:<19} {}", dish.name, dish.says);
+        let _ = writeln!(text, "{:<width$} {whom:<19} {}", dish.name, dish.says);
     }
     write(Path::new("-"), &text)?;
     Ok(0)
@@ -290,7 +322,7 @@ mod tests {
         let (mut at, mut fates) = (0, 0);
         for (n, line) in timeline.jsonl().lines().enumerate() {
             let event: Value = serde_json::from_str(line).unwrap();
-            assert_eq!(event["n"], n);
+            assert_eq!(event["n"], n + 1);
             assert!(event["at_us"].as_u64().unwrap() >= at && event["type"].is_string() && event["text"].is_string());
             at = event["at_us"].as_u64().unwrap();
             if event["type"] == "sent" {

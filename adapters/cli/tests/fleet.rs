@@ -85,6 +85,29 @@ fn ckpt_4_another_worker_goes_on_from_the_checkpoint_of_one_that_was_killed() {
 }
 
 #[test]
+fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_killed_as_well() {
+    let mut fleet = Fleet::start(&["--lost-after", "500ms", "--recovery-window", "1s"]);
+    let first = fleet.worker("w1", &[]);
+    let sum = fleet.path("sum");
+    let script = format!(
+        r#"if [ -n "$REJOIN_CHECKPOINT_IN" ]; then sha256sum < "$REJOIN_CHECKPOINT_IN"; exit; fi
+           own="$REJOIN_CHECKPOINT_OUT.own"; head -c 5000001 /dev/urandom > "$own"; sha256sum < "$own" > {sum};
+           mv "$own" "$REJOIN_CHECKPOINT_OUT"; sleep 300 & wait"#,
+        sum = sum.display()
+    );
+    let task = fleet.submit(&["--id", "large"], &["sh", "-c", &script]);
+    until("the checkpoint", || fleet.json("result", &["id:large"])["checkpoint"] == 1);
+    first.kill();
+    fleet.kill_coordinator();
+    fleet.start_coordinator();
+    let _second = fleet.worker("w2", &[]);
+    let waited = fleet.client("wait", [task.as_str()]).end();
+    assert_eq!(waited.code, Some(0), "{}", waited.err);
+    let expected = fs::read_to_string(&sum).expect("a digest");
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, expected);
+}
+
+#[test]
 fn task_3_a_worker_that_was_frozen_too_long_delivers_in_vain() {
     let mut fleet = Fleet::start(&["--lost-after", "500ms", "--heartbeat", "200ms"]);
     let frozen = fleet.worker("w1", &["--heartbeat", "200ms"]);

@@ -1,6 +1,7 @@
 //! `rejoin sim` as its users run it: runs that are compared, looked at, measured and kept
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -9,6 +10,17 @@ fn sim(dir: &Path, words: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rejoin"));
     let command = command.current_dir(dir).arg("sim").args(words).stdin(Stdio::null());
     let Output { status, stdout, stderr } = command.output().expect("the program to run");
+    let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
+    (status.code(), out, err)
+}
+
+/// The same with something on standard input
+fn sim_told(dir: &Path, words: &[&str], told: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rejoin"));
+    let command = command.current_dir(dir).arg("sim").args(words).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program to run");
+    child.stdin.take().expect("a pipe").write_all(told.as_bytes()).expect("it reads");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
     let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
     (status.code(), out, err)
 }
@@ -137,6 +149,73 @@ fn a_replay_stops_where_it_is_told_to_and_shows_everything_there() {
     let (_, out, _) = sim(dir, &["replay", "a.sched", "--until", "100000"]);
     assert!(out.starts_with("over behind event #"), "{out}");
     assert_eq!(sim(dir, &["replay", "a.sched", "--until", "soon"]).0, Some(255));
+}
+
+#[test]
+fn a_replay_is_walked_through_by_a_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("a.sched"), SMALL).unwrap();
+    let walk = |script: &str| sim_told(dir, &["replay", "a.sched", "--step"], script);
+    let (code, out, _) = walk("3\n\nq\n");
+    assert!(code == Some(0) && out.lines().count() == 5 && out.contains("\n#5 "), "{out}");
+    let (code, out, err) = walk("soon\n");
+    assert!(code == Some(255) && out.lines().count() == 1 && err.contains("what is soon?"), "{out}{err}");
+    // The events are those of JSONL, with the same numbers.
+    let (_, lines, _) = sim(dir, &["replay", "a.sched", "--jsonl", "-"]);
+    let (_, all, _) = sim(dir, &["replay", "a.sched", "--step"]);
+    assert_eq!(lines.lines().count(), all.lines().count());
+    let fault = |text: &str, sign: &str| text.lines().position(|line| line.contains(sign)).expect(sign);
+    let nth = fault(&lines, "\"fault\":\"reset\"");
+    assert_eq!(nth, fault(&all, "w0: reset w0"));
+    assert!(lines.lines().nth(nth).is_some_and(|line| line.starts_with(&format!("{{\"n\":{},", nth + 1))));
+    for more in [["--until", "1"].as_slice(), &["--step"]] {
+        let (code, _, err) = sim(dir, &[&["replay", "a.sched", "--double"], more].concat());
+        assert!(code == Some(255) && err.contains("--double"), "{err}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_told_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("a.sched"), SMALL).unwrap();
+    fs::write(dir.join("fails.sched"), FAILS).unwrap();
+    for words in [
+        ["replay", "a.sched", "--html", "no/a.html"].as_slice(),
+        &["replay", "a.sched", "--until", "1", "--trace", "no/a.trace"],
+        &["run", "--seed", "1", "--schedule", "no/1.sched"],
+        &["run", "--seed", "1", "--mermaid", "."],
+        &["shrink", "fails.sched", "--out", "no/small.sched"],
+        &["swarm", "--seeds", "1", "--report", "a.sched"],
+        &["mutants", "--report", "a.sched"],
+    ] {
+        let (code, out, err) = sim(dir, words);
+        assert!(code == Some(254) && out.is_empty() && err.lines().count() == 1, "{words:?}: {out}{err}");
+    }
+    let (code, _, err) = sim(dir, &["replay", "a.sched", "--html", "x", "--jsonl", "x"]);
+    assert!(code == Some(255) && err.contains("give each its own") && !dir.join("x").exists(), "{err}");
+}
+
+#[test]
+fn lines_from_which_nothing_comes_are_named_and_what_is_shrunk_is_not_to_be_shrunk_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("a.sched"), format!("{SMALL}2.0 crash w99\n")).unwrap();
+    let (code, _, err) = sim(dir, &["replay", "a.sched"]);
+    assert!(code == Some(0) && err.contains("a.sched: line 9: there is no w99"), "{err}");
+    fs::write(dir.join("bad.sched"), format!("{SMALL}2.0 crash w0 for=1 for=2\n")).unwrap();
+    let (code, _, err) = sim(dir, &["replay", "bad.sched"]);
+    assert!(code == Some(255) && err.contains("line 9: for is there twice"), "{err}");
+    fs::write(dir.join("fails.sched"), FAILS).unwrap();
+    let (code, out, _) = sim(dir, &["replay", "fails.sched"]);
+    assert!(code == Some(1) && out.ends_with("smaller rejoin sim shrink fails.sched\n"), "{out}");
+    let (code, _, err) = sim(dir, &["shrink", "fails.sched", "--out", "small.sched"]);
+    assert!(code == Some(0) && !err.contains('('), "{err}");
+    let (code, out, _) = sim(dir, &["replay", "small.sched"]);
+    assert!(code == Some(1) && out.ends_with("cause   rejoin sim cause small.sched\n"), "{out}");
+    let (_, out, _) = sim(dir, &["corpus", "check", "."]);
+    assert!(out.contains("FAILED  fails: ") && !out.contains("once: \n"), "{out}");
 }
 
 #[test]

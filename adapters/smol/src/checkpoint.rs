@@ -6,18 +6,25 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rustix::fs::OFlags;
 
 /// How often is looked whether there is a new one
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Most bytes of a file that are looked at; the coordinator may take less (CKPT-2)
+pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 const IN: &str = "in";
 const OUT: &str = "checkpoint";
@@ -50,6 +57,141 @@ impl fmt::Display for NotTaken {
     }
 }
 
+/// What a task has left as a checkpoint
+#[derive(Debug)]
+pub enum Made {
+    /// Its bytes, which fit into a message
+    Small(Vec<u8>),
+    /// A file that goes in chunks
+    Large(Large),
+}
+
+/// A large checkpoint; its file has no name any more, and goes with this
+#[derive(Debug)]
+pub struct Large {
+    file: Arc<File>,
+    length: u64,
+    names: Vec<ChunkName>,
+}
+
+impl Large {
+    /// All its bytes
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it is empty, which a large one never is
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The names of its chunks (CKPT-1)
+    pub fn names(&self) -> &[ChunkName] {
+        &self.names
+    }
+
+    /// Reads bytes from an offset on, and returns how many: fewer than fit if the file has become shorter
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        read_full(&self.file, offset, out)
+    }
+}
+
+/// A file that a task has left, before its content was looked at
+#[derive(Clone, Debug)]
+pub(crate) struct Claimed {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Claimed {
+    /// Reads it, which takes a while where it is large
+    pub(crate) fn read(&self) -> Result<Made, NotTaken> {
+        let unreadable = |error: io::Error| NotTaken::Unreadable(error.to_string());
+        let read = |span: Range<u64>| {
+            let mut bytes = vec![0; (span.end - span.start) as usize];
+            let count = read_full(&self.file, span.start, &mut bytes)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        };
+        if self.length <= INLINE_BYTES_MAX as u64 {
+            return read(0..self.length).map(Made::Small).map_err(unreadable);
+        }
+        let spans = (0..chunks(self.length)).map(|chunk| chunk_span(self.length, chunk));
+        let names: io::Result<Vec<ChunkName>> = spans.map(|span| Ok(chunk_name(&read(span)?))).collect();
+        let names = names.map_err(unreadable)?;
+        Ok(Made::Large(Large { file: self.file.clone(), length: self.length, names }))
+    }
+}
+
+fn read_full(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < out.len() {
+        match file.read_at(&mut out[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// What an execution starts from
+#[derive(Clone, Copy, Debug)]
+pub enum StartsFrom<'a> {
+    /// These bytes
+    Bytes(&'a [u8]),
+    /// This file, which is moved into place
+    File(&'a Path),
+}
+
+/// A large checkpoint on its way here, in a file that goes with this unless it was moved away
+#[derive(Debug)]
+pub(crate) struct Restoring {
+    number: u64,
+    file: File,
+    path: PathBuf,
+}
+
+impl Restoring {
+    /// Begins with nothing
+    pub(crate) fn new(below: &Path, number: u64) -> io::Result<Restoring> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let name = format!("restore-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = below.join(name);
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok(Restoring { number, file, path }),
+                // Left behind by a dead process that had the same id.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            }
+        }
+    }
+
+    /// Which checkpoint it is
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Puts a piece in its place
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+        self.file.write_all_at(bytes, offset).map_err(named)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        // It is gone if an execution starts from it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// A folder of one execution, which goes away with it
 #[derive(Debug)]
 pub struct Checkpoints {
@@ -61,7 +203,7 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Makes the folder, in it the file that the task starts from if there is one
-    pub fn new(below: &Path, restored: Option<&[u8]>, bytes_max: u64) -> io::Result<Checkpoints> {
+    pub fn new(below: &Path, restored: Option<StartsFrom<'_>>, bytes_max: u64) -> io::Result<Checkpoints> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let dir = loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -74,9 +216,13 @@ impl Checkpoints {
             }
         };
         let checkpoints = Checkpoints { dir, restored: restored.is_some(), bytes_max, taken: AtomicU64::new(0) };
-        if let Some(bytes) = restored {
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(checkpoints.dir.join(IN))?.write_all(bytes)?;
+        let place = checkpoints.dir.join(IN);
+        match restored {
+            None => {}
+            Some(StartsFrom::Bytes(bytes)) => {
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?.write_all(bytes)?;
+            }
+            Some(StartsFrom::File(path)) => fs::rename(path, place)?,
         }
         Ok(checkpoints)
     }
@@ -90,23 +236,23 @@ impl Checkpoints {
         env
     }
 
-    /// Takes what the task has renamed into place since it was last asked, if it has
-    pub fn take(&self) -> Option<Result<Vec<u8>, NotTaken>> {
+    /// Takes what the task has renamed into place since it was last asked, if it has, without looking into it yet
+    pub(crate) fn claim(&self) -> Option<Result<Claimed, NotTaken>> {
         let out = self.dir.join(OUT);
         let kind = fs::symlink_metadata(&out).ok()?.file_type();
         // A name of its own, should the last one be a folder that cannot be removed.
         let taken = self.dir.join(format!("{TAKEN}-{}", self.taken.fetch_add(1, Ordering::Relaxed)));
         // From here on the next one that the task makes is another one.
         fs::rename(&out, &taken).ok()?;
-        let read = if kind.is_file() { self.read(&taken) } else { Err(NotTaken::NoFile) };
+        let claimed = if kind.is_file() { self.open(&taken) } else { Err(NotTaken::NoFile) };
         let removed = if kind.is_dir() { fs::remove_dir_all(&taken) } else { fs::remove_file(&taken) };
         if let Err(error) = removed {
             tracing::debug!(%error, "a checkpoint file stays behind");
         }
-        Some(read)
+        Some(claimed)
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>, NotTaken> {
+    fn open(&self, path: &Path) -> Result<Claimed, NotTaken> {
         let unreadable = |error: io::Error| NotTaken::Unreadable(error.to_string());
         // Neither followed nor waited for, should it have become something else in the meantime.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
@@ -115,12 +261,10 @@ impl Checkpoints {
         if !meta.is_file() {
             return Err(NotTaken::NoFile);
         }
-        let mut bytes = Vec::new();
-        file.take(self.bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > self.bytes_max {
-            return Err(NotTaken::TooLarge { bytes: meta.len().max(bytes.len() as u64), max: self.bytes_max });
+        if meta.len() > self.bytes_max {
+            return Err(NotTaken::TooLarge { bytes: meta.len(), max: self.bytes_max });
         }
-        Ok(bytes)
+        Ok(Claimed { file: Arc::new(file), length: meta.len() })
     }
 }
 
@@ -138,8 +282,16 @@ mod tests {
 
     fn folder(restored: Option<&[u8]>) -> (tempfile::TempDir, Checkpoints) {
         let dir = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(dir.path(), restored, 8).unwrap();
+        let checkpoints = Checkpoints::new(dir.path(), restored.map(StartsFrom::Bytes), 8).unwrap();
         (dir, checkpoints)
+    }
+
+    fn take(checkpoints: &Checkpoints) -> Option<Result<Vec<u8>, NotTaken>> {
+        let read = checkpoints.claim()?.and_then(|claimed| claimed.read());
+        Some(read.map(|made| match made {
+            Made::Small(bytes) => bytes,
+            Made::Large(large) => panic!("{large:?}"),
+        }))
     }
 
     fn path(checkpoints: &Checkpoints, name: &str) -> Option<PathBuf> {
@@ -151,13 +303,13 @@ mod tests {
         let (_dir, checkpoints) = folder(None);
         assert_eq!(path(&checkpoints, "REJOIN_CHECKPOINT_IN"), None);
         let out = path(&checkpoints, "REJOIN_CHECKPOINT_OUT").unwrap();
-        assert_eq!(checkpoints.take(), None);
+        assert_eq!(take(&checkpoints), None);
         for bytes in [&b"one"[..], b"", b"12345678"] {
             let own = out.with_extension("own");
             fs::write(&own, bytes).unwrap();
             fs::rename(&own, &out).unwrap();
-            assert_eq!(checkpoints.take(), Some(Ok(bytes.to_vec())));
-            assert_eq!(checkpoints.take(), None);
+            assert_eq!(take(&checkpoints), Some(Ok(bytes.to_vec())));
+            assert_eq!(take(&checkpoints), None);
         }
     }
 
@@ -166,19 +318,19 @@ mod tests {
         let (dir, checkpoints) = folder(None);
         let out = path(&checkpoints, "REJOIN_CHECKPOINT_OUT").unwrap();
         fs::write(&out, b"123456789").unwrap();
-        assert_eq!(checkpoints.take(), Some(Err(NotTaken::TooLarge { bytes: 9, max: 8 })));
+        assert_eq!(take(&checkpoints), Some(Err(NotTaken::TooLarge { bytes: 9, max: 8 })));
         fs::create_dir(&out).unwrap();
         fs::write(out.join("x"), b"").unwrap();
-        assert_eq!(checkpoints.take(), Some(Err(NotTaken::NoFile)));
+        assert_eq!(take(&checkpoints), Some(Err(NotTaken::NoFile)));
         fs::write(dir.path().join("secret"), b"secret").unwrap();
         symlink(dir.path().join("secret"), &out).unwrap();
-        assert_eq!(checkpoints.take(), Some(Err(NotTaken::NoFile)));
+        assert_eq!(take(&checkpoints), Some(Err(NotTaken::NoFile)));
         assert!(dir.path().join("secret").exists(), "what a link points to stays");
         let made = std::process::Command::new("mkfifo").arg(&out).status().unwrap();
         assert!(made.success());
-        assert_eq!(checkpoints.take(), Some(Err(NotTaken::NoFile)), "nobody waits for a pipe");
+        assert_eq!(take(&checkpoints), Some(Err(NotTaken::NoFile)), "nobody waits for a pipe");
         fs::write(&out, b"good").unwrap();
-        assert_eq!(checkpoints.take(), Some(Ok(b"good".to_vec())));
+        assert_eq!(take(&checkpoints), Some(Ok(b"good".to_vec())));
     }
 
     #[test]
@@ -190,5 +342,35 @@ mod tests {
         assert_eq!((mode(&restored), mode(restored.parent().unwrap())), (0o600, 0o700));
         drop(checkpoints);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn ckpt_1_a_large_file_is_named_chunk_by_chunk_and_can_be_read_though_its_name_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(dir.path(), None, BYTES_MAX).unwrap();
+        let bytes: Vec<u8> = (0..150_000u32).map(|n| (n * 7 + n / 251) as u8).collect();
+        fs::write(path(&checkpoints, "REJOIN_CHECKPOINT_OUT").unwrap(), &bytes).unwrap();
+        let Some(Ok(Made::Large(large))) = checkpoints.claim().map(|claimed| claimed.unwrap().read()) else {
+            panic!("150,000 bytes are too many for a message");
+        };
+        assert_eq!(fs::read_dir(&checkpoints.dir).unwrap().count(), 0);
+        let names: Vec<_> = bytes.chunks(65_536).map(chunk_name).collect();
+        assert_eq!((large.len(), large.names()), (150_000, &names[..]));
+        let mut piece = [0; 1000];
+        assert_eq!(large.read_at(149_500, &mut piece).unwrap(), 500);
+        assert_eq!(piece[..500], bytes[149_500..]);
+    }
+
+    #[test]
+    fn ckpt_4_pieces_in_any_order_make_a_file_to_start_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let restoring = Restoring::new(dir.path(), 3).unwrap();
+        restoring.write_at(4, b"chunk").unwrap();
+        restoring.write_at(0, b"the ").unwrap();
+        let started = Checkpoints::new(dir.path(), Some(StartsFrom::File(restoring.path())), 8).unwrap();
+        drop(restoring);
+        assert_eq!(fs::read(path(&started, "REJOIN_CHECKPOINT_IN").unwrap()).unwrap(), b"the chunk");
+        drop(Restoring::new(dir.path(), 4).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "one that nobody started from goes");
     }
 }

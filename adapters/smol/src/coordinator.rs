@@ -406,6 +406,18 @@ impl<J: Journal> Desk<J> {
                     let input = Input::OutputRead { token, stream, offset, bytes: &self.piece[..read] };
                     expected(self.machine.handle(self.clock.now(), input));
                 }
+                Output::ReadChunk { home, offset, max } => {
+                    let room = &mut self.piece[..max as usize];
+                    let read = match self.outputs.read_chunk(home, offset, room) {
+                        Ok(read) => read,
+                        Err(error) => {
+                            tracing::error!(%error, "a checkpoint cannot be read: the one before is taken");
+                            0
+                        }
+                    };
+                    let input = Input::ChunkRead { home, offset, bytes: &self.piece[..read] };
+                    expected(self.machine.handle(self.clock.now(), input));
+                }
                 Output::Event(event) => self.notify(event),
                 Output::Idle { wake_at } => match self.writer.sync()? {
                     // What it was waited for comes out in the next round.

@@ -1,6 +1,6 @@
 //! Running one command: a process group of its own, both outputs spooled, one outcome.
 
-use crate::checkpoint::{self, Checkpoints, NotTaken};
+use crate::checkpoint::{self, Checkpoints, Claimed, Made, NotTaken};
 use crate::guardian::{Guardian, MARK};
 use crate::journal::lock;
 use crate::spool::{self, Spool};
@@ -116,7 +116,7 @@ pub enum Exit {
 }
 
 /// What an execution tells while it runs
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ExecEvent {
     /// A stream has grown to `total` bytes
     ///
@@ -134,8 +134,8 @@ pub enum ExecEvent {
     Checkpoint {
         /// Number given to [`Execution::start`]
         id: u64,
-        /// Its bytes, or why it is not taken
-        made: Result<Vec<u8>, NotTaken>,
+        /// What it is, or why it is not taken
+        made: Result<Made, NotTaken>,
     },
     /// The execution is over; this comes exactly once and is the last event
     ///
@@ -195,6 +195,7 @@ impl Execution {
             leader: Mutex::new(Leader::Awaited),
             guardian,
             checkpoints,
+            claimed: Mutex::new(None),
             cause: OnceLock::new(),
             events,
         });
@@ -258,6 +259,8 @@ struct Shared {
     leader: Mutex<Leader>,
     guardian: Option<Guardian>,
     checkpoints: Option<Checkpoints>,
+    /// A checkpoint that has not been read to its end
+    claimed: Mutex<Option<Claimed>>,
     /// Why the program was ended, from the first who did it; empty when it ends by itself
     cause: OnceLock<Exit>,
     events: Sender<ExecEvent>,
@@ -386,8 +389,9 @@ impl Shared {
             future::or(async { _ = pumps.await }, silent).await;
         }
         let status = self.reap(&mut child);
-        // One that was left at the last moment counts as well.
-        self.look_for_checkpoint();
+        // One that was left at the last moment counts as well, and one that was being read.
+        self.read_checkpoint().await;
+        self.look_for_checkpoint().await;
         self.cause.get().cloned().unwrap_or_else(|| match status {
             Ok(status) => exit_of(status),
             Err(error) => Exit::Lost(format!("cannot get the exit status: {error}")),
@@ -397,16 +401,34 @@ impl Shared {
     async fn look_for_checkpoints(&self) {
         loop {
             Timer::after(checkpoint::LOOK_EVERY).await;
-            self.look_for_checkpoint();
+            self.look_for_checkpoint().await;
         }
     }
 
-    fn look_for_checkpoint(&self) {
-        if let Some(made) = self.checkpoints.as_ref().and_then(Checkpoints::take) {
-            let id = self.id;
-            // Without a receiver nobody wants to know.
-            let _ = self.events.try_send(ExecEvent::Checkpoint { id, made });
+    async fn look_for_checkpoint(&self) {
+        match self.checkpoints.as_ref().and_then(Checkpoints::claim) {
+            Some(Ok(claimed)) => {
+                *lock(&self.claimed) = Some(claimed);
+                self.read_checkpoint().await;
+            }
+            Some(Err(reason)) => self.tell_checkpoint(Err(reason)),
+            None => {}
         }
+    }
+
+    /// Reads what was claimed; begins again if it was given up on the way
+    async fn read_checkpoint(&self) {
+        let claimed = lock(&self.claimed).clone();
+        if let Some(claimed) = claimed {
+            let made = smol::unblock(move || claimed.read()).await;
+            *lock(&self.claimed) = None;
+            self.tell_checkpoint(made);
+        }
+    }
+
+    fn tell_checkpoint(&self, made: Result<Made, NotTaken>) {
+        // Without a receiver nobody wants to know.
+        let _ = self.events.try_send(ExecEvent::Checkpoint { id: self.id, made });
     }
 
     /// Waits for the end of the program and brings it about when its time is over

@@ -34,7 +34,9 @@
 //!                     let finished = Input::Finished { token, outcome: Outcome::Succeeded, result: &result };
 //!                     worker.handle(clock.now(), finished)?;
 //!                 }
-//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Checkpointed { .. } | Output::Forget { .. } => {}
+//!                 // These tasks end as they start: none is there to be cancelled, none prints or makes a checkpoint.
+//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }
 //!         };

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
+use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
-use rejoin_core::worker::{Config, Input, Output, Worker};
+use rejoin_core::worker::{Config, Input, Output, Restored, Worker};
 use smol::channel::{Receiver, unbounded};
 use smol::future::FutureExt;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{self, Checkpoints, Large, Made, NotTaken, Restoring, StartsFrom};
 use crate::clock::{Clock, entropy, seed};
 use crate::command::{Command, GRACE};
 use crate::exec::{self, ExecEvent, Execution, Exit, Surroundings};
@@ -134,6 +134,10 @@ struct Runner {
     worker: Worker,
     line: Line,
     executions: BTreeMap<Token, Execution>,
+    /// Large checkpoints that are being sent, or wait for that, by attempt and number
+    saved: BTreeMap<(Token, u64), Large>,
+    /// Large checkpoints that attempts are to start from
+    restores: BTreeMap<Token, Restoring>,
     exec_events: Queue<ExecEvent>,
     spool_dir: Arc<std::path::Path>,
     start_log: Option<File>,
@@ -180,6 +184,8 @@ impl Runner {
             worker,
             line: Line::new(options.endpoints, dial_time).trusting(options.trust),
             executions: BTreeMap::new(),
+            saved: BTreeMap::new(),
+            restores: BTreeMap::new(),
             exec_events: unbounded(),
             spool_dir: options.spool_dir.into(),
             start_log: start_log.transpose()?,
@@ -243,8 +249,22 @@ impl Runner {
                 }
                 Output::ReadOutput { token, stream, offset, max } => self.read_output(token, stream, offset, max)?,
                 Output::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
+                Output::ReadCheckpoint { token, number, offset, max } => {
+                    self.read_checkpoint(token, number, offset, max);
+                }
+                Output::RestorePiece { token, number, offset, bytes } => {
+                    let written = keep_piece(&mut self.restores, &self.spool_dir, token, number, offset, bytes);
+                    if let Err(error) = written {
+                        tracing::error!(%error, "no room for what a task starts from: nothing new is taken");
+                        self.restores.remove(&token);
+                        self.broken = Some(error);
+                        self.order(Order::Drain);
+                    }
+                }
                 Output::Forget { token } => {
                     self.executions.remove(&token);
+                    self.restores.remove(&token);
+                    self.saved.retain(|(of, _), _| *of != token);
                 }
                 Output::Idle { wake_at } => return Ok(wake_at),
             }
@@ -342,12 +362,7 @@ impl Runner {
             ("REJOIN_TOKEN", token.0.to_string()),
         ];
         let env = env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
-        let restored = self.worker.checkpoint(token);
-        if let Some((number, bytes)) = restored {
-            tracing::info!(%task, attempt, number, bytes = bytes.len(), "task goes on from a checkpoint");
-        }
-        let restored = restored.map(|(_, bytes)| bytes);
-        let checkpoints = match Checkpoints::new(&self.spool_dir, restored, INLINE_BYTES_MAX as u64) {
+        let checkpoints = match self.surround(task, token, attempt) {
             Ok(checkpoints) => checkpoints,
             Err(error) => {
                 // The disk is full, or the folder is gone. Whoever fails at once would get task after task.
@@ -369,6 +384,55 @@ impl Runner {
         self.executions.insert(token, execution);
         self.tell(Input::Started { token });
         Ok(())
+    }
+
+    /// Makes the folder of an execution, with what it starts from
+    fn surround(&mut self, task: TaskId, token: Token, attempt: u32) -> io::Result<Checkpoints> {
+        let restoring = self.restores.remove(&token);
+        let from = match self.worker.checkpoint(token) {
+            None => None,
+            Some((number, Restored::Bytes(bytes))) => Some((number, bytes.len() as u64, StartsFrom::Bytes(bytes))),
+            Some((number, Restored::Pieces(length))) => {
+                let restoring = restoring.as_ref().filter(|restoring| restoring.number() == number);
+                let path = restoring.ok_or_else(|| io::Error::other("what the task starts from could not be kept"))?;
+                Some((number, length, StartsFrom::File(path.path())))
+            }
+        };
+        if let Some((number, bytes, _)) = from {
+            tracing::info!(%task, attempt, number, bytes, "task goes on from a checkpoint");
+        }
+        Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)
+    }
+
+    fn read_checkpoint(&mut self, token: Token, number: u64, offset: u64, max: u32) {
+        let room = &mut self.piece[..max as usize];
+        let read = match self.saved.get(&(token, number)).map(|large| large.read_at(offset, room)) {
+            Some(Ok(read)) => read,
+            Some(Err(error)) => {
+                tracing::warn!(%token, number, %error, "a checkpoint cannot be read");
+                0
+            }
+            None => 0,
+        };
+        let input = Input::CheckpointRead { token, number, offset, bytes: &self.piece[..read] };
+        expected(self.worker.handle(self.clock.now(), input));
+    }
+
+    fn checkpoint_made(&mut self, token: Token, made: Result<Made, NotTaken>) {
+        match made {
+            Ok(Made::Small(bytes)) => self.tell(Input::Checkpoint { token, bytes: &bytes }),
+            Ok(Made::Large(large)) => {
+                let input = Input::LargeCheckpoint { token, length: large.len(), names: large.names() };
+                let taken = self.worker.handle(self.clock.now(), input);
+                let number = self.worker.newest_checkpoint(token).filter(|_| taken.is_ok());
+                expected(taken);
+                self.saved.extend(number.map(|number| ((token, number), large)));
+                // The one that waited for its turn is replaced by this one.
+                let worker = &self.worker;
+                self.saved.retain(|(of, number), _| *of != token || worker.keeps_checkpoint(token, *number));
+            }
+            Err(reason) => tracing::warn!(%token, %reason, "checkpoint not taken; the one before stays"),
+        }
     }
 
     fn read_output(&mut self, token: Token, stream: Stream, offset: u64, max: u32) -> io::Result<()> {
@@ -436,12 +500,7 @@ impl Runner {
                 self.tell(Input::OutputGrew { token: Token(id), stream: core_stream(stream), total });
             }
             Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
-            Event::Exec(ExecEvent::Checkpoint { id, made: Ok(bytes) }) => {
-                self.tell(Input::Checkpoint { token: Token(id), bytes: &bytes });
-            }
-            Event::Exec(ExecEvent::Checkpoint { id, made: Err(reason) }) => {
-                tracing::warn!(token = %Token(id), %reason, "checkpoint not taken; the one before stays");
-            }
+            Event::Exec(ExecEvent::Checkpoint { id, made }) => self.checkpoint_made(Token(id), made),
             Event::Order(order) => self.order(order),
             Event::Time => {
                 if let Some(attempt) = self.line.arriving() {
@@ -454,12 +513,16 @@ impl Runner {
     }
 
     fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
+        self.saved.retain(|(of, made), _| *of != token || *made > number);
         match refused {
             None => tracing::debug!(%token, number, "checkpoint kept"),
             Some(CheckpointRefused::Stale) => tracing::debug!(%token, number, "checkpoint of no use any more"),
             Some(CheckpointRefused::TooLarge) => tracing::warn!(%token, number, "checkpoint refused: it is too large"),
             Some(CheckpointRefused::Full) => {
                 tracing::warn!(%token, number, "checkpoint refused: the coordinator keeps as many as it may");
+            }
+            Some(CheckpointRefused::Damaged) => {
+                tracing::warn!(%token, number, "checkpoint not taken: its file changed while it was sent; write each under a name of its own");
             }
         }
     }
@@ -476,6 +539,21 @@ impl Runner {
     fn tell(&mut self, input: Input<'_>) {
         expected(self.worker.handle(self.clock.now(), input));
     }
+}
+
+/// Puts a piece of what an attempt is to start from into its file
+fn keep_piece(
+    restores: &mut BTreeMap<Token, Restoring>,
+    below: &std::path::Path,
+    token: Token,
+    number: u64,
+    offset: u64,
+    bytes: &[u8],
+) -> io::Result<()> {
+    if restores.get(&token).is_none_or(|restoring| restoring.number() != number) {
+        restores.insert(token, Restoring::new(below, number)?);
+    }
+    restores.get(&token).map_or(Ok(()), |restoring| restoring.write_at(offset, bytes))
 }
 
 /// What is reported may come late: of an attempt that is no more, or in another state

@@ -112,7 +112,9 @@ fn run() -> Option<Outcome> {
                 }
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
-                coordinator::Output::Close { .. } | coordinator::Output::ReadOutput { .. } => return None,
+                coordinator::Output::Close { .. }
+                | coordinator::Output::ReadChunk { .. }
+                | coordinator::Output::ReadOutput { .. } => return None,
             }
         }
         if let Some(end) = coordinator.task(TASK).and_then(|task| task.end) {
@@ -141,6 +143,8 @@ fn run() -> Option<Outcome> {
                 worker::Output::Disconnect { .. }
                 | worker::Output::Cancel { .. }
                 | worker::Output::Checkpointed { .. }
+                | worker::Output::ReadCheckpoint { .. }
+                | worker::Output::RestorePiece { .. }
                 | worker::Output::ReadOutput { .. } => return None,
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::channel::Violation;
 use crate::error::Rejected;
-use crate::ids::{TaskId, Token};
+use crate::ids::{Role, TaskId, Token};
 use crate::limits::BULK_PIECE_BYTES;
 use crate::wire::message::{Follow, FromClient, Item, Refused, Stream};
 
@@ -187,6 +187,11 @@ impl Desk {
         if peer.reading.is_some() || peer.piece.is_some() || !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
             return None;
         }
+        if peer.role == Role::Worker {
+            let reading = self.next_chunk_for(ix)?;
+            self.roster.get_mut(ix).reading = Some(reading);
+            return Some(reading);
+        }
         while let Some(task) = self.roster.get(ix).streaming.front().copied() {
             let peer = self.roster.get_mut(ix);
             let watch = peer.watches.get_mut(&task);
@@ -219,20 +224,19 @@ impl Desk {
 
     /// The embedder answers; an answer that nobody waits for any more is dropped
     pub(super) fn output_read(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) {
-        let waiting = self
-            .roster
-            .iter()
-            .find(|(_, peer)| peer.reading.is_some_and(|r| (r.token, r.stream, r.offset) == (token, stream, offset)));
+        let asked = |reading: &Reading| matches!(*reading, Reading::Output { token: t, stream: s, offset: o, .. } if (t, s, o) == (token, stream, offset));
+        let waiting = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked));
         let Some(ix) = waiting.map(|(ix, _)| ix) else { return };
         let peer = self.roster.get_mut(ix);
         let Some(from) = peer.reading.take() else { return };
-        let len = bytes.len().min(from.max as usize);
+        let Reading::Output { task, max, .. } = from else { return };
+        let len = bytes.len().min(max as usize);
         if len > 0 {
             peer.piece = Some(Piece { from, bytes: bytes[..len].into() });
-        } else if let Some(watch) = peer.watches.get_mut(&from.task).filter(|watch| watch.token == Some(token)) {
+        } else if let Some(watch) = peer.watches.get_mut(&task).filter(|watch| watch.token == Some(token)) {
             // Of an attempt before the last that failed nothing is kept.
             watch.turn_to(None);
-            self.grow_watches(from.task);
+            self.grow_watches(task);
         }
         self.readers.insert(ix);
         self.touch(ix);

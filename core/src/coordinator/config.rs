@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
-use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use crate::wire::keys::Key;
 
 use super::admission::AdmissionConfig;
@@ -39,6 +39,8 @@ pub struct Config {
     pub pending_max: usize,
     /// Most tasks, ended ones that were not forgotten included; costs about 500 bytes and the payload each
     pub tasks_max: usize,
+    /// How long a task that has ended is kept before it is forgotten; `None` is until that is asked for (JOURN-5)
+    pub forget_after: Option<Duration>,
     /// How long a forgotten task's id and outcome are remembered (TASK-1)
     pub retention: Duration,
     /// Most forgotten tasks that are remembered; costs about 100 bytes each
@@ -53,12 +55,16 @@ pub struct Config {
     pub losses_max: u32,
     /// How long a task waits until it counts as one priority more urgent (LANES-1)
     pub ageing: Duration,
-    /// Most bytes of all checkpoints of open tasks; they are held in memory (CKPT-2)
+    /// Largest checkpoint, in bytes; those of more than 48 KiB stay with the embedder (CKPT-2)
+    pub checkpoint_max: u64,
+    /// Most bytes of all checkpoints of open tasks; of a task with large ones the last two are kept (CKPT-2)
     pub checkpoint_bytes_max: u64,
     /// Most lives of clients that are connected or may resume; costs about 1 KiB each, while used
     pub clients_max: usize,
     /// Who stays when two hold the same key (AUTH-4)
     pub contention: Contention,
+    /// Newest wire version to speak, for a fleet that is to stay at an older one (FRAME-6)
+    pub wire_version: u16,
     /// Whether lz4 may be used (FRAME-5)
     pub compress: bool,
     /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
@@ -92,6 +98,7 @@ impl Config {
             admission: AdmissionConfig::default(),
             pending_max: 4096,
             tasks_max: 1_000_000,
+            forget_after: None,
             retention: Duration::from_secs(24 * 3600),
             forgotten_max: 1_000_000,
             output_bytes_max: 64 * 1024 * 1024,
@@ -99,9 +106,11 @@ impl Config {
             crashes_max: 3,
             losses_max: 20,
             ageing: Duration::from_secs(60),
+            checkpoint_max: 64 * 1024 * 1024,
             checkpoint_bytes_max: 1024 * 1024 * 1024,
             clients_max: 1024,
             contention: Contention::Reject,
+            wire_version: WIRE_VERSION,
             compress: true,
             binding: Binding::default(),
             audiences: Vec::new(),
@@ -124,6 +133,9 @@ impl Config {
         }
         if self.clients_max == 0 {
             return error("clients_max", "at least 1");
+        }
+        if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&self.wire_version) {
+            return error("wire_version", "1 or 2");
         }
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");

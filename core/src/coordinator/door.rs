@@ -5,7 +5,7 @@
 use crate::binding::{Binding, TLS_EXPORTER};
 use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
 use crate::limits::{
-    BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION,
+    BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST,
 };
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
@@ -26,6 +26,7 @@ use super::peers::Roster;
 pub(crate) struct Face<'a> {
     cluster: ClusterId,
     epoch: u64,
+    wire_version: u16,
     compress: bool,
     binding: Binding,
     audiences: &'a [String],
@@ -33,8 +34,8 @@ pub(crate) struct Face<'a> {
 
 impl<'a> Face<'a> {
     pub(crate) fn of(config: &'a Config) -> Self {
-        let Config { cluster, epoch, compress, binding, ref audiences, .. } = *config;
-        Face { cluster, epoch, compress, binding, audiences }
+        let Config { cluster, epoch, wire_version, compress, binding, ref audiences, .. } = *config;
+        Face { cluster, epoch, wire_version, compress, binding, audiences }
     }
 }
 
@@ -56,6 +57,7 @@ struct Challenged {
     key: KeyId,
     boot: BootId,
     open: Option<SessionId>,
+    version: u16,
     compress: bool,
     /// Which M1 this answers, and how, until it came a second time (AUTH-9)
     answered: Option<([u8; 32], Vec<u8>)>,
@@ -67,6 +69,7 @@ pub(crate) struct Verified {
     pub(crate) key: KeyId,
     pub(crate) boot: BootId,
     pub(crate) codec: Codec,
+    pub(crate) version: u16,
     /// The key it used has been revoked: all it gets is a sealed refusal
     pub(crate) revoked: bool,
     /// The session it resumes, with a proof that is right
@@ -204,9 +207,10 @@ impl Waiting {
         let reject_for = |code, reason| Verdict::Refuse(Some(encoded(Refusal::Reject(code))), reason);
         let reject = |code| reject_for(code, Reason::Rejected);
         let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
-        if !hello.versions.contains(&WIRE_VERSION) {
+        let spoken = WIRE_VERSION_OLDEST..=face.wire_version;
+        let Some(version) = hello.versions.iter().copied().find(|version| spoken.contains(version)) else {
             return reject(RejectCode::Version);
-        }
+        };
         if !face.audiences.is_empty() && !face.audiences.iter().any(|audience| audience == hello.audience) {
             return reject_for(RejectCode::Audience, Reason::Audience);
         }
@@ -219,14 +223,14 @@ impl Waiting {
         };
         let holder = roster.holder(hello.key, hello.boot).map(|ix| roster.get(ix));
         let session = hello.session.and_then(|id| holder?.session_named(id));
-        let session = session.filter(|session| session.boot == hello.boot);
+        let session = session.filter(|session| (session.boot, session.version) == (hello.boot, version));
         if session.is_none() && self.only_open {
             // Before anything is computed (AUTH-5).
             return Verdict::Later;
         }
         let capabilities = hello.capabilities & if face.compress { CAPABILITY_LZ4 } else { 0 };
         let challenge = Challenge {
-            version: WIRE_VERSION,
+            version,
             capabilities,
             binding: if bound.is_some() { TLS_EXPORTER } else { &[] },
             cluster: face.cluster,
@@ -250,6 +254,7 @@ impl Waiting {
             key: hello.key,
             boot: hello.boot,
             open: session.map(|s| s.numbers.id),
+            version,
             compress: capabilities & CAPABILITY_LZ4 != 0,
             answered: Some((fingerprint(bytes), answer.clone())),
         }));
@@ -280,6 +285,7 @@ impl Challenged {
             key: self.key,
             boot: self.boot,
             codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
+            version: self.version,
             revoked: roster.is_revoked(self.key),
             resume: proof.resume.as_ref().and_then(named),
             session: *session,

@@ -192,13 +192,14 @@ impl Desk {
         task.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
         task.payload = Box::default();
         let live = task.live.clone();
-        self.tasks.set_checkpoint(id, None);
         for other in live {
             if let Some(attempt) = self.drop_attempt(other) {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
             }
         }
         self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+        self.tasks.set_checkpoint(id, None);
+        self.drop_chunks(id);
         self.gate.then(Effect::End(id));
         self.story.note(self.now, id, token, "ended");
     }
@@ -276,6 +277,7 @@ impl Desk {
             };
             attempt.detached = true;
             let task = attempt.task;
+            self.drop_upload(token);
             self.stats.lost_attempts += 1;
             self.schedule.not_recalled(token);
             self.again_after_loss(task);
@@ -328,10 +330,12 @@ impl Desk {
 
     /// Retires a token, and takes it off its worker's list
     pub(super) fn drop_attempt(&mut self, token: Token) -> Option<Attempt> {
+        self.drop_upload(token);
         let mut attempt = self.tasks.retire(token)?;
         let ix = attempt.peer;
         let peer = self.roster.get_mut(ix);
         peer.held.remove(&token);
+        peer.to_offer.remove(&token);
         for stream in Stream::ALL {
             peer.to_tell.remove(&(token, stream));
         }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role, Token};
-use crate::limits::{BULK_WINDOW_BYTES, FRAME_BYTES_MAX, PROBE_TIME};
+use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME};
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
@@ -184,7 +184,7 @@ impl Desk {
     }
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
-        let channel = Channel::new(verified.codec, 0, true);
+        let channel = Channel::new(verified.codec, verified.version, 0);
         self.goodbyes.push_back(Goodbye { conn, channel, denied });
     }
 
@@ -232,7 +232,12 @@ impl Desk {
     fn open(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, frames: Vec<Vec<u8>>, scratch: &mut Scratch) {
         self.replace_connection(ix);
         let peer = self.roster.get_mut(ix);
-        let old = peer.session.replace(PeerSession::open(verified.session, verified.resume_key.clone(), verified.boot));
+        let old = peer.session.replace(PeerSession::open(
+            verified.session,
+            verified.resume_key.clone(),
+            verified.boot,
+            verified.version,
+        ));
         // A client's watches do not outlast the exchange; it asks again, which is harmless.
         let keeps = peer.role == Role::Worker;
         if let Some(old) = old.filter(|old| keeps && old.confirmed.is_some()) {
@@ -248,7 +253,10 @@ impl Desk {
 
     fn go_live(&mut self, conn: ConnId, ix: PeerIx, verified: Verified, resumed: Option<u64>) {
         let (heartbeat, spread, lifetime) = (self.heartbeat(), self.spread(), self.config.session_lifetime);
-        let mut channel = Channel::new(verified.codec, BULK_WINDOW_BYTES, true);
+        // Workers say first how much they take; clients take the first window without a word.
+        let says_first = self.roster.get(ix).role == Role::Worker && verified.version >= CHUNKS_SINCE;
+        let granted = if says_first { 0 } else { BULK_WINDOW_BYTES };
+        let mut channel = Channel::new(verified.codec, verified.version, granted);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let peer = self.roster.get_mut(ix);
         let Some(session) = &mut peer.session else { return };
@@ -273,6 +281,7 @@ impl Desk {
         let awaiting_begin = resumed.is_none();
         let live = Live { peer: ix, key: verified.key, channel, generation, welcome: Some(welcome), awaiting_begin };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
+        self.restart_transfers(ix);
         self.place(ix);
         self.touch(ix);
     }
@@ -356,7 +365,10 @@ impl Desk {
     pub(super) fn deny(&mut self, conn: ConnId, denied: Denied) {
         let channel = match self.conns.get(&conn) {
             Some(Conn::Live(live)) => live.channel.clone(),
-            Some(Conn::Contending(contending)) => Channel::new(contending.verified.codec.clone(), 0, true),
+            Some(Conn::Contending(contending)) => {
+                let verified = &contending.verified;
+                Channel::new(verified.codec.clone(), verified.version, 0)
+            }
             None => return,
         };
         self.goodbyes.push_back(Goodbye { conn, channel, denied });

@@ -4,14 +4,16 @@ use core::ops::Bound;
 
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
+use crate::limits::CHUNKS_SINCE;
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
 
 use super::Desk;
 use super::entry::{Conn, Live};
-use super::peers::{Peer, Piece, Sent};
-use super::tasks::Tasks;
+use super::peers::{Peer, Piece, Reading, Sent};
+use super::restores::tell_transfers;
+use super::tasks::{Checkpoint, CheckpointBody, Tasks};
 
 impl Desk {
     /// Writes and seals the next frame of any connection that has something to say, in turn
@@ -28,9 +30,9 @@ impl Desk {
             let peer = self.roster.get_mut(ix);
             let given = peer.session.as_ref().map(|session| session.tasks_given);
             let body_len = fill(self.now, live, peer, &mut self.tasks, frame);
-            let role = peer.role;
+            let reads = peer.role == Role::Client || !peer.restoring.is_empty();
             let freed = given != peer.session.as_ref().map(|session| session.tasks_given);
-            if role == Role::Client {
+            if reads {
                 // A piece may have left, or turned out to be of no use any more.
                 self.readers.insert(ix);
             }
@@ -60,6 +62,8 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)
         || session.has_news()
         || !peer.to_tell.is_empty()
+        || !peer.to_need.is_empty()
+        || !peer.to_offer.is_empty()
         || peer.piece.is_some();
     if !news || !live.channel.is_writable() {
         return 0;
@@ -72,16 +76,21 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if let Some(session) = &mut peer.session {
         live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);
     }
-    if replay(peer, tasks, &mut body) && say_new(peer, tasks, &mut body) && tell_kept(peer, tasks, &mut body) {
-        send_piece(live, peer, &mut body);
+    let version = live.channel.version;
+    if replay(peer, tasks, version, &mut body)
+        && say_new(peer, tasks, version, &mut body)
+        && tell_kept(peer, tasks, &mut body)
+        && tell_transfers(peer, tasks, &mut body)
+    {
+        send_piece(live, peer, tasks, &mut body);
     }
     body.len()
 }
 
 /// `false` when the frame is full
-fn replay(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+fn replay(peer: &mut Peer, tasks: &Tasks, version: u16, body: &mut BodyWriter<'_>) -> bool {
     while let Some((number, sent)) = peer.session.as_ref().and_then(|session| session.numbers.to_replay()) {
-        if !write(number, sent, peer, tasks, body) {
+        if !write(number, sent, peer, tasks, version, body) {
             return false;
         }
         let Some(session) = &mut peer.session else { return true };
@@ -106,14 +115,14 @@ fn is_restore_of_none(sent: Sent, tasks: &Tasks) -> bool {
 }
 
 /// `false` when the frame is full
-fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> bool {
+fn say_new(peer: &mut Peer, tasks: &mut Tasks, version: u16, body: &mut BodyWriter<'_>) -> bool {
     loop {
         let Some(session) = peer.session.as_ref().filter(|session| session.numbers.may_number()) else { return true };
         let Some(sent) = session.next_to_say() else { return true };
         let (id, number) = (session.numbers.id, session.numbers.next_number());
         let before = body.len();
         let pointless = is_pointless(sent, tasks) || is_restore_of_none(sent, tasks);
-        if !pointless && !write(number, sent, peer, tasks, body) {
+        if !pointless && !write(number, sent, peer, tasks, version, body) {
             return false;
         }
         let Some(session) = &mut peer.session else { return true };
@@ -127,6 +136,9 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
             Sent::Assign(token) => {
                 if let Some(attempt) = tasks.attempts.get_mut(&token) {
                     attempt.sent_as = Some((id, number));
+                    if attempt.restoring.is_some() && version >= CHUNKS_SINCE {
+                        peer.to_offer.insert(token);
+                    }
                 }
             }
             Sent::Progress(task) => {
@@ -151,7 +163,7 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) -> boo
 }
 
 /// Writes what a number stands for, or VOID when its cause is gone; `false` when the frame is full (SESS-3)
-fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body: &mut BodyWriter<'_>) -> bool {
     let class = Class::Numbered(number);
     match sent {
         Sent::Void => body.push_void(number),
@@ -159,7 +171,9 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
             let attempt = tasks.attempts.get(&token);
             match attempt.and_then(|attempt| tasks.all.get(&attempt.task).map(|task| (attempt, task))) {
                 Some((a, task)) => {
-                    let (priority, payload, restores) = (task.spec.priority, &*task.payload, a.restores);
+                    let (priority, payload) = (task.spec.priority, &*task.payload);
+                    // Whoever knows nothing of chunks starts from the beginning.
+                    let restores = a.restores && (a.restoring.is_none() || version >= CHUNKS_SINCE);
                     let (task, attempt) = (a.task, a.attempt);
                     body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
                 }
@@ -192,8 +206,10 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, body: &mut BodyWri
         Sent::Restore(token) => {
             let task = tasks.attempts.get(&token).and_then(|attempt| tasks.all.get(&attempt.task));
             match task.and_then(|task| task.checkpoint.as_ref()) {
-                Some(from) => body.push(class, &ToWorker::Restore { token, number: from.number, bytes: &from.bytes }),
-                None => body.push_void(number),
+                Some(Checkpoint { number, body: CheckpointBody::Inline(bytes), .. }) => {
+                    body.push(class, &ToWorker::Restore { token, number: *number, bytes })
+                }
+                Some(Checkpoint { body: CheckpointBody::Chunks { .. }, .. }) | None => body.push_void(number),
             }
         }
         Sent::Checkpointed(token, number, refused) => {
@@ -221,9 +237,26 @@ fn tell_kept(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool 
     true
 }
 
-fn send_piece(live: &mut Live, peer: &mut Peer, body: &mut BodyWriter<'_>) {
+fn send_piece(live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) {
     let Some(Piece { from, bytes }) = &peer.piece else { return };
-    let (task, token, stream, offset) = (from.task, from.token, from.stream, from.offset);
+    let (task, token, stream, offset) = match *from {
+        Reading::Output { task, token, stream, offset, .. } => (task, token, stream, offset),
+        Reading::Chunk { token, number, offset, .. } => {
+            let attempt = tasks.attempts.get_mut(&token);
+            let sending = attempt.and_then(|attempt| attempt.restoring.as_mut());
+            let Some(sending) = sending.filter(|s| s.next(bytes.len() as u64) == Some((offset, bytes.len() as u64)))
+            else {
+                peer.piece = None;
+                return;
+            };
+            if body.push(Class::Loose, &ToWorker::RestorePiece { token, number, offset, bytes }) {
+                sending.sent(bytes.len() as u64);
+                live.channel.bulk_sent(bytes.len() as u64);
+                peer.piece = None;
+            }
+            return;
+        }
+    };
     let watch = peer.watches.get_mut(&task).filter(|watch| watch.token == Some(token));
     let Some(watch) = watch.filter(|watch| watch.streams[stream.index()].unsent().is_some_and(|next| next.0 == offset))
     else {

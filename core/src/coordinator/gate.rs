@@ -23,6 +23,8 @@ pub(crate) enum Effect {
     Ack(PeerIx, SessionId, u64),
     /// The result under this number waits for its output no more
     NotEarly(PeerIx, SessionId, u64),
+    /// What an attempt starts from may be offered to its worker (CKPT-4)
+    Offer(PeerIx, Token),
     /// Output up to here is kept (LOG-1)
     Keep(Token, Stream, u64),
     /// An attempt is over, and another one follows: its output has these lengths
@@ -50,6 +52,10 @@ impl Effect {
                 o.put(peer);
                 o.name(Name::Session(*session));
                 o.count(Counter::Numbers(*session, Giver::Dialler), *number);
+            }
+            Effect::Offer(peer, token) => {
+                o.put(peer);
+                o.name(Name::Token(*token));
             }
             Effect::AttemptOver(task, token, _) => {
                 o.put(task);

@@ -10,6 +10,7 @@
 //! | `tasks` | tasks and attempts, and the tables of their states |
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
+//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
 //! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `endings` | results, retries, losses, crashes and cancels |
@@ -31,9 +32,11 @@ mod peers;
 mod queues;
 mod reconcile;
 mod recovery;
+mod restores;
 mod schedule;
 mod seam;
 mod tasks;
+mod uploads;
 mod views;
 mod worker_talk;
 
@@ -55,7 +58,8 @@ use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::schedule::Schedule;
-use self::tasks::{NewTask, Remembered, TaskStep, Tasks, content_digest};
+pub(crate) use self::tasks::content_digest;
+use self::tasks::{NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
@@ -88,6 +92,8 @@ enum Timer {
     Retry(TaskId),
     /// A forgotten task is to be forgotten altogether
     Retention(TaskId),
+    /// A task that has ended has been kept for long enough
+    Forget(TaskId),
 }
 
 /// A coordinator as a state machine
@@ -119,6 +125,10 @@ struct Desk {
     tokens_reserved: u64,
     tokens_asked: u64,
     tokens_asked_at: u64,
+    /// Names the next chunk of a checkpoint
+    next_home: u64,
+    /// While records are replayed: chunks that have come in part
+    strays: BTreeMap<u64, TaskId>,
     /// Handshake messages to send
     answers: VecDeque<(ConnId, Vec<u8>)>,
     /// Refusals to seal and send, then close
@@ -129,7 +139,7 @@ struct Desk {
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
     last_served: ConnId,
-    /// Clients that may have output to be read for
+    /// Peers that may have something to be read for: clients output, workers pieces of checkpoints
     readers: BTreeSet<PeerIx>,
     /// Tasks whose outcome was told and that are not forgotten: succeeded, failed, cancelled
     told: [u64; 3],
@@ -198,6 +208,10 @@ impl Coordinator {
                 desk.output_read(token, stream, offset, bytes);
                 Ok(())
             }
+            Input::ChunkRead { home, offset, bytes } => {
+                desk.chunk_read(home, offset, bytes);
+                Ok(())
+            }
         };
         desk.settle_down();
         result
@@ -227,8 +241,14 @@ impl Coordinator {
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
             return Output::Send { conn, bytes: &frame[..len] };
         }
-        if let Some(Reading { token, stream, offset, max, .. }) = desk.next_read() {
-            return Output::ReadOutput { token, stream, offset, max };
+        match desk.next_read() {
+            Some(Reading::Output { token, stream, offset, max, .. }) => {
+                return Output::ReadOutput { token, stream, offset, max };
+            }
+            Some(Reading::Chunk { home, within, max, .. }) => {
+                return Output::ReadChunk { home, offset: within, max };
+            }
+            None => {}
         }
         // An outcome follows the last of the output, of which there is no more to read.
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
@@ -303,7 +323,9 @@ impl Coordinator {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         for (id, task) in &self.desk.tasks.all {
-            (id, task.state, task.attempts, task.retries, task.losses, task.crashes).hash(&mut digest);
+            // What had failed before is of no use any more once it has ended, and may be left out of the journal (JOURN-5).
+            let retries = if task.ended.is_none() { task.retries } else { 0 };
+            (id, task.state, task.attempts, retries, task.losses, task.crashes).hash(&mut digest);
             (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
         }
         for (token, attempt) in &self.desk.tasks.attempts {
@@ -346,6 +368,8 @@ impl Desk {
             tokens_reserved: config.tokens_from,
             tokens_asked: config.tokens_from,
             tokens_asked_at: 0,
+            next_home: 1,
+            strays: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
@@ -410,6 +434,7 @@ impl Desk {
         *self.told_as(remembered.outcome) -= 1;
         self.tasks.remove(id);
         self.tasks.forgotten.insert(id, remembered);
+        self.timers.set(Timer::Forget(id), None);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
         Ok(())
@@ -484,7 +509,13 @@ impl Desk {
                 self.tasks.step(task, TaskStep::Due);
             }
             Timer::Retention(task) => {
-                self.tasks.forgotten.remove(&task);
+                if self.tasks.forgotten.remove(&task).is_some() {
+                    self.gate.write(&Record::Lapsed { task });
+                }
+            }
+            Timer::Forget(task) => {
+                // Unless somebody has asked for that before.
+                let _ = self.forget(task);
             }
         }
     }
@@ -521,6 +552,7 @@ impl Desk {
                     session.early.remove(&number);
                 }
             }
+            Effect::Offer(peer, token) => self.offer_restore(peer, token),
             Effect::Keep(token, stream, offset) => self.output_kept(token, stream, offset),
             Effect::AttemptOver(task, token, lengths) => self.tell_attempt_over(task, token, lengths),
             Effect::Bulk(conn, bytes) => self.bulk_dealt_with(conn, bytes),
@@ -532,6 +564,9 @@ impl Desk {
                     }
                 }
                 self.events.push_back(Event::Ended { task });
+                if let Some(keep) = self.config.forget_after {
+                    self.timers.set(Timer::Forget(task), Some(self.now + keep));
+                }
                 self.tell_ended(task);
                 if planted::is(Bug::DedupByCount) && self.tasks.counts.ended > 16 {
                     self.forget_the_oldest();

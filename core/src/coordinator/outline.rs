@@ -69,6 +69,7 @@ impl Attempt {
             o.count(Counter::Numbers(session, crate::outline::Giver::Coordinator), number);
         }
         o.put((self.running, self.detached, self.recalled, self.restores, self.early.is_some()));
+        o.put((self.upload.is_some(), self.restoring.is_some()));
     }
 }
 
@@ -90,7 +91,7 @@ impl Timer {
         match self {
             Timer::Conn(conn) | Timer::Contender(conn) => o.name(Name::Conn(conn)),
             Timer::Lost(peer) | Timer::Session(peer) => o.put(peer),
-            Timer::Retry(task) | Timer::Retention(task) => o.put(task),
+            Timer::Retry(task) | Timer::Retention(task) | Timer::Forget(task) => o.put(task),
         }
     }
 }

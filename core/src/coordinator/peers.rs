@@ -89,6 +89,8 @@ impl Sent {
 pub(crate) struct PeerSession {
     pub(crate) numbers: Session<HeapLog<Sent, SESSION_UNACKED_MAX>>,
     pub(crate) boot: BootId,
+    /// The wire version in which it was opened; it goes on in no other (FRAME-6)
+    pub(crate) version: u16,
     /// Newest generation whose welcome was acknowledged (AUTH-8)
     pub(crate) confirmed: Option<u64>,
     /// Both sides know what the other holds (SESS-7)
@@ -118,10 +120,11 @@ pub(crate) struct Inventory {
 }
 
 impl PeerSession {
-    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId) -> Self {
+    pub(crate) fn open(id: SessionId, resume_key: Secret, boot: BootId, version: u16) -> Self {
         PeerSession {
             numbers: Session::open(id, resume_key, SESSION_UNACKED_MAX as u64, HeapLog::default()),
             boot,
+            version,
             confirmed: None,
             reconciled: false,
             tellable: 0,
@@ -147,7 +150,8 @@ impl PeerSession {
         self.numbers.waiting(self.backlog());
     }
 
-    fn backlog(&self) -> usize {
+    /// How many messages wait to be numbered
+    pub(crate) fn backlog(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
     }
 
@@ -220,6 +224,12 @@ pub(crate) struct Peer {
     pub(crate) to_drain: bool,
     /// Attempts whose kept output the worker does not know yet
     pub(crate) to_tell: BTreeSet<(Token, Stream)>,
+    /// Attempts whose offered checkpoint the worker is to be asked for (CKPT-1)
+    pub(crate) to_need: BTreeSet<Token>,
+    /// Attempts that are to be offered what they start from (CKPT-4)
+    pub(crate) to_offer: BTreeSet<Token>,
+    /// Attempts with chunks to send of what they start from, in turn
+    pub(crate) restoring: VecDeque<Token>,
     /// What a client follows
     pub(crate) watches: BTreeMap<TaskId, Watch>,
     /// Watches with output to send, in turn
@@ -272,22 +282,21 @@ impl Watch {
         let token = self.token.filter(|_| self.follow == Follow::Output)?;
         Stream::ALL.into_iter().find_map(|stream| {
             let (offset, unsent) = self.streams[stream.index()].unsent()?;
-            Some(Reading { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
+            Some(Reading::Output { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
         })
     }
 }
 
-/// A piece of output asked of the embedder for a client
+/// A piece asked of the embedder
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reading {
-    pub(crate) task: TaskId,
-    pub(crate) token: Token,
-    pub(crate) stream: Stream,
-    pub(crate) offset: u64,
-    pub(crate) max: u32,
+pub(crate) enum Reading {
+    /// Of output, for a client
+    Output { task: TaskId, token: Token, stream: Stream, offset: u64, max: u32 },
+    /// Of a chunk, for a worker that starts from a checkpoint: where in the checkpoint, and where in the chunk
+    Chunk { token: Token, number: u64, offset: u64, home: u64, within: u64, max: u32 },
 }
 
-/// A piece of output on its way to a client
+/// A piece on its way to a peer
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) from: Reading,
@@ -310,6 +319,9 @@ impl Peer {
             reserved: false,
             to_drain: false,
             to_tell: BTreeSet::new(),
+            to_need: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
+            restoring: VecDeque::new(),
             watches: BTreeMap::new(),
             streaming: VecDeque::new(),
             reading: None,

@@ -77,10 +77,17 @@ impl Desk {
         for item in inventory.items {
             // An item named twice is judged once.
             if there.remove(&item.token).is_some() {
-                let verdict = self.judge(ix, &item);
+                let verdict = if item.held == Held::Waiting && self.cannot_restore(ix, item.token) {
+                    // It would wait for ever for what it is to start from.
+                    self.take_unstarted_back(item.token);
+                    Verdict::Discard
+                } else {
+                    self.judge(ix, &item)
+                };
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
-                let restores = self.tasks.all.get(&item.task).is_some_and(|task| task.checkpoint.is_some());
-                if restores && item.held == Held::Waiting && verdict != Verdict::Discard {
+                let from = self.tasks.all.get(&item.task).and_then(|task| task.checkpoint.as_ref());
+                let inline = from.is_some_and(|from| from.names().is_empty());
+                if inline && item.held == Held::Waiting && verdict != Verdict::Discard {
                     // What it was to start from may have gone down with the old session (CKPT-4).
                     self.gate.then(Effect::Say(ix, id, Sent::Restore(item.token)));
                 }

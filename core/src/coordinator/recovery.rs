@@ -4,18 +4,21 @@
 //! the steps in between that left no record are made up for. It is idempotent in the sense that matters: whatever prefix
 //! of the records there is, the tables are those of a coordinator that stopped there.
 
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use crate::blob::{ChunkName, chunks};
 use crate::error::ConfigError;
 use crate::ids::{PeerName, SessionId, TaskId, Token};
-use crate::journal::Record;
+use crate::journal::{Record, homes_of};
 use crate::stream::Piece;
 use crate::wire::message::{Outcome, Stream};
 
 use super::peers::PeerIx;
-use super::tasks::{Checkpoint, Ended, TaskState, TaskStep, content_digest};
+use super::tasks::{Checkpoint, CheckpointBody, Chunk, Ended, TaskState, TaskStep, content_digest};
 use super::{Config, Coordinator, Desk, Remembered, Timer};
 use crate::about::About;
 use crate::planted::{self, Bug};
@@ -112,9 +115,8 @@ impl Desk {
                 self.tokens_asked = self.token_next;
             }
             Record::Submit { task, spec, about, payload } => {
-                // One that was forgotten for so long that its id was free again; that it was leaves no record.
-                self.tasks.forgotten.remove(&task);
-                self.timers.set(Timer::Retention(task), None);
+                // One that was forgotten for so long that its id was free again; that had left no record once.
+                self.lapse(task);
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }
@@ -149,14 +151,69 @@ impl Desk {
                 let outcome = ended.outcome;
                 *self.told_as(outcome) -= 1;
                 let known = self.tasks.remove(task).ok_or(NoSuchHistory)?;
-                self.tasks.forgotten.insert(task, Remembered { content: known.content, outcome });
-                // The time it was forgotten at is not recorded: it is remembered for longer rather than for less.
-                self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
+                self.remember(task, known.content, outcome);
             }
+            Record::Forgotten { task, content, outcome } => {
+                if self.tasks.all.contains_key(&task) {
+                    return Err(NoSuchHistory);
+                }
+                self.remember(task, content, outcome);
+            }
+            Record::Lapsed { task } => self.lapse(task),
             Record::Output { token, stream, offset, bytes, .. } => self.replay_output(token, stream, offset, bytes)?,
             Record::Checkpoint { task, token, number, bytes } => self.replay_checkpoint(task, token, number, bytes)?,
+            Record::Piece { task, home, .. } => {
+                self.next_home = self.next_home.max(home.saturating_add(1));
+                self.strays.insert(home, task);
+            }
+            Record::Chunk { task, home, length, name } => self.replay_chunk(task, home, length, name)?,
+            Record::Manifest { task, token, number, length, homes } => {
+                self.replay_manifest(task, token, number, length, homes)?;
+            }
+            Record::Unreadable { task } => self.tasks.fall_back(task),
+            Record::Gone { task, homes } => self.replay_gone(task, homes),
         }
         Ok(())
+    }
+
+    fn replay_chunk(&mut self, task: TaskId, home: u64, length: u64, name: ChunkName) -> Result<(), NoSuchHistory> {
+        let known = self.tasks.all.get(&task).filter(|task| task.ended.is_none()).ok_or(NoSuchHistory)?;
+        if !self.strays.contains_key(&home) {
+            return Err(NoSuchHistory);
+        }
+        if known.chunks.contains_key(&name) {
+            // Once is enough: this one goes with what has come in part.
+            return Ok(());
+        }
+        self.strays.remove(&home);
+        self.tasks.add_chunk(task, name, Chunk { home, length });
+        Ok(())
+    }
+
+    fn replay_manifest(
+        &mut self,
+        task: TaskId,
+        token: Token,
+        number: u64,
+        length: u64,
+        homes: &[u8],
+    ) -> Result<(), NoSuchHistory> {
+        let known = self.tasks.all.get(&task).filter(|task| task.ended.is_none()).ok_or(NoSuchHistory)?;
+        let by_home: BTreeMap<u64, ChunkName> = known.chunks.iter().map(|(name, chunk)| (chunk.home, *name)).collect();
+        let names: Option<Box<[ChunkName]>> = homes_of(homes).map(|home| by_home.get(&home).copied()).collect();
+        let names = names.filter(|names| length > 0 && names.len() == chunks(length)).ok_or(NoSuchHistory)?;
+        let body = CheckpointBody::Chunks { length, names };
+        self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
+        Ok(())
+    }
+
+    fn replay_gone(&mut self, task: TaskId, homes: &[u8]) {
+        let gone: BTreeSet<u64> = homes_of(homes).collect();
+        self.strays.retain(|home, _| !gone.contains(home));
+        let chunks = self.tasks.all.get(&task).map(|task| task.chunks.clone()).unwrap_or_default();
+        for (name, _) in chunks.into_iter().filter(|(_, chunk)| gone.contains(&chunk.home)) {
+            self.tasks.drop_chunk(task, &name);
+        }
     }
 
     /// All records are in: those who hold tasks get their time to come back, and what was cut off is finished
@@ -164,6 +221,21 @@ impl Desk {
         let cancelled = self.tasks.all.iter().filter(|(_, t)| t.cancel_requested && t.state == TaskState::Ready);
         for task in cancelled.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
             self.end_task(task, None, Outcome::Cancelled, &[], Default::default());
+        }
+        // What came in part comes again; whole chunks may be of use to whoever offers them next.
+        for (home, task) in core::mem::take(&mut self.strays) {
+            self.chunks_gone(task, alloc::vec![home]);
+        }
+        let ended = self.tasks.all.iter().filter(|(_, task)| task.ended.is_some() && !task.chunks.is_empty());
+        for task in ended.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
+            self.drop_chunks(task);
+        }
+        if let Some(keep) = self.config.forget_after {
+            // When they ended is not recorded: they are kept for longer rather than for less.
+            let ended = self.tasks.all.iter().filter(|(_, task)| task.ended.is_some());
+            for task in ended.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
+                self.timers.set(Timer::Forget(task), Some(self.now + keep));
+            }
         }
         self.config.tokens_from = self.token_next;
         let window = self.config.recovery_window.max(self.config.lost_after);
@@ -249,8 +321,20 @@ impl Desk {
         if known.ended.is_some() {
             return Err(NoSuchHistory);
         }
-        self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, bytes: bytes.into() }));
+        let body = CheckpointBody::Inline(bytes.into());
+        self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
+    }
+
+    /// The time it was forgotten at is not recorded: it is remembered for longer rather than for less
+    fn remember(&mut self, task: TaskId, content: [u8; 32], outcome: Outcome) {
+        self.tasks.forgotten.insert(task, Remembered { content, outcome });
+        self.timers.set(Timer::Retention(task), Some(self.now + self.config.retention));
+    }
+
+    fn lapse(&mut self, task: TaskId) {
+        self.tasks.forgotten.remove(&task);
+        self.timers.set(Timer::Retention(task), None);
     }
 
     fn detach(&mut self, token: Token) {

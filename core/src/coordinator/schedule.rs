@@ -183,7 +183,7 @@ impl Desk {
         let Some(task) = self.tasks.all.get(&id) else { return false };
         let reused = planted::is(Bug::AttemptReused) && task.attempts > 0;
         let attempt = task.attempts.saturating_add(u32::from(!reused));
-        let restores = task.checkpoint.is_some();
+        let restores = task.checkpoint.as_ref().is_some_and(|from| from.names().is_empty());
         self.tasks.give(token, id, ix, attempt);
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);

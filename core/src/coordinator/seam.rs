@@ -96,6 +96,15 @@ pub enum Input<'a> {
         /// The bytes there, at least one
         bytes: &'a [u8],
     },
+    /// The answer to [`Output::ReadChunk`]
+    ChunkRead {
+        /// Which chunk
+        home: u64,
+        /// As asked
+        offset: u64,
+        /// As many bytes as were asked for; fewer if they cannot be read, so that the checkpoint before is taken (CKPT-4)
+        bytes: &'a [u8],
+    },
     /// Time has passed
     Timeout,
 }
@@ -133,6 +142,15 @@ pub enum Output<'b> {
         /// Where
         offset: u64,
         /// How many bytes at most
+        max: u32,
+    },
+    /// Answer with a piece of a chunk that was kept, at once if possible: of what the [`Piece`](crate::journal::Record::Piece) records carried
+    ReadChunk {
+        /// Which chunk
+        home: u64,
+        /// Where
+        offset: u64,
+        /// How many bytes
         max: u32,
     },
     /// Something the embedder may want to know

@@ -8,12 +8,14 @@ use core::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::about::About;
+use crate::blob::{ChunkName, Sending};
 use crate::ids::{SessionId, TaskId, Token};
 use crate::stream::Incoming;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
 use super::peers::PeerIx;
 use super::queues::{KindIx, Place, Queues};
+use super::uploads::Upload;
 use crate::time::Instant;
 
 /// How far a task is
@@ -96,10 +98,21 @@ pub(crate) struct Task {
     pub(crate) concluded: Vec<Token>,
     /// The newest checkpoint (CKPT-4)
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// The one before, should the newest turn out to be unreadable
+    pub(crate) previous: Option<Checkpoint>,
+    /// Whole chunks of checkpoints, by their content (CKPT-1)
+    pub(crate) chunks: BTreeMap<ChunkName, Chunk>,
     pub(crate) ended: Option<Ended>,
     /// Whether the record of its end is durable, so that it may be told
     pub(crate) told: bool,
     pub(crate) watchers: BTreeSet<PeerIx>,
+}
+
+impl Task {
+    /// The checkpoints that are kept, newest first (CKPT-2)
+    pub(crate) fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
+        [&self.checkpoint, &self.previous].into_iter().flatten()
+    }
 }
 
 /// A checkpoint of a task
@@ -107,7 +120,50 @@ pub(crate) struct Task {
 pub(crate) struct Checkpoint {
     pub(crate) token: Token,
     pub(crate) number: u64,
-    pub(crate) bytes: Box<[u8]>,
+    pub(crate) body: CheckpointBody,
+}
+
+/// Where the bytes of a checkpoint are
+#[derive(Clone, Debug)]
+pub(crate) enum CheckpointBody {
+    /// Here
+    Inline(Box<[u8]>),
+    /// With the embedder, in chunks
+    Chunks { length: u64, names: Box<[ChunkName]> },
+}
+
+/// A whole chunk; its bytes are with the embedder
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// What the embedder knows it by
+    pub(crate) home: u64,
+    pub(crate) length: u64,
+}
+
+impl Checkpoint {
+    /// Bytes that it takes here
+    pub(crate) fn inline_bytes(&self) -> u64 {
+        match &self.body {
+            CheckpointBody::Inline(bytes) => bytes.len() as u64,
+            CheckpointBody::Chunks { .. } => 0,
+        }
+    }
+
+    /// How it goes out to whoever starts from it, where that is in chunks
+    pub(crate) fn to_send(&self) -> Option<Box<Sending>> {
+        match &self.body {
+            CheckpointBody::Inline(_) => None,
+            CheckpointBody::Chunks { length, .. } => Some(Box::new(Sending::new(*length))),
+        }
+    }
+
+    /// The chunks that it consists of
+    pub(crate) fn names(&self) -> &[ChunkName] {
+        match &self.body {
+            CheckpointBody::Inline(_) => &[],
+            CheckpointBody::Chunks { names, .. } => names,
+        }
+    }
 }
 
 /// How a task ended
@@ -138,6 +194,10 @@ pub(crate) struct Attempt {
     pub(crate) streams: [Incoming; 2],
     /// A result that waits for the rest of its output
     pub(crate) early: Option<Box<EarlyResult>>,
+    /// A checkpoint that is coming in chunks (CKPT-1)
+    pub(crate) upload: Option<Box<Upload>>,
+    /// What it starts from, where that goes out in chunks (CKPT-4)
+    pub(crate) restoring: Option<Box<Sending>>,
 }
 
 /// A result that came back on a new connection before the output in front of it
@@ -167,8 +227,10 @@ pub(crate) struct Tasks {
     pub(crate) suspects: BTreeMap<Place, TaskId>,
     /// All tasks in the order of submission
     pub(crate) by_order: BTreeMap<u64, TaskId>,
-    /// Bytes of all checkpoints
+    /// Bytes of all checkpoints and their chunks
     pub(crate) checkpoint_bytes: u64,
+    /// Bytes of chunks that are to come, for which room is kept
+    pub(crate) promised: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -231,6 +293,8 @@ impl Tasks {
             live: Vec::new(),
             concluded: Vec::new(),
             checkpoint: None,
+            previous: None,
+            chunks: BTreeMap::new(),
             ended: None,
             told: false,
             watchers: BTreeSet::new(),
@@ -249,13 +313,56 @@ impl Tasks {
         Some(task)
     }
 
-    /// Replaces a task's checkpoint
+    /// Replaces a task's newest checkpoint, and keeps the one before where the new one could turn out to be unreadable
     pub(crate) fn set_checkpoint(&mut self, id: TaskId, new: Option<Checkpoint>) {
         let Some(task) = self.all.get_mut(&id) else { return };
-        let bytes = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |c| c.bytes.len() as u64);
-        self.checkpoint_bytes += bytes(&new);
-        self.checkpoint_bytes -= bytes(&task.checkpoint);
-        task.checkpoint = new;
+        let before: u64 = task.checkpoints().map(Checkpoint::inline_bytes).sum();
+        let old = core::mem::replace(&mut task.checkpoint, new);
+        let keeps = task.checkpoint.as_ref().is_some_and(|new| !new.names().is_empty());
+        task.previous = old.filter(|_| keeps);
+        let after: u64 = task.checkpoints().map(Checkpoint::inline_bytes).sum();
+        self.checkpoint_bytes = self.checkpoint_bytes + after - before;
+    }
+
+    /// The newest checkpoint of a task cannot be read: the one before is the newest (CKPT-4)
+    pub(crate) fn fall_back(&mut self, id: TaskId) {
+        let Some(task) = self.all.get_mut(&id) else { return };
+        self.checkpoint_bytes -= task.checkpoint.as_ref().map_or(0, Checkpoint::inline_bytes);
+        task.checkpoint = task.previous.take();
+    }
+
+    /// Adds a whole chunk
+    pub(crate) fn add_chunk(&mut self, id: TaskId, name: ChunkName, chunk: Chunk) {
+        let Some(task) = self.all.get_mut(&id) else { return };
+        self.checkpoint_bytes += chunk.length;
+        let known = task.chunks.insert(name, chunk);
+        debug_assert_eq!(known, None, "what is there is not asked for");
+    }
+
+    /// Chunks that no checkpoint of their task consists of, and that none is going to; nor one of these names
+    pub(crate) fn unused_chunks<'a>(
+        &'a self,
+        task: &'a Task,
+        names: &'a [ChunkName],
+    ) -> impl Iterator<Item = (&'a ChunkName, &'a Chunk)> {
+        let uploads = task.live.iter().filter_map(|token| self.attempts.get(token)?.upload.as_ref());
+        let coming = uploads.flat_map(|upload| &upload.names).chain(names);
+        let used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(coming).collect();
+        task.chunks.iter().filter(move |(name, _)| !used.contains(name))
+    }
+
+    /// Forgets the chunks of a task that are not used; returns their homes
+    pub(crate) fn drop_chunks(&mut self, id: TaskId) -> Vec<u64> {
+        let Some(task) = self.all.get(&id).filter(|task| !task.chunks.is_empty()) else { return Vec::new() };
+        let unused: Vec<ChunkName> = self.unused_chunks(task, &[]).map(|(name, _)| *name).collect();
+        unused.iter().filter_map(|name| self.drop_chunk(id, name)).map(|chunk| chunk.home).collect()
+    }
+
+    /// Forgets a chunk
+    pub(crate) fn drop_chunk(&mut self, id: TaskId, name: &ChunkName) -> Option<Chunk> {
+        let chunk = self.all.get_mut(&id)?.chunks.remove(name)?;
+        self.checkpoint_bytes -= chunk.length;
+        Some(chunk)
     }
 
     /// Whether a task was accepted within the retention time
@@ -306,6 +413,8 @@ impl Tasks {
             restores,
             streams: [Incoming::new(), Incoming::new()],
             early: None,
+            upload: None,
+            restoring: task.checkpoint.as_ref().and_then(Checkpoint::to_send),
         };
         self.attempts.insert(token, new);
     }
@@ -346,14 +455,25 @@ impl Tasks {
             );
             assert!(task.ended.is_none() || task.live.is_empty(), "{id} is over and has live attempts (TASK-3)");
             assert!(task.live.is_sorted(), "tokens of {id} do not rise (TASK-2)");
-            assert!(task.ended.is_none() || task.checkpoint.is_none(), "{id} is over and keeps a checkpoint");
+            let kept = task.checkpoints().count() + task.chunks.len();
+            assert!(task.ended.is_none() || kept == 0, "{id} is over and keeps a checkpoint");
             assert_eq!(self.by_order.get(&task.order), Some(id));
         }
         assert_eq!(counts, self.counts);
         assert_eq!(self.queues.len() as u64 + self.suspects.len() as u64, counts.ready);
         assert_eq!(self.by_order.len(), self.all.len());
-        let kept = self.all.values().filter_map(|task| task.checkpoint.as_ref());
-        assert_eq!(kept.map(|checkpoint| checkpoint.bytes.len() as u64).sum::<u64>(), self.checkpoint_bytes);
+        let inline = self.all.values().flat_map(Task::checkpoints).map(Checkpoint::inline_bytes);
+        let chunks = self.all.values().flat_map(|task| task.chunks.values()).map(|chunk| chunk.length);
+        assert_eq!(inline.chain(chunks).sum::<u64>(), self.checkpoint_bytes);
+        let uploads = self.attempts.values().filter_map(|attempt| attempt.upload.as_ref());
+        assert_eq!(uploads.map(|upload| upload.promised()).sum::<u64>(), self.promised, "room is kept for nothing");
+        for (id, task) in &self.all {
+            let mut names = task.checkpoints().flat_map(Checkpoint::names);
+            assert!(
+                names.all(|name| task.chunks.contains_key(name)),
+                "a chunk of a checkpoint of {id} is missing (S14)"
+            );
+        }
         self.queues.check(|kind| {
             let open = |task: &&Task| task.kind == kind && task.state != TaskState::Ended;
             self.all.values().filter(open).count() as u64

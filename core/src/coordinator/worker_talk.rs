@@ -140,7 +140,11 @@ impl Desk {
         let Some(message) = item.decode::<FromWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
-        if numbered == matches!(message, FromWorker::Output { .. }) {
+        let version = match self.conns.get(&conn) {
+            Some(Conn::Live(live)) => live.channel.version,
+            Some(Conn::Contending(_)) | None => return Err(Violation),
+        };
+        if numbered == message.is_loose() || message.since() > version {
             return Err(Violation);
         }
         match message {
@@ -165,6 +169,12 @@ impl Desk {
                 self.place(ix);
             }
             FromWorker::Checkpoint { token, number, bytes } => self.take_checkpoint(ix, token, number, bytes),
+            FromWorker::Offer { token, number, length, names } => self.take_offer(ix, token, number, length, names)?,
+            FromWorker::Piece { token, number, offset, bytes } => {
+                self.take_piece(conn, ix, token, number, offset, bytes)?;
+            }
+            FromWorker::RestoreNeed { token, number, wanted } => self.take_restore_need(ix, token, number, wanted)?,
+            FromWorker::RestoreBad { token, number } => self.take_restore_bad(ix, token, number),
         }
         Ok(())
     }

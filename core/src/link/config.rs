@@ -9,7 +9,9 @@ use crate::backoff::BackoffConfig;
 use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
-use crate::limits::{AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{
+    AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST,
+};
 use crate::wire::keys::Key;
 
 /// How a worker or client reaches its coordinator
@@ -28,6 +30,8 @@ pub struct LinkConfig {
     pub heartbeat: Option<Duration>,
     /// The law of reconnection
     pub backoff: BackoffConfig,
+    /// Newest wire version to offer, for a fleet that is to stay at an older one (FRAME-6)
+    pub wire_version: u16,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
     /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
@@ -46,6 +50,7 @@ impl LinkConfig {
             cluster: None,
             heartbeat: None,
             backoff: BackoffConfig::default(),
+            wire_version: WIRE_VERSION,
             compress: true,
             binding: Binding::default(),
             handshake_time: HANDSHAKE_TIME,
@@ -62,6 +67,9 @@ impl LinkConfig {
         }
         if self.handshake_time.is_zero() || self.handshake_time > HANDSHAKE_TIME {
             return Err(ConfigError { field: "handshake_time", allowed: "above 0, at most 10 s" });
+        }
+        if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&self.wire_version) {
+            return Err(ConfigError { field: "wire_version", allowed: "1 or 2" });
         }
         if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
             return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });

@@ -18,7 +18,7 @@ use crate::binding::{Binding, TLS_EXPORTER};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, SessionId};
-use crate::limits::{RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION};
+use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -84,6 +84,8 @@ pub(crate) struct Link<L> {
     fresh: bool,
     /// Tasks granted to the coordinator in this session, as the owner counts them
     pub(crate) tasks: u64,
+    /// Bulk bytes taken in at a time
+    bulk_window: u64,
     stopped: Option<Reason>,
     stats: LinkStats,
 }
@@ -123,7 +125,13 @@ struct Proved {
 }
 
 impl<L: Log> Link<L> {
-    pub(crate) fn new(config: LinkConfig, seed: Seed, now: Instant, log: L) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: LinkConfig,
+        seed: Seed,
+        now: Instant,
+        log: L,
+        bulk_window: u64,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Link {
             state: LinkState::Waiting,
@@ -151,6 +159,7 @@ impl<L: Log> Link<L> {
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
+            bulk_window,
             stopped: None,
             stats: LinkStats::default(),
             config,
@@ -205,11 +214,8 @@ impl<L: Log> Link<L> {
             self.failed_handshake(now, Reason::Unbound);
             return Ok(());
         }
-        let mut versions = heapless::Vec::new();
-        let fits = versions.push(WIRE_VERSION).is_ok();
-        debug_assert!(fits);
         let hello = Hello {
-            versions,
+            versions: self.versions().rev().collect(),
             capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
             audience: &self.config.endpoints[self.endpoint],
             binding: if binding.is_some() { TLS_EXPORTER } else { &[] },
@@ -297,6 +303,11 @@ impl<L: Log> Link<L> {
         }
     }
 
+    /// The wire versions that this end speaks (FRAME-6)
+    fn versions(&self) -> core::ops::RangeInclusive<u16> {
+        WIRE_VERSION_OLDEST..=self.config.wire_version
+    }
+
     /// M2 or a refusal came in
     fn greeted(&mut self, now: Instant, bytes: &[u8]) {
         if let Some(refusal) = Refusal::decode(bytes) {
@@ -310,7 +321,8 @@ impl<L: Log> Link<L> {
         let bound = hello.binding.filter(|_| challenge.binding == TLS_EXPORTER);
         let binding = bound.as_ref().map_or(&[][..], |value| value);
         let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, binding);
-        let answers_us = challenge.version == WIRE_VERSION && (bound.is_some() || challenge.binding.is_empty());
+        let version_is_ours = self.versions().contains(&challenge.version);
+        let answers_us = version_is_ours && (bound.is_some() || challenge.binding.is_empty());
         if !proofs.mac_c_is(&mac) || !answers_us {
             return self.failed_handshake(now, Reason::NotAuthenticated);
         }
@@ -366,7 +378,11 @@ impl<L: Log> Link<L> {
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
-        self.channel = Some(Channel::new(codec, challenge.bulk, true));
+        let mut channel = Channel::new(codec, challenge.version, challenge.bulk);
+        if challenge.version >= CHUNKS_SINCE {
+            channel.narrow_bulk(self.bulk_window);
+        }
+        self.channel = Some(channel);
         self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
         self.fresh = true;
         self.step(LinkStep::Challenged);
@@ -399,6 +415,11 @@ impl<L: Log> Link<L> {
     /// Whether the coordinator has said how things stand; nothing else counts before (AUTH-3)
     pub(crate) fn is_welcomed(&self) -> bool {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
+    }
+
+    /// The wire version of this connection; the oldest where there is none (FRAME-6)
+    pub(crate) fn version(&self) -> u16 {
+        self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
     }
 
     /// Whether frames can be exchanged

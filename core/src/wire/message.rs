@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, CHUNKS_SINCE, MESSAGE_BYTES_MAX, WIRE_VERSION_OLDEST};
 use crate::wire::view::Question;
 
 const ITEM_HEAD_BYTES: usize = 3;
@@ -409,6 +409,87 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         bytes: &'a [u8],
     },
+    /// A checkpoint too large for a message: what it consists of; loose, again on each connection until answered (CKPT-1)
+    ///
+    /// From here on: since wire version 2.
+    Offer {
+        /// Which attempt
+        token: Token,
+        /// Rises with each checkpoint of the task
+        number: u64,
+        /// All its bytes
+        length: u64,
+        /// The name of each chunk, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+    },
+    /// A piece of a checkpoint, of a chunk that is missing; loose (CKPT-1)
+    Piece {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Where the bytes stand in it
+        offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+    /// What is missing of the checkpoint from which an attempt is to start; loose (CKPT-4)
+    RestoreNeed {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// A bit for each chunk, lowest first
+        #[serde(with = "serde_bytes", borrow)]
+        wanted: &'a [u8],
+    },
+    /// A chunk of the checkpoint from which an attempt is to start has another content than its name says; loose (CKPT-4)
+    RestoreBad {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+    },
+}
+
+impl FromWorker<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            FromWorker::Offer { .. }
+            | FromWorker::Piece { .. }
+            | FromWorker::RestoreNeed { .. }
+            | FromWorker::RestoreBad { .. } => CHUNKS_SINCE,
+            FromWorker::Inventory { .. }
+            | FromWorker::Running { .. }
+            | FromWorker::Result { .. }
+            | FromWorker::GivenBack { .. }
+            | FromWorker::Output { .. }
+            | FromWorker::Offers { .. }
+            | FromWorker::Draining
+            | FromWorker::Checkpoint { .. } => WIRE_VERSION_OLDEST,
+        }
+    }
+
+    /// Whether it has no number: a newer one replaces it, or it is resumed by offset (SESS-1)
+    pub fn is_loose(&self) -> bool {
+        match self {
+            FromWorker::Output { .. }
+            | FromWorker::Offer { .. }
+            | FromWorker::Piece { .. }
+            | FromWorker::RestoreNeed { .. }
+            | FromWorker::RestoreBad { .. } => true,
+            FromWorker::Inventory { .. }
+            | FromWorker::Running { .. }
+            | FromWorker::Result { .. }
+            | FromWorker::GivenBack { .. }
+            | FromWorker::Offers { .. }
+            | FromWorker::Draining
+            | FromWorker::Checkpoint { .. } => false,
+        }
+    }
 }
 
 /// What a worker holds of one attempt (SESS-7)
@@ -515,6 +596,79 @@ pub enum ToWorker<'a> {
     },
     /// Somebody wants this worker to drain (TASK-8)
     Drain,
+    /// What is missing of a checkpoint that was offered; loose (CKPT-1)
+    ///
+    /// From here on: since wire version 2.
+    Need {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// A bit for each chunk, lowest first
+        #[serde(with = "serde_bytes", borrow)]
+        wanted: &'a [u8],
+    },
+    /// A checkpoint too large for a message from which an attempt is to start; loose, again on each connection (CKPT-4)
+    RestoreOffer {
+        /// Which attempt
+        token: Token,
+        /// The checkpoint's number; those of this attempt go on above it
+        number: u64,
+        /// All its bytes; 0 if there is none that can be read, so that the attempt starts from the beginning
+        length: u64,
+        /// The name of each chunk, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+    },
+    /// A piece of it, of a chunk that is missing; loose (CKPT-4)
+    RestorePiece {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Where the bytes stand in it
+        offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+}
+
+impl ToWorker<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            ToWorker::Need { .. } | ToWorker::RestoreOffer { .. } | ToWorker::RestorePiece { .. } => CHUNKS_SINCE,
+            ToWorker::Checkpointed { refused: Some(CheckpointRefused::Damaged), .. } => CHUNKS_SINCE,
+            ToWorker::Assign { .. }
+            | ToWorker::Cancel { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Verdict { .. }
+            | ToWorker::Settled { .. }
+            | ToWorker::Kept { .. }
+            | ToWorker::Restore { .. }
+            | ToWorker::Checkpointed { .. }
+            | ToWorker::Drain => WIRE_VERSION_OLDEST,
+        }
+    }
+
+    /// Whether it has no number: a newer one replaces it, or it is resumed by offset (SESS-1)
+    pub fn is_loose(&self) -> bool {
+        match self {
+            ToWorker::Kept { .. }
+            | ToWorker::Need { .. }
+            | ToWorker::RestoreOffer { .. }
+            | ToWorker::RestorePiece { .. } => true,
+            ToWorker::Assign { .. }
+            | ToWorker::Cancel { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Verdict { .. }
+            | ToWorker::Settled { .. }
+            | ToWorker::Restore { .. }
+            | ToWorker::Checkpointed { .. }
+            | ToWorker::Drain => false,
+        }
+    }
 }
 
 /// Why a checkpoint was not taken; the attempt goes on (CKPT-2)
@@ -526,6 +680,8 @@ pub enum CheckpointRefused {
     TooLarge,
     /// All checkpoints together would have more bytes than the coordinator holds
     Full,
+    /// A chunk had another content than its name says: it changed while it was sent; since wire version 2
+    Damaged,
 }
 
 /// Why a task is stopped

@@ -18,11 +18,11 @@ pub(crate) struct Slot {
 pub(crate) struct Arena {
     slots: Box<[Vec<u8>]>,
     slot_bytes: usize,
-    free: Box<heapless::Vec<u16, WORKER_ATTEMPTS_MAX>>,
+    free: Box<heapless::Vec<u16, { 2 * WORKER_ATTEMPTS_MAX }>>,
 }
 
 impl Arena {
-    /// Allocates `slots` slots; at most [`WORKER_ATTEMPTS_MAX`]
+    /// Allocates `slots` slots; at most twice [`WORKER_ATTEMPTS_MAX`]
     pub(crate) fn new(slots: u16, slot_bytes: usize) -> Self {
         let mut free = Box::new(heapless::Vec::new());
         for index in (0..slots).rev() {

@@ -1,5 +1,6 @@
 //! One attempt as its worker sees it
 
+use crate::blob::{Receiving, Sending};
 use crate::ids::TaskId;
 use crate::stream::Outgoing;
 use crate::wire::message::{CancelReason, CheckpointRefused, Held, Outcome};
@@ -122,33 +123,105 @@ pub(crate) struct Attempt {
     pub(crate) checkpoint: Checkpoint,
 }
 
-/// The newest checkpoint of an attempt, from its restoration on
+/// The checkpoints of an attempt: what it starts from, what is under way, and what was made meanwhile
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoint {
-    /// Reserved from the start; free once the attempt is over
+    /// The bytes of `current`, or the names of its chunks; reserved from the start, free once the attempt is over
     pub(crate) slot: Option<Slot>,
-    /// 0 is none
-    pub(crate) number: u64,
+    /// The same for `waiting`
+    pub(crate) newer: Option<Slot>,
+    /// What it starts from, and after that what is to be sent or was last
+    pub(crate) current: Option<Made>,
+    /// Made while the current one is under way; a newer one takes its place (CKPT-3)
+    pub(crate) waiting: Option<Made>,
+    /// Number of the newest that was made
+    pub(crate) made: u64,
     /// Announced with the assignment, and still on its way: the attempt must not start
     pub(crate) awaited: bool,
     /// The newest number that was answered, or was there from the start
     pub(crate) answered: u64,
     /// In the queue of what is to be sent
     pub(crate) queued: bool,
-    /// Numbered, and not answered yet; one at a time (CKPT-3)
+    /// Numbered or offered, and not answered yet; one at a time (CKPT-3)
     pub(crate) in_flight: Option<u64>,
     /// An answer the embedder is to be told
     pub(crate) told: Option<(u64, Option<CheckpointRefused>)>,
+    /// What of the current one is to be sent, if that is in chunks
+    pub(crate) sending: Sending,
+    /// It has to be offered on this connection
+    pub(crate) offer_due: bool,
+    /// What is still to come of a checkpoint in chunks from which the attempt starts
+    pub(crate) restoring: Option<Restoring>,
+}
+
+/// A checkpoint
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Made {
+    /// Rises with each checkpoint of the task
+    pub(crate) number: u64,
+    /// Its length, if it goes in chunks
+    pub(crate) chunked: Option<u64>,
+}
+
+/// A checkpoint from which the attempt starts, on its way in chunks (CKPT-4)
+#[derive(Clone, Debug)]
+pub(crate) struct Restoring {
+    pub(crate) number: u64,
+    pub(crate) length: u64,
+    pub(crate) receiving: Receiving,
+    /// The coordinator has to be told what is missing
+    pub(crate) need_due: bool,
+    /// A chunk had another content than its name says
+    pub(crate) bad: bool,
 }
 
 impl Checkpoint {
-    pub(crate) fn new(slot: Slot, awaited: bool) -> Self {
-        Checkpoint { slot: Some(slot), number: 0, awaited, answered: 0, queued: false, in_flight: None, told: None }
+    pub(crate) fn new(slot: Slot, newer: Slot, awaited: bool) -> Self {
+        Checkpoint {
+            slot: Some(slot),
+            newer: Some(newer),
+            current: None,
+            waiting: None,
+            made: 0,
+            awaited,
+            answered: 0,
+            queued: false,
+            in_flight: None,
+            told: None,
+            sending: Sending::default(),
+            offer_due: false,
+            restoring: None,
+        }
     }
 
     /// Whether there is one that the coordinator has not answered
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.slot.is_some() && self.number > self.answered
+        self.waiting.is_some() || (self.slot.is_some() && self.current.is_some_and(|c| c.number > self.answered))
+    }
+
+    /// Whether whatever was made last is numbered or answered; what goes in chunks has to be answered
+    fn went_ahead(&self) -> bool {
+        let numbered = |current: Made| current.chunked.is_none() && self.in_flight == Some(current.number);
+        !self.is_unanswered() || (self.waiting.is_none() && self.current.is_some_and(numbered))
+    }
+
+    /// The checkpoint in chunks that is under way
+    pub(crate) fn upload(&self) -> Option<(u64, u64)> {
+        let current = self.current.filter(|current| self.in_flight == Some(current.number))?;
+        Some((current.number, current.chunked?))
+    }
+
+    /// A new session: nothing was said in it yet
+    pub(crate) fn start_over(&mut self) {
+        (self.queued, self.in_flight, self.offer_due) = (false, None, false);
+        self.sending.rewind();
+    }
+
+    /// Nobody will start from it
+    pub(crate) fn is_of_no_use(&mut self) {
+        self.answered = self.made;
+        self.waiting = None;
+        self.start_over();
     }
 }
 
@@ -174,7 +247,7 @@ impl Attempt {
         self.state == AttemptState::Finished
             && !self.unjudged
             && self.streams.iter().all(|stream| stream.unsent().is_none())
-            && (!self.checkpoint.is_unanswered() || self.checkpoint.in_flight == Some(self.checkpoint.number))
+            && self.checkpoint.went_ahead()
     }
 
     /// Whether its newest checkpoint may be numbered: one is on its way at a time (CKPT-3)

@@ -2,7 +2,7 @@
 
 use crate::about::Tags;
 use crate::error::ConfigError;
-use crate::limits::{INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX};
+use crate::limits::{INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::LinkConfig;
 
 /// How a worker behaves
@@ -30,8 +30,9 @@ impl Config {
 
     /// Returns the memory that a worker with these settings allocates for payloads, checkpoints and results, in bytes
     pub fn arena_bytes(&self) -> usize {
-        (usize::from(self.slots) + usize::from(self.prefetch)) * 2 * INLINE_BYTES_MAX
+        (usize::from(self.slots) + usize::from(self.prefetch)) * 3 * INLINE_BYTES_MAX
             + usize::from(self.attempts_max) * self.result_bytes_max as usize
+            + WORKER_BULK_WINDOW_BYTES as usize
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

@@ -4,12 +4,15 @@
 //! | --- | --- |
 //! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `attempt` | an attempt that is held, and the table of its states |
-//! | `arena`, `outbox` | where bytes are kept; what is to be said, lane by lane |
+//! | `checkpoints` | what attempts start from and what they make, in messages and in chunks |
+//! | `arena`, `intake`, `outbox` | where bytes are kept; what is to be said, lane by lane |
 //! | `outline` | what its future depends on, for searches |
 
 mod arena;
 mod attempt;
+mod checkpoints;
 mod config;
+mod intake;
 mod outbox;
 mod outline;
 mod seam;
@@ -18,6 +21,7 @@ use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
 
 pub use crate::worker::attempt::AttemptState;
+pub use crate::worker::checkpoints::Restored;
 pub use crate::worker::config::Config;
 pub use crate::worker::seam::{Input, Output};
 
@@ -25,7 +29,7 @@ use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{TaskId, Token};
-use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -34,12 +38,11 @@ use crate::story::{Note, Story};
 use crate::stream::Outgoing;
 use crate::time::Instant;
 use crate::wire::codec::Scratch;
-use crate::wire::message::{
-    BodyReader, CancelReason, CheckpointRefused, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict,
-};
+use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
-use crate::worker::outbox::{Outbox, SentLog, Stores, Table};
+use crate::worker::intake::Intake;
+use crate::worker::outbox::{Outbox, SentLog, Source, Stores, Table};
 
 /// A worker as a state machine
 ///
@@ -60,7 +63,10 @@ struct Desk {
     prefetch: u16,
     attempts: Table,
     payloads: Arena,
+    /// Two places for each: what is under way, and what was made meanwhile (CKPT-3)
     checkpoints: Arena,
+    /// Pieces of checkpoints to start from, until the embedder has taken them over
+    intake: Intake,
     results: Arena,
     outbox: Outbox,
     /// Assignments taken in this session
@@ -87,14 +93,15 @@ impl Worker {
         config.validate()?;
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
-        let link = Link::new(config.link, seed, now, SentLog::new())?;
+        let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
             attempts: Table::new(),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
-            checkpoints: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
+            checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
+            intake: Intake::new(),
             results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
             outbox: Outbox::new(offers.into()),
             assigned: 0,
@@ -146,10 +153,15 @@ impl Worker {
             Input::Progress { token, value } => desk.progress(token, value),
             Input::OutputGrew { token, stream, total } => desk.output_grew(token, stream, total),
             Input::OutputRead { token, stream, offset, bytes } => {
-                desk.outbox.take_read(token, stream, offset, bytes);
+                desk.outbox.take_read(token, Source::Stream(stream), offset, bytes);
                 Ok(())
             }
             Input::Checkpoint { token, bytes } => desk.checkpoint_made(token, bytes),
+            Input::LargeCheckpoint { token, length, names } => desk.large_checkpoint_made(token, length, names),
+            Input::CheckpointRead { token, number, offset, bytes } => {
+                desk.checkpoint_read(token, number, offset, bytes);
+                Ok(())
+            }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
             Input::Declined { token } => desk.declined(now, token),
             Input::Drain => {
@@ -163,6 +175,7 @@ impl Worker {
             Input::Timeout => Ok(()),
         };
         desk.link.expire(now);
+        desk.refuse_what_cannot_be_sent();
         desk.leave_if_drained();
         desk.grant();
         result
@@ -183,13 +196,22 @@ impl Worker {
         if let Some((token, reason)) = desk.next_cancel() {
             return Output::Cancel { token, reason };
         }
+        if let Some((token, number, offset, len)) = desk.next_restored(frame) {
+            return Output::RestorePiece { token, number, offset, bytes: &frame[..len] };
+        }
         let body_len = desk.fill(self.now, frame);
         if body_len > 0 {
             let len = desk.link.seal(frame, body_len, &mut self.scratch);
             return Output::Send { bytes: &frame[..len] };
         }
-        if let Some((token, stream, offset, max)) = desk.next_read() {
-            return Output::ReadOutput { token, stream, offset, max };
+        match desk.next_read() {
+            Some((token, Source::Stream(stream), offset, max)) => {
+                return Output::ReadOutput { token, stream, offset, max };
+            }
+            Some((token, Source::Checkpoint(number), offset, max)) => {
+                return Output::ReadCheckpoint { token, number, offset, max };
+            }
+            None => {}
         }
         if let Some((token, number, refused)) = desk.next_answer() {
             return Output::Checkpointed { token, number, refused };
@@ -232,10 +254,26 @@ impl Worker {
     }
 
     /// Returns the checkpoint from which an attempt that is to start goes on, and its number (CKPT-4)
-    pub fn checkpoint(&self, token: Token) -> Option<(u64, &[u8])> {
+    pub fn checkpoint(&self, token: Token) -> Option<(u64, Restored<'_>)> {
         let attempt = self.desk.attempts.get(&token).filter(|attempt| attempt.payload.is_some())?;
-        let slot = attempt.checkpoint.slot.as_ref().filter(|_| attempt.checkpoint.number > 0)?;
-        Some((attempt.checkpoint.number, self.desk.checkpoints.bytes(slot)))
+        let current = attempt.checkpoint.current.filter(|current| current.number > 0)?;
+        let slot = attempt.checkpoint.slot.as_ref()?;
+        let bytes = || Restored::Bytes(self.desk.checkpoints.bytes(slot));
+        Some((current.number, current.chunked.map_or_else(bytes, Restored::Pieces)))
+    }
+
+    /// Returns the number of the newest checkpoint that an attempt has made, or started from
+    pub fn newest_checkpoint(&self, token: Token) -> Option<u64> {
+        self.desk.attempts.get(&token).map(|attempt| attempt.checkpoint.made)
+    }
+
+    /// Whether the bytes of a large checkpoint may still be asked for: it is under way, or waits for that (CKPT-3)
+    pub fn keeps_checkpoint(&self, token: Token, number: u64) -> bool {
+        let kept = self.desk.attempts.get(&token).map(|attempt| &attempt.checkpoint);
+        kept.is_some_and(|kept| {
+            let made = [kept.current.filter(|current| current.number > kept.answered), kept.waiting];
+            made.into_iter().flatten().any(|made| made.number == number)
+        })
     }
 
     /// Whether it takes nothing new any more, by its own will or an operator's (TASK-8)
@@ -317,6 +355,9 @@ impl Desk {
         let Some(message) = item.decode::<ToWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
+        if message.is_loose() != (item.class == Class::Loose) || message.since() > self.link.version() {
+            return Err(Violation);
+        }
         match message {
             ToWorker::Assign { task, token, attempt, priority, restores, payload } => {
                 self.assign(now, task, token, attempt, priority, restores, payload)?;
@@ -337,6 +378,13 @@ impl Desk {
             ToWorker::Restore { token, number, bytes } => self.restore(token, number, bytes)?,
             ToWorker::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
             ToWorker::Drain => self.drain(now),
+            ToWorker::Need { token, number, wanted } => self.checkpoint_needed(token, number, wanted)?,
+            ToWorker::RestoreOffer { token, number, length, names } => {
+                self.restore_offered(token, number, length, names)?;
+            }
+            ToWorker::RestorePiece { token, number, offset, bytes } => {
+                self.restore_piece(token, number, offset, bytes)?;
+            }
         }
         Ok(())
     }
@@ -359,6 +407,7 @@ impl Desk {
         let mut slot = self.payloads.reserve().ok_or(Violation)?;
         let result = self.results.reserve().ok_or(Violation)?;
         let checkpoint = self.checkpoints.reserve().ok_or(Violation)?;
+        let newer = self.checkpoints.reserve().ok_or(Violation)?;
         let fits = self.payloads.fill(&mut slot, payload);
         debug_assert!(fits, "a slot has room for the largest input");
         self.assigned += 1;
@@ -378,7 +427,7 @@ impl Desk {
             report_queued: false,
             result_queued: false,
             cancel_due: None,
-            checkpoint: Checkpoint::new(checkpoint, restores),
+            checkpoint: Checkpoint::new(checkpoint, newer, restores),
         };
         let fits = self.attempts.insert(token, attempt).is_ok();
         debug_assert!(fits, "the table is at least as large as the arenas");
@@ -391,54 +440,19 @@ impl Desk {
         Ok(())
     }
 
-    /// What the next start goes on from; of no use to what runs already (CKPT-4)
-    fn restore(&mut self, token: Token, number: u64, bytes: &[u8]) -> Result<(), Violation> {
-        if bytes.len() > INLINE_BYTES_MAX {
-            return Err(Violation);
-        }
-        let Some(attempt) = self.attempts.get_mut(&token).filter(|a| a.state == AttemptState::Waiting) else {
-            return Ok(());
-        };
-        let checkpoint = &mut attempt.checkpoint;
-        let Some(slot) = &mut checkpoint.slot else { return Ok(()) };
-        let fits = self.checkpoints.fill(slot, bytes);
-        debug_assert!(fits, "a slot has room for the largest checkpoint");
-        (checkpoint.number, checkpoint.answered, checkpoint.awaited) = (number, number, false);
-        self.may_start = true;
-        Ok(())
-    }
-
-    fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
-        let Some(attempt) = self.attempts.get_mut(&token) else { return };
-        let checkpoint = &mut attempt.checkpoint;
-        checkpoint.in_flight = None;
-        if number <= checkpoint.answered || number > checkpoint.number {
-            return;
-        }
-        checkpoint.answered = number;
-        self.answers += u16::from(checkpoint.told.replace((number, refused)).is_none());
-        self.outbox.offer_checkpoint(token, attempt);
-        self.outbox.offer_result(token, attempt);
-        self.free_checkpoint(token);
-    }
-
-    /// An attempt that is over needs room for a checkpoint only as long as one has to be sent
-    fn free_checkpoint(&mut self, token: Token) {
-        let Some(attempt) = self.attempts.get_mut(&token).filter(|a| !a.state.is_active()) else { return };
-        let wanted =
-            attempt.checkpoint.is_unanswered() && matches!(attempt.outcome, Outcome::Failed(_) | Outcome::Cancelled);
-        if !wanted && let Some(slot) = attempt.checkpoint.slot.take() {
-            self.checkpoints.free(slot);
-        }
-    }
-
     fn cancel(&mut self, now: Instant, token: Token, reason: CancelReason) {
         if self.step(now, token, AttemptStep::Cancel).is_none() {
             return;
         }
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        if reason == CancelReason::Requested {
+            // Nobody will start from what it has made, and it starts from nothing any more.
+            attempt.checkpoint.is_of_no_use();
+            (attempt.checkpoint.awaited, attempt.checkpoint.restoring) = (false, None);
+        }
         if attempt.state == AttemptState::Finished {
             self.outbox.offer_result(token, attempt);
+            self.free_checkpoint(token);
         } else {
             self.order_stop(token, reason);
         }
@@ -553,20 +567,6 @@ impl Desk {
         Ok(())
     }
 
-    fn checkpoint_made(&mut self, token: Token, bytes: &[u8]) -> Result<(), Rejected> {
-        let attempt = self.attempts.get_mut(&token).ok_or(Rejected::Unknown)?;
-        if bytes.len() > INLINE_BYTES_MAX {
-            return Err(Rejected::TooLarge);
-        }
-        let runs = matches!(attempt.state, AttemptState::Running | AttemptState::Stopping);
-        let Some(slot) = attempt.checkpoint.slot.as_mut().filter(|_| runs) else { return Err(Rejected::NotExpected) };
-        let fits = self.checkpoints.fill(slot, bytes);
-        debug_assert!(fits, "a slot has room for the largest checkpoint");
-        attempt.checkpoint.number += 1;
-        self.outbox.offer_checkpoint(token, attempt);
-        Ok(())
-    }
-
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
@@ -581,7 +581,7 @@ impl Desk {
         }
         if attempt.outcome == Outcome::Succeeded {
             // Nobody will start from it.
-            attempt.checkpoint.answered = attempt.checkpoint.number;
+            attempt.checkpoint.is_of_no_use();
         }
         self.outbox.offer_result(token, attempt);
         self.free_checkpoint(token);
@@ -621,16 +621,7 @@ impl Desk {
         attempt.cancel_due.take().map(|reason| (*token, reason))
     }
 
-    fn next_answer(&mut self) -> Option<(Token, u64, Option<CheckpointRefused>)> {
-        if self.answers == 0 {
-            return None;
-        }
-        let (token, attempt) = self.attempts.iter_mut().find(|(_, a)| a.checkpoint.told.is_some())?;
-        self.answers -= 1;
-        attempt.checkpoint.told.take().map(|(number, refused)| (*token, number, refused))
-    }
-
-    fn next_read(&mut self) -> Option<(Token, Stream, u64, u32)> {
+    fn next_read(&mut self) -> Option<(Token, Source, u64, u32)> {
         if !self.link.may_send_bulk(BULK_PIECE_BYTES as u64) || !self.link.may_send() {
             return None;
         }
@@ -682,9 +673,8 @@ impl Desk {
             if attempt.checkpoint.told.take().is_some() {
                 self.answers -= 1;
             }
-            if let Some(slot) = attempt.checkpoint.slot.take() {
-                self.checkpoints.free(slot);
-            }
+            let slots = [attempt.checkpoint.slot.take(), attempt.checkpoint.newer.take()];
+            slots.into_iter().flatten().for_each(|slot| self.checkpoints.free(slot));
         }
         if matches!(next, AttemptState::Gone | AttemptState::Finished)
             && let Some(payload) = attempt.payload.take()
@@ -721,7 +711,7 @@ impl Desk {
             attempt.unjudged = !matches!(attempt.state, AttemptState::Abandoned | AttemptState::Gone);
             attempt.report_queued = false;
             attempt.result_queued = false;
-            (attempt.checkpoint.queued, attempt.checkpoint.in_flight) = (false, None);
+            attempt.checkpoint.start_over();
             self.unjudged += u16::from(attempt.unjudged);
         }
         self.outbox.start_over(session, self.unjudged, self.draining);
@@ -741,7 +731,7 @@ impl Desk {
         let active = self.attempts.values().filter(|a| a.state.is_active());
         let taken = (active.count() + self.outbox.to_give_back()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
-        let room = self.payloads.room().min(self.checkpoints.room()).min(self.results.room());
+        let room = self.payloads.room().min(self.checkpoints.room() / 2).min(self.results.room());
         places.saturating_sub(taken).min(room)
     }
 
@@ -764,8 +754,8 @@ impl Desk {
         let inputs = count(&|a| a.payload.is_some()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
         assert_eq!(inputs + self.payloads.room(), places, "room for an input is held by nobody");
-        let checkpoints = count(&|a| a.checkpoint.slot.is_some()) as u64;
-        assert_eq!(checkpoints + self.checkpoints.room(), places, "room for a checkpoint is held by nobody");
+        let checkpoints = count(&|a| a.checkpoint.slot.is_some()) + count(&|a| a.checkpoint.newer.is_some());
+        assert_eq!(checkpoints as u64 + self.checkpoints.room(), places * 2, "room for a checkpoint is held by nobody");
         assert_eq!(count(&|a| a.checkpoint.told.is_some()), usize::from(self.answers));
         assert_eq!(
             self.attempts.len() as u64 + self.results.room(),

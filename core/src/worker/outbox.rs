@@ -6,8 +6,9 @@ use core::ops::{Deref, DerefMut};
 
 use heapless::index_map::FnvIndexMap;
 
+use crate::blob::{Sending, chunks};
 use crate::ids::{SessionId, Token};
-use crate::limits::{BULK_PIECE_BYTES, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
+use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX};
 use crate::link::Link;
 use crate::outline::{Name, Outline};
 use crate::session::FixedLog;
@@ -77,7 +78,7 @@ const INVENTORY_PART_BYTES: usize = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_
 pub(crate) struct Outbox {
     /// The session that the inventory below belongs to
     pub(crate) session: Option<SessionId>,
-    /// Some stream may have bytes to read
+    /// Some stream or checkpoint may have bytes to read
     pub(crate) may_read: bool,
     inventory_parts: u16,
     inventory_next: u16,
@@ -93,6 +94,8 @@ pub(crate) struct Outbox {
     turn: usize,
     reading: Option<Reading>,
     piece: Option<Reading>,
+    /// Some attempt may have an offer, or what is missing of one, to say
+    pub(crate) may_transfer: bool,
     piece_bytes: Box<[u8]>,
     items: Box<[u8]>,
 }
@@ -104,10 +107,18 @@ pub(crate) struct Stores<'a> {
     pub(crate) results: &'a Arena,
 }
 
+/// What a piece is of
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Stream(Stream),
+    /// The checkpoint of this number
+    Checkpoint(u64),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reading {
     token: Token,
-    stream: Stream,
+    source: Source,
     offset: u64,
     len: usize,
 }
@@ -129,6 +140,7 @@ impl Outbox {
             turn: 0,
             reading: None,
             piece: None,
+            may_transfer: false,
             piece_bytes: vec![0; BULK_PIECE_BYTES].into(),
             items: vec![0; INVENTORY_PART_BYTES].into(),
         }
@@ -151,8 +163,16 @@ impl Outbox {
     pub(crate) fn connected(&mut self, attempts: &mut Attempts) {
         for attempt in attempts.values_mut() {
             attempt.streams.iter_mut().for_each(|stream| stream.rewind());
+            attempt.checkpoint.sending.rewind();
+            if let Some(restoring) = &mut attempt.checkpoint.restoring {
+                // It is offered again on each connection.
+                restoring.receiving.rewind();
+                restoring.need_due = false;
+            }
+            attempt.checkpoint.offer_due = attempt.checkpoint.upload().is_some();
         }
         self.piece = None;
+        self.may_transfer = true;
         self.may_read = true;
     }
 
@@ -186,8 +206,18 @@ impl Outbox {
 
     /// Queues the newest checkpoint, unless one is on its way already (CKPT-3)
     pub(crate) fn offer_checkpoint(&mut self, token: Token, attempt: &mut Attempt) {
-        if attempt.checkpoint_ready() && !attempt.checkpoint.queued {
-            attempt.checkpoint.queued = push(&mut self.checkpoints, token);
+        if !attempt.checkpoint_ready() || attempt.checkpoint.queued {
+            return;
+        }
+        let Some(current) = attempt.checkpoint.current else { return };
+        match current.chunked {
+            Some(length) => {
+                attempt.checkpoint.in_flight = Some(current.number);
+                attempt.checkpoint.sending = Sending::new(length);
+                attempt.checkpoint.offer_due = true;
+                self.may_transfer = true;
+            }
+            None => attempt.checkpoint.queued = push(&mut self.checkpoints, token),
         }
     }
 
@@ -225,22 +255,20 @@ impl Outbox {
         self.given_back.iter().count()
     }
 
-    /// Asks for the next piece of output, going round all streams
-    pub(crate) fn next_read(&mut self, attempts: &Attempts) -> Option<(Token, Stream, u64, u32)> {
+    /// Asks for the next piece of output or of a checkpoint, going round all of them
+    pub(crate) fn next_read(&mut self, attempts: &Attempts) -> Option<(Token, Source, u64, u32)> {
         if !self.may_read || self.reading.is_some() || self.piece.is_some() {
             return None;
         }
-        let streams = attempts.len() * 2;
-        for step in 0..streams {
-            let turn = (self.turn + step) % streams;
-            let Some((token, attempt)) = attempts.get_index(turn / 2) else { continue };
-            let stream = Stream::ALL[turn % 2];
-            let wanted = !attempt.unjudged && !matches!(attempt.state, AttemptState::Gone | AttemptState::Abandoned);
-            if let Some((offset, unsent)) = attempt.streams[stream.index()].unsent().filter(|_| wanted) {
+        let sources = attempts.len() * SOURCES;
+        for step in 0..sources {
+            let turn = (self.turn + step) % sources;
+            let Some((token, attempt)) = attempts.get_index(turn / SOURCES) else { continue };
+            if let Some((source, offset, unsent)) = next_piece(attempt, turn % SOURCES) {
                 let len = unsent.min(BULK_PIECE_BYTES as u64) as usize;
                 self.turn = turn + 1;
-                self.reading = Some(Reading { token: *token, stream, offset, len });
-                return Some((*token, stream, offset, len as u32));
+                self.reading = Some(Reading { token: *token, source, offset, len });
+                return Some((*token, source, offset, len as u32));
             }
         }
         self.may_read = false;
@@ -248,10 +276,10 @@ impl Outbox {
     }
 
     /// Takes the answer; one that was not asked for is dropped
-    pub(crate) fn take_read(&mut self, token: Token, stream: Stream, offset: u64, bytes: &[u8]) {
+    pub(crate) fn take_read(&mut self, token: Token, source: Source, offset: u64, bytes: &[u8]) {
         let Some(reading) = self.reading.take() else { return };
         let len = bytes.len().min(reading.len);
-        if (reading.token, reading.stream, reading.offset) == (token, stream, offset) && len > 0 {
+        if (reading.token, reading.source, reading.offset) == (token, source, offset) && len > 0 {
             self.piece_bytes[..len].copy_from_slice(&bytes[..len]);
             self.piece = Some(Reading { len, ..reading });
         }
@@ -260,7 +288,7 @@ impl Outbox {
     /// Whether a frame is worth sending
     pub(crate) fn has_news(&mut self, link: &mut Link<SentLog>, attempts: &Attempts) -> bool {
         self.drop_stale_piece(attempts);
-        if self.piece.is_some() {
+        if self.piece.is_some() || self.may_transfer {
             return true;
         }
         let new = !self.is_empty();
@@ -287,9 +315,47 @@ impl Outbox {
                 full = true;
             }
         }
-        if !full {
+        if !full && self.write_transfers(link, attempts, stores, body) {
             self.write_piece(link, attempts, body);
         }
+    }
+
+    /// Writes offers and what is missing of others; `false` when the frame is full (CKPT-1, CKPT-4)
+    fn write_transfers(
+        &mut self,
+        link: &Link<SentLog>,
+        attempts: &mut Attempts,
+        stores: Stores<'_>,
+        body: &mut BodyWriter<'_>,
+    ) -> bool {
+        if !self.may_transfer {
+            return true;
+        }
+        for (token, attempt) in attempts.iter_mut().filter(|_| link.version() >= CHUNKS_SINCE) {
+            let (token, kept) = (*token, &mut attempt.checkpoint);
+            if let Some(restoring) = kept.restoring.as_mut().filter(|restoring| restoring.need_due) {
+                let number = restoring.number;
+                let wanted = restoring.receiving.missing().bytes(chunks(restoring.length));
+                let need = FromWorker::RestoreNeed { token, number, wanted: &wanted };
+                let said = if restoring.bad { FromWorker::RestoreBad { token, number } } else { need };
+                if !body.push(Class::Loose, &said) {
+                    return false;
+                }
+                restoring.need_due = false;
+            }
+            if kept.offer_due
+                && !attempt.unjudged
+                && let (Some((number, length)), Some(slot)) = (kept.upload(), &kept.slot)
+            {
+                let names = stores.checkpoints.bytes(slot);
+                if !body.push(Class::Loose, &FromWorker::Offer { token, number, length, names }) {
+                    return false;
+                }
+                kept.offer_due = false;
+            }
+        }
+        self.may_transfer = false;
+        true
     }
 
     /// `false` when the frame is full
@@ -374,7 +440,7 @@ impl Outbox {
                 self.checkpoints.pop_front();
                 if let Some(attempt) = attempts.get_mut(&token) {
                     attempt.checkpoint.queued = false;
-                    attempt.checkpoint.in_flight = Some(attempt.checkpoint.number);
+                    attempt.checkpoint.in_flight = attempt.checkpoint.current.map(|current| current.number);
                     // Its result may have waited for this to go in front.
                     self.offer_result(token, attempt);
                 }
@@ -416,8 +482,12 @@ impl Outbox {
             Sent::Offers => body.push(class, &FromWorker::Offers { tags: &self.offers }),
             Sent::Draining => body.push(class, &FromWorker::Draining),
             Sent::Checkpoint(token) => {
-                let attempt = attempts.get(&token).filter(|attempt| attempt.checkpoint.is_unanswered());
-                match attempt.and_then(|attempt| Some((attempt.checkpoint.number, attempt.checkpoint.slot.as_ref()?))) {
+                let kept = attempts.get(&token).map(|attempt| &attempt.checkpoint);
+                let current = kept.and_then(|kept| {
+                    let unanswered = kept.current.filter(|c| c.number > kept.answered && c.chunked.is_none())?;
+                    Some((unanswered.number, kept.slot.as_ref()?))
+                });
+                match current {
                     Some((number, slot)) => {
                         let bytes = stores.checkpoints.bytes(slot);
                         body.push(class, &FromWorker::Checkpoint { token, number, bytes })
@@ -444,13 +514,20 @@ impl Outbox {
     }
 
     fn write_piece(&mut self, link: &mut Link<SentLog>, attempts: &mut Attempts, body: &mut BodyWriter<'_>) {
-        let Some(Reading { token, stream, offset, len }) = self.piece else { return };
+        let Some(Reading { token, source, offset, len }) = self.piece else { return };
         let Some(attempt) = attempts.get_mut(&token) else { return };
         let bytes = &self.piece_bytes[..len];
-        if !body.push(Class::Loose, &FromWorker::Output { token, stream, offset, bytes }) {
+        let said = match source {
+            Source::Stream(stream) => FromWorker::Output { token, stream, offset, bytes },
+            Source::Checkpoint(number) => FromWorker::Piece { token, number, offset, bytes },
+        };
+        if !body.push(Class::Loose, &said) {
             return;
         }
-        attempt.streams[stream.index()].sent(offset, bytes);
+        match source {
+            Source::Stream(stream) => attempt.streams[stream.index()].sent(offset, bytes),
+            Source::Checkpoint(_) => attempt.checkpoint.sending.sent(len as u64),
+        }
         link.bulk_sent(len as u64);
         self.piece = None;
         self.offer_result(token, attempt);
@@ -459,15 +536,44 @@ impl Outbox {
     fn drop_stale_piece(&mut self, attempts: &Attempts) {
         let stale = self.piece.is_some_and(|piece| {
             attempts.get(&piece.token).is_none_or(|attempt| {
-                let next = attempt.streams[piece.stream.index()].unsent();
-                attempt.unjudged
-                    || attempt.state == AttemptState::Gone
-                    || next.is_none_or(|(offset, _)| offset != piece.offset)
+                let next = next_piece(attempt, piece.source.index());
+                next.is_none_or(|(source, offset, _)| (source, offset) != (piece.source, piece.offset))
             })
         });
         if stale {
             self.piece = None;
             self.may_read = true;
+        }
+    }
+}
+
+/// What an attempt may have pieces of: two streams and a checkpoint
+const SOURCES: usize = 3;
+
+impl Source {
+    /// Position among those of one attempt
+    fn index(self) -> usize {
+        match self {
+            Source::Stream(stream) => stream.index(),
+            Source::Checkpoint(_) => SOURCES - 1,
+        }
+    }
+}
+
+/// Where to go on with one of an attempt's sources, and how much there is
+fn next_piece(attempt: &Attempt, source: usize) -> Option<(Source, u64, u64)> {
+    if attempt.unjudged || matches!(attempt.state, AttemptState::Gone | AttemptState::Abandoned) {
+        return None;
+    }
+    match Stream::ALL.get(source) {
+        Some(stream) => {
+            let (offset, unsent) = attempt.streams[stream.index()].unsent()?;
+            Some((Source::Stream(*stream), offset, unsent))
+        }
+        None => {
+            let (number, _) = attempt.checkpoint.upload()?;
+            let (offset, unsent) = attempt.checkpoint.sending.next(u64::MAX)?;
+            Some((Source::Checkpoint(number), offset, unsent))
         }
     }
 }

@@ -28,7 +28,8 @@ impl Attempt {
         o.put((self.task, self.attempt, self.state, self.outcome, self.progress));
         o.put((self.unjudged, self.report_queued, self.result_queued, self.cancel_due));
         let kept = &self.checkpoint;
-        o.put((kept.slot.is_some(), kept.number, kept.awaited, kept.answered, kept.queued, kept.in_flight, kept.told));
+        o.put((kept.slot.is_some(), kept.current, kept.waiting, kept.awaited, kept.answered));
+        o.put((kept.queued, kept.in_flight, kept.told, kept.offer_due, kept.restoring.is_some()));
     }
 }
 

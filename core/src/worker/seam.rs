@@ -1,6 +1,7 @@
 //! What goes into a worker, and what comes out
 
 use crate::backoff::Loss;
+use crate::blob::ChunkName;
 use crate::ids::{TaskId, Token};
 use crate::link::Reason;
 use crate::time::Instant;
@@ -86,6 +87,28 @@ pub enum Input<'a> {
         /// The bytes
         bytes: &'a [u8],
     },
+    /// The task has made a checkpoint too large for [`Input::Checkpoint`], whose bytes stay here until it is answered
+    ///
+    /// [`Worker::newest_checkpoint`](crate::worker::Worker::newest_checkpoint) says its number then.
+    LargeCheckpoint {
+        /// Which attempt
+        token: Token,
+        /// All its bytes
+        length: u64,
+        /// The [name](crate::blob::chunk_name) of each of its [chunks](crate::blob::chunk_span)
+        names: &'a [ChunkName],
+    },
+    /// The answer to [`Output::ReadCheckpoint`]; no bytes if they cannot be read, which ends the upload as damaged
+    CheckpointRead {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// As asked
+        offset: u64,
+        /// The bytes there: at least one, at most as many as were asked for
+        bytes: &'a [u8],
+    },
     /// The task is over; all its output and checkpoints were reported before
     Finished {
         /// Which attempt
@@ -161,6 +184,30 @@ pub enum Output<'b> {
         offset: u64,
         /// How many bytes at most
         max: u32,
+    },
+    /// Answer with a piece of a large checkpoint, at once if possible
+    ReadCheckpoint {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
+    /// Keep this piece of the large checkpoint that an attempt is to start from
+    ///
+    /// Pieces come in any order of chunks, and again after a cut. Those of another number begin anew.
+    RestorePiece {
+        /// Which attempt
+        token: Token,
+        /// Which checkpoint
+        number: u64,
+        /// Where the bytes stand in it
+        offset: u64,
+        /// The bytes
+        bytes: &'b [u8],
     },
     /// The coordinator has answered to a checkpoint, or to a newer one of the same attempt
     Checkpointed {

@@ -33,7 +33,8 @@ impl Witness {
         let name = "lab-3".parse().expect("a legal name");
         let key = Key { id: KeyId([1; 8]), secret: Secret::new(SECRET), name, role: Role::Worker };
         let start = Instant::from_micros(1_000_000);
-        let link = LinkConfig::new(key.clone(), BootId([2; 16]), "ws://coordinator");
+        // What was said in version 1 must still be said like that.
+        let link = LinkConfig { wire_version: 1, ..LinkConfig::new(key.clone(), BootId([2; 16]), "ws://coordinator") };
         let worker = Worker::new(worker::Config::new(link), Seed([3; 32]), start).expect("legal settings");
         let config = coordinator::Config::new(ClusterId([5; 16]), 7, vec![key]);
         let coordinator = Coordinator::new(config, Seed([4; 32]), start).expect("legal settings");

@@ -33,6 +33,13 @@ fn journ_1_every_record_is_encoded_as_ever() {
         Record::Forget { task },
         Record::Output { task, token, stream: Stream::Err, offset: 300, bytes: b"hello" },
         Record::Checkpoint { task, token, number: 3, bytes: b"so far" },
+        Record::Piece { task, home: 300, offset: 16_384, bytes: b"a piece" },
+        Record::Chunk { task, home: 300, length: 65_536, name: [0x44; 32] },
+        Record::Manifest { task, token, number: 4, length: 70_000, homes: &[0xac, 0x02, 7] },
+        Record::Unreadable { task },
+        Record::Gone { task, homes: &[0xac, 0x02, 7] },
+        Record::Forgotten { task, content: [0x55; 32], outcome: Outcome::Succeeded },
+        Record::Lapsed { task },
     ])
     .to_vec();
     all.extend(outcomes().into_iter().map(|outcome| Record::Result {

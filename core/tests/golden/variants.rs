@@ -36,12 +36,12 @@ macro_rules! variants {
 
 variants! {
     Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye;
-    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint;
-    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain;
+    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad;
+    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint;
-    CheckpointRefused: Stale TooLarge Full;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed;
+    CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
     Question: Status Workers Tasks Task Drain;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended;

@@ -12,6 +12,8 @@ use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::wire::message::Outcome;
 
+use crate::words::words;
+
 macro_rules! checks {
     ($($name:ident $sentence:literal),* $(,)?) => {
         /// What must hold
@@ -61,6 +63,7 @@ checks! {
     S25 "no timer spins, whatever the clock shows",
     S26 "cancel and result race to one outcome, the same at both ends",
     S27 "what a coordinator recovers depends on its durable records alone",
+    S28 "to whoever speaks an older version nothing is said that is newer",
     S30 "after a drain nothing is left",
     S31 "a task that ended as succeeded was executed to its end",
     S32 "all that clients are told of a task is one history",
@@ -137,6 +140,8 @@ pub struct Auditor {
     lifetime: Duration,
     /// Some worker does not know what it has done
     amnesia: bool,
+    /// Somebody has spoken an older version: a task whose checkpoint is in chunks may have begun anew there (CKPT-4)
+    spoke_old: bool,
 }
 
 /// What is known of a task
@@ -184,6 +189,7 @@ impl Default for Auditor {
             coordinator_now: Instant::ZERO,
             lifetime: Duration::MAX,
             amnesia: false,
+            spoke_old: false,
         }
     }
 }
@@ -278,7 +284,8 @@ impl Auditor {
                 // One whose assignment was thought to be lost may turn out to be there (TASK-2).
                 let adopted = again == Some((task, attempt));
                 self.expect_of(Check::S10, task, (attempt >= before && again.is_none()) || adopted, || {
-                    format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again:?}")
+                    let again = words(again);
+                    format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again}")
                 });
             }
             Record::Result { task, token, outcome, last, .. } => {
@@ -292,34 +299,46 @@ impl Auditor {
                     let before = known.ended.replace(outcome);
                     known.ended_by = token;
                     self.expect_of(Check::S3, task, before.is_none(), || {
-                        format!("{task} ended as {outcome:?} after it had ended as {before:?}")
+                        format!("{task} ended as {} after it had ended as {}", words(outcome), words(before))
                     });
                     let executed = token.and_then(|token| self.finished.get(&token)).copied();
                     if outcome == Outcome::Succeeded {
                         self.expect_of(Check::S31, task, executed == Some(outcome), || {
-                            format!("{task} succeeded, and its attempt ended as {executed:?}")
+                            format!("{task} succeeded, and its attempt ended as {}", words(executed))
                         });
                     }
                 }
             }
-            Record::Checkpoint { task, token, number, .. } => {
+            Record::Checkpoint { task, token, number, .. } | Record::Manifest { task, token, number, .. } => {
                 let known = self.submitted.entry(task).or_default();
                 let before = known.checkpoints.last().copied();
                 known.checkpoints.push((token, number));
                 let (newest, ended) = (known.newest, known.ended);
                 self.expect_of(Check::S14, task, newest == Some(token) && ended.is_none(), || {
-                    format!("{token} makes a checkpoint of {task}; its newest attempt is {newest:?}, ended: {ended:?}")
+                    let (newest, ended) = (words(newest), words(ended));
+                    format!("{token} makes a checkpoint of {task}; its newest attempt is {newest}, ended: {ended}")
                 });
                 let rises = before.is_none_or(|(attempt, n)| attempt <= token && n < number);
                 self.expect_of(Check::S13, task, rises, || {
-                    format!("{task}: checkpoint {number} of {token} follows {before:?}")
+                    format!("{task}: checkpoint {number} of {token} follows {}", words(before))
                 });
             }
             Record::Cancel { task } => {
                 self.waits_no_more(task);
                 self.submitted.entry(task).or_default().cancel_durable = true;
             }
-            Record::Epoch { .. } | Record::Tokens { .. } | Record::Forget { .. } | Record::Output { .. } => {}
+            Record::Unreadable { task } => {
+                self.submitted.entry(task).or_default().checkpoints.pop();
+            }
+            Record::Epoch { .. }
+            | Record::Tokens { .. }
+            | Record::Forget { .. }
+            | Record::Output { .. }
+            | Record::Piece { .. }
+            | Record::Chunk { .. }
+            | Record::Gone { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. } => {}
         }
     }
 
@@ -327,7 +346,7 @@ impl Auditor {
     pub(crate) fn started(&mut self, task: TaskId, token: Token, attempt: u32, restored: Option<u64>) {
         let assigned = self.assigned.get(&token).copied();
         self.expect_of(Check::S10, task, assigned == Some((task, attempt)), || {
-            format!("attempt {attempt} at {task} starts under {token}, which was given as {assigned:?}")
+            format!("attempt {attempt} at {task} starts under {token}, which was given as {}", words(assigned))
         });
         let known = self.submitted.entry(task).or_default();
         let before = *known.begun.entry(attempt).or_insert(token);
@@ -340,10 +359,17 @@ impl Auditor {
         let earlier = known.checkpoints.iter().rfind(|(by, _)| *by < token).map(|(_, number)| *number);
         let newest = known.checkpoints.last().map(|(_, number)| *number);
         if newest.is_some() || restored.is_some() {
-            self.expect_of(Check::S13, task, restored == earlier || restored == newest, || {
-                format!("{task}: attempt {attempt} starts from {restored:?}, and {earlier:?} or {newest:?} is durable")
+            let anew = restored.is_none() && self.spoke_old;
+            self.expect_of(Check::S13, task, restored == earlier || restored == newest || anew, || {
+                let [restored, earlier, newest] = [restored, earlier, newest].map(words);
+                format!("{task}: attempt {attempt} starts from {restored}, and {earlier} or {newest} is durable")
             });
         }
+    }
+
+    /// From now on somebody speaks an older version
+    pub(crate) fn speaks_old(&mut self) {
+        self.spoke_old = true;
     }
 
     /// An execution is over
@@ -377,11 +403,12 @@ impl Auditor {
         let before = known.told.replace(outcome);
         let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);
         self.expect_of(Check::S32, task, one, || {
-            format!("a client is told that {task} ended as {outcome:?}; told before: {before:?}, cancel asked: {raced}")
+            let (ended, before, asked) = (words(outcome), words(before), if raced { "yes" } else { "no" });
+            format!("a client is told that {task} ended as {ended}; told before: {before}, cancel asked: {asked}")
         });
         let check = if raced { Check::S26 } else { Check::S5 };
         self.expect_of(check, task, durable == Some(outcome), || {
-            format!("a client is told that {task} ended as {outcome:?}, and durable is {durable:?}")
+            format!("a client is told that {task} ended as {}, and durable is {}", words(outcome), words(durable))
         });
     }
 

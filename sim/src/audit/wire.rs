@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
+use rejoin_core::limits::WIRE_VERSION;
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
 
@@ -15,6 +16,7 @@ use super::{Auditor, Check};
 use crate::draws::mix;
 use crate::net::Side;
 use crate::tap::{Handshake, Message, Said};
+use crate::words::words;
 
 /// Sessions of a peer that may still go on: one, and another one that it has not replaced yet
 const SESSIONS_KEPT: usize = 3;
@@ -45,6 +47,8 @@ struct Line {
     session: Option<SessionId>,
     /// The number that is due from each end, by its side; none before it may number
     due: [Option<u64>; 2],
+    /// The wire version that was chosen
+    version: u16,
 }
 
 /// A session
@@ -73,7 +77,16 @@ impl Auditor {
                 self.settled(message);
             }
             Said::Loose(_) => {}
-            Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what {from:?} says")),
+            Said::Unreadable => self.expect(Check::S11, false, || format!("nobody can read what the {from} says")),
+        }
+        let version = wire.lines.get(&conn).map_or(0, |line| line.version);
+        if (1..WIRE_VERSION).contains(&version)
+            && let Some(message) = said.message()
+        {
+            let since = message.since();
+            self.expect(Check::S28, since <= version, || {
+                format!("the {from} says {} in version {version}, which came with {since}", message.verb())
+            });
         }
         self.wire = wire;
     }
@@ -120,7 +133,7 @@ impl Auditor {
             Handshake::Hello(_) => wire.greeted(conn),
             Handshake::Challenge(challenge) => {
                 if let Some(line) = wire.lines.get_mut(&conn) {
-                    line.open = challenge.open;
+                    (line.open, line.version) = (challenge.open, challenge.version);
                 }
             }
             Handshake::Refusal(_) => {}
@@ -197,7 +210,7 @@ impl Auditor {
     fn acknowledged(&mut self, talk: &mut Talk, by: Side, received: u64) {
         let (before, sent) = (talk.told[by as usize], talk.sent[by.other() as usize]);
         self.expect(Check::S12, (before..=sent).contains(&received), || {
-            format!("{by:?} acknowledges {received} after {before}, and {sent} were sent")
+            format!("the {by} acknowledges {received} after {before}, and {sent} were sent")
         });
         talk.told[by as usize] = before.max(received);
         let kept = talk.meanings[by.other() as usize].split_off(&received.saturating_add(1));
@@ -225,7 +238,7 @@ impl Auditor {
             return;
         }
         self.expect(Check::S11, due == Some(number), || {
-            format!("{from:?} says number {number} on connection {}, and {due:?} is due", conn.0)
+            format!("the {from} says number {number} on connection {}, and {} is due", conn.0, words(due))
         });
         line.due[from as usize] = Some(number.saturating_add(1));
         let Some(talk) = known else { return };
@@ -239,7 +252,7 @@ impl Auditor {
         let before = *talk.meanings[from as usize].entry(number).or_insert(means);
         if again {
             self.expect_of(Check::S11, message.task(), before == means, || {
-                format!("{from:?} says something else under number {number} than before")
+                format!("the {from} says something else under number {number} than before")
             });
         }
     }
@@ -249,7 +262,7 @@ impl Auditor {
         let Message::ToWorker(ToWorker::Settled { token, settlement, outcome }) = *message else { return };
         let Some((task, _)) = self.assigned.get(&token).copied() else {
             return self.expect(Check::S7, settlement == Settlement::Stale, || {
-                format!("{token} was never given out, and its result is {settlement:?}")
+                format!("{token} was never given out, and its result is {}", words(settlement))
             });
         };
         let (ended, ended_by) = self.submitted.get(&task).map_or((None, None), |known| (known.ended, known.ended_by));
@@ -267,7 +280,7 @@ impl Auditor {
         }
         if outcome.is_some() {
             self.expect_of(Check::S5, task, outcome == ended, || {
-                format!("a worker is told that {task} ended as {outcome:?}, and durable is {ended:?}")
+                format!("a worker is told that {task} ended as {}, and durable is {}", words(outcome), words(ended))
             });
         }
     }

@@ -207,7 +207,13 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
         // Which attempts these are follows from the worker's state.
         Some(FromWorker::Inventory { items, .. }) => o.put(items.len()),
         Some(
-            FromWorker::Running { token, .. } | FromWorker::GivenBack { token } | FromWorker::Output { token, .. },
+            FromWorker::Running { token, .. }
+            | FromWorker::GivenBack { token }
+            | FromWorker::Output { token, .. }
+            | FromWorker::Offer { token, .. }
+            | FromWorker::Piece { token, .. }
+            | FromWorker::RestoreNeed { token, .. }
+            | FromWorker::RestoreBad { token, .. },
         ) => {
             o.name(Name::Token(token));
         }
@@ -250,7 +256,13 @@ fn sketch_to_worker(message: Option<ToWorker<'_>>, o: &mut Outline) {
             o.name(Name::Token(token));
             o.put((number, refused));
         }
-        Some(ToWorker::Recall { token } | ToWorker::Kept { token, .. }) => o.name(Name::Token(token)),
+        Some(
+            ToWorker::Recall { token }
+            | ToWorker::Kept { token, .. }
+            | ToWorker::Need { token, .. }
+            | ToWorker::RestoreOffer { token, .. }
+            | ToWorker::RestorePiece { token, .. },
+        ) => o.name(Name::Token(token)),
         Some(ToWorker::Drain) | None => {}
     }
 }
@@ -263,7 +275,14 @@ fn task_of(record: &Record<'_>) -> Option<TaskId> {
         | Record::Cancel { task }
         | Record::Forget { task }
         | Record::Output { task, .. }
-        | Record::Checkpoint { task, .. } => Some(task),
+        | Record::Checkpoint { task, .. }
+        | Record::Piece { task, .. }
+        | Record::Chunk { task, .. }
+        | Record::Manifest { task, .. }
+        | Record::Unreadable { task }
+        | Record::Gone { task, .. }
+        | Record::Forgotten { task, .. }
+        | Record::Lapsed { task } => Some(task),
         Record::Epoch { .. } | Record::Tokens { .. } => None,
     }
 }
@@ -279,7 +298,7 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
             o.name_if(token.map(Name::Token));
             o.put((outcome, last));
         }
-        Record::Checkpoint { token, number, .. } => {
+        Record::Checkpoint { token, number, .. } | Record::Manifest { token, number, .. } => {
             o.name(Name::Token(*token));
             o.put(number);
         }
@@ -288,7 +307,13 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
         | Record::Submit { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
-        | Record::Output { .. } => {}
+        | Record::Output { .. }
+        | Record::Piece { .. }
+        | Record::Chunk { .. }
+        | Record::Unreadable { .. }
+        | Record::Forgotten { .. }
+        | Record::Lapsed { .. }
+        | Record::Gone { .. } => {}
     }
 }
 

@@ -32,8 +32,11 @@ mod wires;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rejoin_core::blob::ChunkName;
 use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
@@ -180,12 +183,16 @@ pub struct Simulation {
     figures: Figures,
     /// What each attempt printed, and of which one clients have how much
     printed: BTreeMap<Token, Vec<u8>>,
+    /// Every checkpoint that was made: of which task, its number, and the digest of its content
+    made: BTreeSet<(TaskId, u64, ChunkName)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
     /// Where to stop on the way, and whether it has
     stop: Option<Stop>,
     stopped: bool,
+    /// Whoever waits for it does so no longer
+    given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Simulation {
@@ -249,11 +256,13 @@ impl Simulation {
             trace,
             figures: Figures::default(),
             printed: BTreeMap::new(),
+            made: BTreeSet::new(),
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],
             stop: None,
             stopped: false,
+            given_up: None,
             schedule: schedule.clone(),
             workload,
         };
@@ -309,7 +318,8 @@ impl Simulation {
     fn step_before(&mut self, end: Instant) -> bool {
         let Some(Reverse((at, ..))) = self.heap.peek() else { return false };
         let at = *at;
-        if self.stops_before(at, end) || at > end {
+        self.stopped |= self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Relaxed));
+        if self.stopped || self.stops_before(at, end) || at > end {
             return false;
         }
         let Some(Reverse((at, _, _, place))) = self.heap.pop() else { return false };

@@ -129,6 +129,8 @@ pub(super) struct Snapshot {
     pub(super) machine: Machine,
     /// What it was executing: task, and whether that was over
     pub(super) running: Vec<(Token, TaskId, bool)>,
+    pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
+    pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
     /// Its last dial
     pub(super) dialled: u64,
 }
@@ -145,6 +147,10 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     pub(super) dials: u64,
     pub(super) running: BTreeMap<Token, Execution>,
+    /// Large checkpoints that were made, until they are answered
+    pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
+    /// Large checkpoints from which attempts are to start: number and bytes
+    pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
     /// It has been told to drain
     pub(super) draining: bool,
     /// It is another process with the key of that worker
@@ -153,6 +159,8 @@ pub(super) struct Peer {
     pub(super) enrolled: u32,
     /// Its key was revoked, and it has no other one yet
     pub(super) revoked: bool,
+    /// The newest wire version that it speaks, if it is not the newest that there is
+    pub(super) wire_version: Option<u16>,
     /// It was given a wrong secret
     pub(super) wrong_key: bool,
     /// What is broken here when all else heals stays so (liveness B)

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use rejoin_core::Seed;
+use rejoin_core::blob::{chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
-use rejoin_core::worker::{self, Worker};
+use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine};
 use super::{Happening, Moment, Simulation, Who};
@@ -19,6 +21,7 @@ use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
 use crate::trace::{Stage, Told};
+use crate::words::words;
 use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
@@ -57,6 +60,7 @@ impl Simulation {
         link.backoff.cap = ms(Knob::BackoffCap, 2_000).max(link.backoff.base);
         link.backoff.late_cap = link.backoff.cap;
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
+        link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
         link
     }
@@ -104,7 +108,10 @@ impl Simulation {
             self.trace.see(self.now, || Told::Died(who));
             self.breaches += machine.violations();
         }
-        self.peers[peer].running.clear();
+        let node = &mut self.peers[peer];
+        node.running.clear();
+        node.saved.clear();
+        node.restores.clear();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
         let open: Vec<_> = self.sockets_of(peer).filter(|s| s.is_open(Side::Peer)).map(|s| s.conn).collect();
@@ -243,14 +250,35 @@ impl Simulation {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(now, input).expect("an answer is never refused");
             }
-            worker::Output::Checkpointed { token, refused, .. } => {
+            worker::Output::ReadCheckpoint { token, number, offset, max } => {
+                let now = self.clock(Who::Peer(peer));
+                let node = &mut self.peers[peer];
+                let Some(Machine::Worker(worker)) = &mut node.machine else { return false };
+                let bytes = node.saved.get(&(token, number)).map_or(&[][..], |saved| &saved[offset as usize..]);
+                let bytes = &bytes[..bytes.len().min(max as usize)];
+                let input = worker::Input::CheckpointRead { token, number, offset, bytes };
+                worker.handle(now, input).expect("an answer is never refused");
+            }
+            worker::Output::RestorePiece { token, number, offset, bytes } => {
+                let kept = self.peers[peer].restores.entry(token).or_default();
+                if kept.0 != number {
+                    *kept = (number, Vec::new());
+                }
+                let end = offset as usize + bytes.len();
+                kept.1.resize(kept.1.len().max(end), 0);
+                kept.1[offset as usize..end].copy_from_slice(bytes);
+            }
+            worker::Output::Checkpointed { token, number, refused } => {
                 self.figures.checkpoints += u64::from(refused.is_none());
+                self.peers[peer].saved.retain(|(of, n), _| *of != token || *n > number);
                 self.expect_uploaded(peer, token);
                 if let Some(execution) = self.peers[peer].running.get_mut(&token) {
                     execution.uploads = None;
                 }
             }
             worker::Output::Forget { token } => {
+                self.peers[peer].saved.retain(|(of, _), _| *of != token);
+                self.peers[peer].restores.remove(&token);
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
                     self.auditor.forgotten(execution.id, token);
                 }
@@ -306,7 +334,7 @@ impl Simulation {
                 let Some((outcome, result)) = end else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
                 };
-                self.see_task(peer, task, || Stage::Ended(format!("{outcome:?}")));
+                self.see_task(peer, task, || Stage::Ended(words(outcome)));
                 self.auditor.told(task, outcome);
                 let Some(known) = self.tasks.get(&task).copied() else { return };
                 // Each crash and each loss is an attempt.
@@ -316,7 +344,7 @@ impl Simulation {
                 if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
                     let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
-                        format!("{task} takes every worker along, and ended as {outcome:?}")
+                        format!("{task} takes every worker along, and ended as {}", words(outcome))
                     });
                 }
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
@@ -357,7 +385,8 @@ impl Simulation {
         let now = self.clock(Who::Peer(peer));
         let slots = worker_slots(&self.schedule);
         let task = self.tasks.get(&id).copied();
-        let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine else { return };
+        let node = &mut self.peers[peer];
+        let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let restored = worker.checkpoint(token).map(|(number, _)| number);
         let payload = worker.payload(token).unwrap_or_default();
         let known = task.is_some_and(|task| {
@@ -369,7 +398,18 @@ impl Simulation {
             return self.auditor.expect_of(Check::S1, id, false, || format!("{id} is run, and nobody submitted it"));
         };
         let draws = Draws::new(self.schedule.seed, Purpose::Logic, token.0);
-        let checkpoint = worker.checkpoint(token).map(|(_, bytes)| bytes);
+        let checkpoint = worker.checkpoint(token).map(|(number, restored)| match restored {
+            Restored::Bytes(bytes) => (number, bytes),
+            Restored::Pieces(length) => {
+                let kept = node.restores.get(&token).filter(|kept| kept.0 == number);
+                let whole = kept.filter(|kept| kept.1.len() as u64 == length);
+                (number, whole.map_or(&[][..], |kept| &kept.1))
+            }
+        });
+        let made = checkpoint.is_none_or(|(number, bytes)| self.made.contains(&(id, number, chunk_name(bytes))));
+        let checkpoint = checkpoint.map(|(_, bytes)| bytes.to_vec());
+        self.auditor.expect_of(Check::S14, id, made, || format!("{id} starts from a checkpoint that it never made"));
+        let checkpoint = checkpoint.as_deref();
         let logic = self.workload.execute(Start { task, payload, attempt, token, checkpoint, draws });
         worker.handle(now, worker::Input::Started { token }).expect("it was to be started");
         let who = self.name(Who::Peer(peer));
@@ -422,11 +462,30 @@ impl Simulation {
                 Act::Checkpoint(bytes) => {
                     self.expect_uploaded(peer, token);
                     let node = &mut self.peers[peer];
-                    let Some(Machine::Worker(worker)) = &mut node.machine else { return };
                     if let Some(execution) = node.running.get_mut(&token) {
                         execution.uploads.get_or_insert(self.now);
                     }
-                    let _ = worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes });
+                    let id = node.running.get(&token).map(|execution| execution.id);
+                    let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+                    let kept = if bytes.len() <= INLINE_BYTES_MAX {
+                        worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes })
+                    } else {
+                        let length = bytes.len() as u64;
+                        let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+                        let names: Vec<_> =
+                            spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect();
+                        worker.handle(now, worker::Input::LargeCheckpoint { token, length, names: &names })
+                    };
+                    if let (Ok(()), Some(number), Some(id)) = (kept, worker.newest_checkpoint(token), id) {
+                        self.made.insert((id, number, chunk_name(&bytes)));
+                        if bytes.len() > INLINE_BYTES_MAX {
+                            node.saved.insert((token, number), bytes);
+                            node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
+                            let kept = node.saved.keys().filter(|(of, _)| *of == token).count();
+                            self.auditor
+                                .expect(Check::S17, kept <= 2, || format!("{kept} checkpoints of {token} are kept"));
+                        }
+                    }
                 }
                 Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
                 Act::Crash => {
@@ -460,7 +519,7 @@ impl Simulation {
         let id = execution.id;
         if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
             self.auditor.finished(token, outcome);
-            self.see_task(peer, id, || Stage::Finished { token, outcome: format!("{outcome:?}") });
+            self.see_task(peer, id, || Stage::Finished { token, outcome: words(outcome) });
         }
         self.dirty.insert(Who::Peer(peer));
     }

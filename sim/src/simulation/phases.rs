@@ -16,6 +16,7 @@ use crate::logic::Seen;
 use crate::menu::{Kind, Tally};
 use crate::schedule::{Fault, Knob, Schedule, What};
 use crate::trace::{Told, Trace};
+use crate::words::words;
 
 /// Longest pause behind a failed attempt
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -55,6 +56,8 @@ pub struct Figures {
     pub executions: u64,
     /// Checkpoints that workers were told to be durable
     pub checkpoints: u64,
+    /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
+    pub chunk_bytes: u64,
     /// Workers that a task took along
     pub poisoned: u64,
     /// Recoveries of the coordinator
@@ -84,6 +87,7 @@ impl Figures {
             (&mut self.cancels, other.cancels),
             (&mut self.executions, other.executions),
             (&mut self.checkpoints, other.checkpoints),
+            (&mut self.chunk_bytes, other.chunk_bytes),
             (&mut self.poisoned, other.poisoned),
             (&mut self.recoveries, other.recoveries),
             (&mut self.told, other.told),
@@ -328,7 +332,8 @@ impl Simulation {
         for peer in (0..self.people()).filter(|peer| !self.peers[*peer].frozen) {
             let (name, state) = (self.name(Who::Peer(peer)), self.state(peer));
             self.auditor.expect(Check::L2, state == Some(LinkState::Connected), || {
-                format!("{name} is {state:?}, {patience:?} after the network has healed")
+                let state = state.map_or("not alive".into(), words);
+                format!("{name} is {state}, {patience:?} after the network has healed")
             });
         }
         for id in self.auditor.promised().collect::<Vec<_>>() {
@@ -336,7 +341,8 @@ impl Simulation {
             let number = self.tasks.get(&id).map_or(0, |task| task.number);
             let state = self.chief.machine.as_ref().and_then(|machine| machine.task(id)).map(|task| task.state);
             self.auditor.expect_of(Check::L1, id, ended.is_some(), || {
-                format!("task {number} is {state:?}, {patience:?} after the network has healed")
+                let state = state.map_or("not known".into(), words);
+                format!("task {number} is {state}, {patience:?} after the network has healed")
             });
         }
         for id in std::mem::take(&mut self.orphans) {
@@ -388,12 +394,16 @@ impl Simulation {
         });
         for peer in self.peers.iter().filter(|peer| matches!(peer.machine, Some(Machine::Worker(_)))) {
             let waits = peer.running.iter().find(|(_, execution)| execution.over);
-            let task = waits.map(|(_, execution)| execution.id);
-            self.auditor.expect_of(Check::L4, task, waits.is_none(), || format!("a result still waits: {waits:?}"));
+            let (token, task) = (waits.map(|(token, _)| *token), waits.map(|(_, execution)| execution.id));
+            self.auditor.expect_of(Check::L4, task, waits.is_none(), || {
+                format!("a result still waits: {} at {}", words(token), words(task))
+            });
         }
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
         self.auditor.expect(Check::S30, held == 0, || format!("workers still keep {held} executions"));
+        let chunks = self.chief.journal.chunks();
+        self.auditor.expect(Check::S30, chunks == 0, || format!("{chunks} chunks of checkpoints are still kept"));
         if self.was_full {
             let stuck = |pipe: &Pipe| pipe.full && pipe.in_flight == 0;
             let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(stuck));

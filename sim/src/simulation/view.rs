@@ -1,6 +1,8 @@
 //! Stopping on the way, and what everything is like there
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rejoin_core::Instant;
 
@@ -9,6 +11,7 @@ use super::{Simulation, Who};
 use crate::audit::Violation;
 use crate::net::Side;
 use crate::trace::{Told, Trace};
+use crate::words::words;
 
 /// Tasks and connections that are named for each node; the others are counted
 const NAMED_MAX: usize = 8;
@@ -26,6 +29,11 @@ impl Simulation {
     /// Has it stop there, instead of at the last audit
     pub fn stop_at(&mut self, stop: Stop) {
         self.stop = Some(stop);
+    }
+
+    /// Has it stop as soon as somebody sets that; what it has come to by then is of no use
+    pub(crate) fn stop_when(&mut self, given_up: Arc<AtomicBool>) {
+        self.given_up = Some(given_up);
     }
 
     /// Whether what comes next, in a part that goes on to `end`, lies behind the place where it is to stop
@@ -125,7 +133,7 @@ impl Simulation {
         let _ = write!(text, "{}: life {}, ", self.name(Who::Peer(peer)), node.life.number);
         let Some(machine) = &node.machine else { return text.push_str("not alive\n") };
         if let Some(state) = self.state(peer) {
-            let _ = write!(text, "{}", format!("{state:?}").to_lowercase());
+            text.push_str(&words(state));
         }
         if let Some(conn) = node.conn {
             let _ = write!(text, " on {}", conn.0);
@@ -136,7 +144,7 @@ impl Simulation {
                 let draining = if node.draining { "; draining" } else { "" };
                 let _ = write!(text, "{draining}; {} attempts", worker.held());
                 for (token, execution) in node.running.iter().take(NAMED_MAX) {
-                    let state = worker.attempt(*token).map(|state| format!("{state:?}").to_lowercase());
+                    let state = worker.attempt(*token).map(words);
                     let number = self.tasks.get(&execution.id).map_or(0, |task| task.number);
                     let printed = self.printed.get(token).map_or(0, Vec::len);
                     let _ = write!(text, ", task {number} {}", state.as_deref().unwrap_or("forgotten"));
@@ -157,7 +165,7 @@ impl Simulation {
                     .collect();
                 let _ = write!(text, "; {} tasks open", open.len());
                 for (number, view) in open.iter().take(NAMED_MAX) {
-                    let state = format!("{:?}", view.state).to_lowercase();
+                    let state = words(view.state);
                     let _ = write!(text, ", task {number} {state} at attempt {}", view.attempt);
                 }
                 more(text, open.len());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address};
 use rejoin_core::ids::{ConnId, Role};
+use rejoin_core::wire::message::FromWorker;
 use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Arrived, Pipe, Socket, Timed, framed};
@@ -14,8 +15,9 @@ use crate::draws::{Draws, Purpose};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Node};
-use crate::tap::messages;
+use crate::tap::{Message, Said, messages};
 use crate::trace::Told;
+use crate::words::words;
 
 /// Messages at the start of a connection that are kept for those who say them again
 const SAID_MAX: usize = 16;
@@ -112,7 +114,7 @@ impl Simulation {
     pub(super) fn dial_fails(&mut self, peer: usize, attempt: u64, life: u64, loss: Loss) {
         if self.peers[peer].life.number == life {
             let who = self.name(Who::Peer(peer));
-            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {loss:?}")));
+            self.trace.see(self.now, || Told::Note(who, format!("its dial fails: {}", words(loss))));
             self.tell_lost(peer, attempt, loss);
         }
     }
@@ -215,6 +217,9 @@ impl Simulation {
         let Simulation { scratch, auditor, figures, .. } = self;
         messages(message, role, from.other(), scratch, |said| {
             figures.messages += 1;
+            if let Said::Loose(Message::FromWorker(FromWorker::Piece { bytes, .. })) = &said {
+                figures.chunk_bytes += bytes.len() as u64;
+            }
             auditor.said(conn, peer, from, &said);
         });
         let (now, quiet) = (self.now, self.quiet);
@@ -225,7 +230,7 @@ impl Simulation {
         if quiet {
             let gap = now.since(before);
             self.auditor.expect(Check::S24, gap <= within, || {
-                format!("{from:?} was silent for {gap:?} on connection {}, and may be for {within:?}", conn.0)
+                format!("the {from} was silent for {gap:?} on connection {}, and may be for {within:?}", conn.0)
             });
         }
     }

@@ -1,4 +1,6 @@
 //! An object for each event, in the order in which they happened
+//!
+//! Events are counted from 1, as they are wherever people name one.
 
 use super::json::Value;
 use super::{Event, Timeline, What, arrival_name};
@@ -13,8 +15,9 @@ pub(super) fn lines(timeline: &Timeline) -> String {
 }
 
 fn fields<'a>(timeline: &'a Timeline, n: usize, event: &'a Event) -> Vec<(&'static str, Value<'a>)> {
+    let causes: Vec<usize> = event.causes.iter().map(|cause| cause + 1).collect();
     let mut fields = vec![
-        ("n", n.into()),
+        ("n", (n + 1).into()),
         ("at_us", event.at.into()),
         ("type", event.what.name().into()),
         ("node", event.node.map(|node| timeline.names[node].as_str()).into()),
@@ -22,7 +25,7 @@ fn fields<'a>(timeline: &'a Timeline, n: usize, event: &'a Event) -> Vec<(&'stat
         ("conn", event.conn.into()),
         ("message", event.message.into()),
         ("tasks", Some(event.tasks.clone()).filter(|tasks| !tasks.is_empty()).into()),
-        ("causes", Some(event.causes.clone()).filter(|causes| !causes.is_empty()).into()),
+        ("causes", Some(causes).filter(|causes| !causes.is_empty()).into()),
     ];
     if let Some(message) = event.message.map(|message| &timeline.messages[message]) {
         let arrived = message.arrivals.first().map(|(event, _)| timeline.events[*event].at);

@@ -115,6 +115,12 @@ pub struct Coordinator {
     /// How long a session outlives its connection
     #[arg(long, value_name = "D", default_value = "300s", value_parser = duration)]
     pub session_lifetime: Duration,
+
+    /// How long tasks that have ended are kept
+    ///
+    /// Then their inputs, results and output go; how they ended is known for another day.
+    #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "7d", value_parser = duration)]
+    pub keep_ended: Duration,
 }
 
 /// What `rejoin worker` is called with

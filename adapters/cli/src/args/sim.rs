@@ -125,12 +125,17 @@ pub struct Eyes {
 impl Eyes {
     /// Whether anything is wanted
     pub fn any(&self) -> bool {
-        self.all().any(Option::is_some)
+        self.paths().next().is_some()
     }
 
     /// Whether some of it goes to standard output, where nothing else may be then
     pub fn is_on_standard_output(&self) -> bool {
-        self.all().flatten().any(|path| path == Path::new("-"))
+        self.paths().any(|path| path == Path::new("-"))
+    }
+
+    /// Where it is written
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.all().flatten()
     }
 
     fn all(&self) -> impl Iterator<Item = &Option<PathBuf>> {
@@ -153,7 +158,7 @@ pub struct SimSwarm {
     #[arg(long)]
     pub double: bool,
 
-    /// Begin no seed any more once so much time has passed
+    /// Begin no seed any more once so much time has passed; those under way have 2 s to end, or do not count
     #[arg(long, value_name = "D", value_parser = duration)]
     pub time: Option<Duration>,
 
@@ -161,7 +166,7 @@ pub struct SimSwarm {
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
 
-    /// Write the schedules of seeds that fail to this directory
+    /// Write the schedules of seeds that fail to this directory, which is made at once
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
 }
@@ -173,17 +178,19 @@ pub struct SimReplay {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Run it twice, and compare
-    #[arg(long)]
+    /// Run it twice to its end, and compare
+    #[arg(long, conflicts_with_all = ["until", "step"])]
     pub double: bool,
 
     /// Stop behind that time in seconds, or that event, as in `#120`, and print what everything is like
     #[arg(long, value_name = "E", value_parser = stop)]
     pub until: Option<Stop>,
 
-    /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits;
-    /// all of them where standard input or output is no terminal
-    #[arg(long, conflicts_with = "trace")]
+    /// Print the events one at a time: Enter goes on, a number goes on by so many, q quits
+    ///
+    /// From a pipe or a file these are read as well, a line each, and their end quits. Where
+    /// there are none, or standard output alone is no terminal, all events are printed.
+    #[arg(long, conflicts_with = "trace", verbatim_doc_comment)]
     pub step: bool,
 
     /// What to write of it
@@ -348,6 +355,7 @@ Examples:
     rejoin sim replay failed/172.sched
     rejoin sim replay failed/172.sched --until 12.5
     rejoin sim replay failed/172.sched --until '#1200' --step
+    printf '100\n5\nq\n' | rejoin sim replay failed/172.sched --step
     rejoin sim replay small.sched --html small.html --mermaid small.mmd
 
 Exit status:
@@ -392,10 +400,11 @@ Examples:
 
 Exit status:
   0      every bug was found that does not wait for what it would be in, and nothing
-         without any; with --canary: what must fail failed
-  1      a bug was not found, or something was found without any; with --canary:
-         something did not fail that must
-  254    it cannot be built here
+         without any; each schedule in sim/planted needs all of its faults and settings;
+         with --canary: what must fail failed
+  1      a bug was not found, or something was found without any, or a schedule in
+         sim/planted needs less; with --canary: something did not fail that must
+  254    it cannot be built here, or a file cannot be read or written
   255    wrong usage";
 
 const BENCH_HELP: &str = "\

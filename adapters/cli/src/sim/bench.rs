@@ -16,13 +16,13 @@ pub(super) fn run(args: &SimBench) -> Result<u8, Unusable> {
     let mut text = String::from("one core, codec, tags and checks on; medians\n");
     let _ = writeln!(
         text,
-        "{:>6} {:>7} {:>7} {:>11} {:>10} {:>10} {:>13} {:>9} {:>14}",
+        "{:>6} {:>7} {:>7} {:>11} {:>10} {:>12} {:>13} {:>9} {:>14}",
         "nodes",
         "workers",
         "tasks",
         "messages/s",
         "frames/s",
-        "events/s",
+        "happenings/s",
         "messages/frame",
         "virtual s",
         "virtual/real"
@@ -44,7 +44,7 @@ pub(super) fn run(args: &SimBench) -> Result<u8, Unusable> {
     let [tasks, reconnections, kinds] = report.medians();
     let text = format!(
         "standard seeds 0..{}: 8 workers; the median has {tasks} tasks, {reconnections} reconnections, {kinds} kinds of \
-         fault\n{:>10.0} virtual over real\n{:>10.1} seeds/s\n{:>10.0} frames/s\n{:>10.0} events/s\n",
+         fault\n{:>10.0} virtual over real\n{:>10.1} seeds/s\n{:>10.0} frames/s\n{:>10.0} happenings/s\n",
         args.seeds,
         figures.time_us as f64 / 1e6 / real,
         report.seeds as f64 / real,
@@ -69,7 +69,7 @@ fn of_load(load: Load, runs: u32) -> String {
     let nodes = 1 + u32::from(schedule.workers) + u32::from(schedule.clients);
     let seconds = figures.time_us as f64 / 1e6;
     format!(
-        "{nodes:>6} {:>7} {:>7} {:>11.0} {:>10.0} {:>10.0} {:>14.2} {seconds:>9.0} {:>14.0}\n",
+        "{nodes:>6} {:>7} {:>7} {:>11.0} {:>10.0} {:>12.0} {:>14.2} {seconds:>9.0} {:>14.0}\n",
         load.workers,
         load.tasks,
         figures.messages as f64 / real,

@@ -23,7 +23,7 @@ pub(super) fn run(args: &SimCause) -> Result<u8, Unusable> {
     } else {
         String::new()
     };
-    complain(&format!("{:?}: {} schedules tried{late}", cause.mark, cause.tried));
+    complain(&format!("{}: {} schedules tried{late}", cause.mark, cause.tried));
     write(Path::new("-"), &told(&cause, schedule.faults()))?;
     Ok(0)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rejoin_sim::corpus::{FOLDER, New, NotAdded, add, check};
 
-use super::{EXIT_VIOLATION, Unusable, read, write};
+use super::{EXIT_VIOLATION, Unusable, outputs, read, write};
 use crate::args::{SimCorpus, SimCorpusAdd, SimCorpusCheck};
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::complain;
@@ -23,6 +23,7 @@ fn add_file(args: &SimCorpusAdd) -> Result<u8, Unusable> {
     if !folder.is_dir() {
         return Err(Unusable(EXIT_INTERNAL, format!("there is no {FOLDER} here; run it in a checkout of rejoin")));
     }
+    outputs::folder(folder)?;
     let new = New { schedule: &schedule, says: &args.says, name: args.name.as_deref(), fails: args.still_fails };
     match add(folder, new) {
         Ok(path) => {
@@ -52,6 +53,7 @@ fn check_all(args: &SimCorpusCheck) -> Result<u8, Unusable> {
         let name = one.path.file_stem().unwrap_or_default().display();
         let _ = match &one.result {
             Ok(hash) => writeln!(text, "holds   {hash:016x} {name}"),
+            Err(problem) if one.says.is_empty() => writeln!(text, "FAILED  {name}: {problem}"),
             Err(problem) => writeln!(text, "FAILED  {name}: {problem}\n        once: {}", one.says),
         };
     }

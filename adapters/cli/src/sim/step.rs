@@ -8,7 +8,7 @@ use rejoin_sim::schedule::Schedule;
 
 use super::{Unusable, status, write, write_eyes};
 use crate::args::SimReplay;
-use crate::report::EXIT_INTERNAL;
+use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 
 pub(super) fn run(schedule: &Schedule, args: &SimReplay) -> Result<u8, Unusable> {
     let run = match Recorded::run(schedule, args.until) {
@@ -23,10 +23,12 @@ pub(super) fn run(schedule: &Schedule, args: &SimReplay) -> Result<u8, Unusable>
     }
     if args.step {
         let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());
-        let asks = io::stdin().is_terminal() && io::stdout().is_terminal();
-        let shown = one_at_a_time(run.steps(), asks, &mut input, &mut out);
-        let goes_on = shown.map_err(|error| Unusable(EXIT_INTERNAL, format!("standard output: {error}")))?;
-        if !goes_on {
+        let by = match (io::stdin().is_terminal(), io::stdout().is_terminal()) {
+            (true, true) => Asked::Somebody,
+            (true, false) => Asked::Nobody,
+            (false, _) => Asked::Script,
+        };
+        if !one_at_a_time(run.steps(), by, &mut input, &mut out)? {
             return Ok(0);
         }
     }
@@ -43,33 +45,57 @@ pub(super) fn run(schedule: &Schedule, args: &SimReplay) -> Result<u8, Unusable>
     }
 }
 
+/// Who says how to go on behind an event
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// All events are printed
+    Nobody,
+    /// Somebody at a terminal
+    Somebody,
+    /// A pipe or a file
+    Script,
+}
+
+/// What goes on
+const HELP: &str = "Enter goes on, a number goes on by so many, q quits";
+
 /// Prints events, and asks behind each; `false` when there shall be no more
-fn one_at_a_time(steps: &[Step], asks: bool, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<bool> {
-    let mut free = 1_u64;
+fn one_at_a_time(
+    steps: &[Step],
+    mut asked: Asked,
+    input: &mut impl BufRead,
+    out: &mut impl Write,
+) -> Result<bool, Unusable> {
+    let closed = |error: io::Error| Unusable(EXIT_INTERNAL, format!("standard output: {error}"));
+    let (mut free, mut heard) = (1_u64, false);
     for (number, (at, _, told)) in (1..).zip(steps) {
-        writeln!(out, "#{number} {at:?} {told}")?;
+        writeln!(out, "#{number} {at:?} {told}").map_err(closed)?;
         free = free.saturating_sub(1);
-        if !asks || free > 0 {
-            continue;
-        }
-        free = loop {
-            write!(out, "> ")?;
-            out.flush()?;
-            let mut line = String::new();
-            if input.read_line(&mut line)? == 0 {
-                return Ok(false);
+        while free == 0 && asked != Asked::Nobody {
+            if asked == Asked::Somebody {
+                write!(out, "> ").and_then(|()| out.flush()).map_err(closed)?;
             }
-            match line.trim() {
-                "" => break 1,
-                "q" => return Ok(false),
-                count => match count.parse() {
-                    Ok(count) if count > 0 => break count,
-                    Ok(_) | Err(_) => writeln!(out, "Enter goes on, a number goes on by so many, q quits")?,
+            let mut line = String::new();
+            let read = input.read_line(&mut line);
+            let read = read.map_err(|error| Unusable(EXIT_USAGE, format!("standard input: {error}")))?;
+            match (read, line.trim()) {
+                // Whoever starts it without any input wants to see it all.
+                (0, _) if asked == Asked::Script && !heard => asked = Asked::Nobody,
+                (0, _) | (_, "q") => return out.flush().map(|()| false).map_err(closed),
+                (_, "") => free = 1,
+                (_, count) => match count.parse() {
+                    Ok(count) if count > 0 => free = count,
+                    Ok(_) | Err(_) if asked == Asked::Somebody => writeln!(out, "{HELP}").map_err(closed)?,
+                    Ok(_) | Err(_) => {
+                        out.flush().map_err(closed)?;
+                        return Err(Unusable(EXIT_USAGE, format!("standard input: what is {count}? {HELP}")));
+                    }
                 },
             }
-        };
+            heard = true;
+        }
     }
-    out.flush()?;
+    out.flush().map_err(closed)?;
     Ok(true)
 }
 
@@ -81,21 +107,38 @@ mod tests {
 
     use super::*;
 
-    fn shown(asks: bool, mut typed: &[u8]) -> (bool, String) {
+    fn shown(asked: Asked, mut typed: &[u8]) -> (Option<bool>, String) {
         let steps: Vec<Step> = (0..10).map(|n| (Instant::from_micros(n), 0, Told::Woken(Node::Worker(1)))).collect();
         let mut out = Vec::new();
-        let goes_on = one_at_a_time(&steps, asks, &mut typed, &mut out).unwrap();
+        let goes_on = one_at_a_time(&steps, asked, &mut typed, &mut out).ok();
         (goes_on, String::from_utf8(out).unwrap())
     }
 
     #[test]
     fn events_come_one_at_a_time_or_so_many_or_all_where_nobody_types() {
-        let (goes_on, text) = shown(true, b"\n3\nx\nq\n");
-        assert!(!goes_on && text.contains("#5 ") && !text.contains("#6 ") && text.contains("q quits"), "{text}");
-        assert!(!shown(true, b"").0, "the terminal is closed");
-        let (goes_on, text) = shown(true, b"100\n");
-        assert!(goes_on && text.contains("#10 "));
-        let (goes_on, text) = shown(false, b"");
-        assert!(goes_on && text.lines().count() == 10 && !text.contains('>'));
+        let (goes_on, text) = shown(Asked::Somebody, b"\n3\nx\nq\n");
+        assert!(goes_on == Some(false) && text.contains("#5 ") && !text.contains("#6 "), "{text}");
+        assert!(text.contains("q quits"), "{text}");
+        assert_eq!(shown(Asked::Somebody, b"").0, Some(false), "the terminal is closed");
+        let (goes_on, text) = shown(Asked::Somebody, b"100\n");
+        assert!(goes_on == Some(true) && text.contains("#10 "));
+        let (goes_on, text) = shown(Asked::Nobody, b"q\n");
+        assert!(goes_on == Some(true) && text.lines().count() == 10 && !text.contains('>'));
+    }
+
+    #[test]
+    fn a_script_is_followed_to_its_end_and_without_one_all_is_shown() {
+        for (script, goes_on, lines) in [
+            ("", Some(true), 10),
+            ("\n", Some(false), 2),
+            ("3\n\n", Some(false), 5),
+            ("3\nq\n5\n", Some(false), 4),
+            ("100", Some(true), 10),
+            ("2\nx\n", None, 3),
+            ("0\n", None, 1),
+        ] {
+            let (went_on, text) = shown(Asked::Script, script.as_bytes());
+            assert!(went_on == goes_on && text.lines().count() == lines && !text.contains('>'), "{script:?}: {text}");
+        }
     }
 }

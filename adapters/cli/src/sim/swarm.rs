@@ -1,7 +1,6 @@
 //! `rejoin sim swarm`: many seeds, and what they have shown
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,22 +9,23 @@ use rejoin_sim::generate::generate;
 use rejoin_sim::menu::Kind;
 use rejoin_sim::swarm::{Plan, Report, swarm_for};
 
-use super::{EXIT_VIOLATION, EXIT_VOID, Unusable, jobs, sums, verdict_of_failures, write};
+use super::{EXIT_VIOLATION, EXIT_VOID, Unusable, jobs, outputs, sums, verdict_of_failures, write};
 use crate::args::SimSwarm;
-use crate::report::EXIT_INTERNAL;
 use crate::say::complain;
 
 pub(super) fn run(args: &SimSwarm) -> Result<u8, Unusable> {
     let (first, end) = args.seeds;
     let jobs = jobs(args.jobs);
     let plan = Plan { first, seeds: end - first, profile: args.profile, double: args.double, jobs };
+    if let Some(dir) = &args.report {
+        outputs::folder(dir)?;
+    }
     let begun = Instant::now();
     let report = swarm_for(&plan, args.time);
     // Not on standard output: it is this machine's.
     complain(&format!("{} seeds in {:.1?} on {jobs} threads", report.seeds, begun.elapsed()));
     for (seed, failure) in &report.failures {
         if let Some(dir) = &args.report {
-            fs::create_dir_all(dir).map_err(|error| Unusable(EXIT_INTERNAL, format!("{}: {error}", dir.display())))?;
             write(&dir.join(format!("{seed}.sched")), &generate(*seed, args.profile).to_string())?;
         }
         let again = format!("rejoin sim run --seed {seed} --profile {} --schedule FILE", args.profile);

@@ -1,6 +1,7 @@
 //! Real processes, and what becomes of them
 
 use super::*;
+use crate::checkpoint::StartsFrom;
 use smol::future::block_on;
 use std::collections::BTreeMap;
 use std::env;
@@ -297,7 +298,7 @@ fn many_executions_leave_nothing_behind() {
 
 fn checkpointing(script: &str, restored: Option<&[u8]>) -> (tempfile::TempDir, Run) {
     let dir = tempfile::tempdir().unwrap();
-    let checkpoints = Some(Checkpoints::new(dir.path(), restored, 64).unwrap());
+    let checkpoints = Some(Checkpoints::new(dir.path(), restored.map(StartsFrom::Bytes), 64).unwrap());
     let (sender, events) = channel::unbounded();
     let around = Surroundings { checkpoints, ..around(dir.path()) };
     (dir, Run { execution: Execution::start(7, sh(script), around, sender), events })
@@ -313,7 +314,8 @@ fn ckpt_4_checkpoints_are_noticed_while_the_program_runs_and_the_last_one_before
     let start = std::time::Instant::now();
     loop {
         match block_on(run.events.recv()).unwrap() {
-            ExecEvent::Checkpoint { made: bytes, .. } => made.push(bytes.unwrap()),
+            ExecEvent::Checkpoint { made: Ok(Made::Small(bytes)), .. } => made.push(bytes),
+            ExecEvent::Checkpoint { made: other, .. } => panic!("{other:?}"),
             ExecEvent::Finished { exit, .. } => {
                 assert_eq!(exit, Exit::Signal(9));
                 break;

@@ -15,17 +15,18 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::journal::Record;
+use rejoin_core::journal::{Census, Record, homes_of};
 use rejoin_core::wire::message::Stream;
 
+use super::compaction::Log;
 use super::format::{Group, open, open_piece, seal_piece};
 use super::{Attempts, Journal, Outputs, Useless};
 
-/// Groups by the number of their first record
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// Pieces of output by attempt, stream and offset
 const OUTPUTS: TableDefinition<'_, (u64, u8, u64), &[u8]> = TableDefinition::new("outputs");
-/// The newest checkpoint of each open task, behind its attempt and number
+/// Pieces of the chunks of large checkpoints, by chunk and offset
+const CHUNKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("chunks");
+/// The newest small checkpoint of each open task, behind its attempt and number
 const CHECKPOINTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("checkpoints");
 /// What the file is, and how it is written
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -38,7 +39,8 @@ const FILE: &str = "journal.redb";
 /// before.
 const MARK: &str = "mark";
 const LOCK: &str = "lock";
-const VERSION: u64 = 1;
+/// An older program does not know all records of this one; this one knows all of older ones
+const VERSION: u64 = 2;
 /// Memory for pages; output is read once, and records are read at the start only
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -92,6 +94,9 @@ pub struct DurableJournal {
     group: Group,
     beside: Beside,
     attempts: Attempts,
+    /// Groups by the number of their first record
+    log: Log,
+    census: Census,
     mark: Option<File>,
     _lock: Option<File>,
 }
@@ -102,6 +107,8 @@ struct Beside {
     pieces: BTreeMap<(u64, u8, u64), Vec<u8>>,
     checkpoints: BTreeMap<[u8; 16], Option<Vec<u8>>>,
     dropped: BTreeSet<u64>,
+    chunks: BTreeMap<(u64, u64), Vec<u8>>,
+    chunks_gone: BTreeSet<u64>,
 }
 
 impl DurableJournal {
@@ -147,17 +154,18 @@ impl DurableJournal {
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         let opened = guarded(|| {
             let db = builder.create_with_backend(backend).map_err(|error| database_error(&path, &error))?;
-            let (version, end) = prepare(&db).map_err(|error| storage_error(&path, &error))?;
-            Ok((db, version, end))
+            let (version, log, end) = prepare(&db).map_err(|error| storage_error(&path, &error))?;
+            Ok((db, version, log, end))
         });
         let damaged = |what| OpenError::Damaged(path.clone(), what);
-        let (db, version, end) = opened.map_err(damaged)??;
-        if version != VERSION {
+        let (db, version, log, end) = opened.map_err(damaged)??;
+        if version > VERSION {
             return Err(OpenError::Newer(path, version));
         }
         let group = Group::new(end.map_err(|first| OpenError::Damaged(path.clone(), damaged_group(first)))?);
         let (beside, attempts) = (Beside::default(), Attempts::default());
-        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, mark: None, _lock: None })
+        let census = Census::default();
+        Ok(DurableJournal { db: Arc::new(db), path, group, beside, attempts, log, census, mark: None, _lock: None })
     }
 
     /// Returns a way to read records while this is being written
@@ -173,7 +181,9 @@ impl DurableJournal {
         let txn = self.db.begin_write()?;
         {
             if !group.is_empty() {
-                txn.open_table(LOG)?.insert(first, &*group.seal())?;
+                let sealed = group.seal();
+                self.log.grew(sealed.len() as u64);
+                txn.open_table(self.log.table())?.insert(first, &*sealed)?;
             }
             let mut outputs = txn.open_table(OUTPUTS)?;
             for (place, piece) in beside.pieces {
@@ -181,6 +191,13 @@ impl DurableJournal {
             }
             for token in beside.dropped {
                 outputs.retain_in((token, 0, 0)..(token + 1, 0, 0), |_, _| false)?;
+            }
+            let mut chunks = txn.open_table(CHUNKS)?;
+            for (place, piece) in beside.chunks {
+                chunks.insert(place, &*piece)?;
+            }
+            for home in beside.chunks_gone {
+                chunks.retain_in((home, 0)..=(home, u64::MAX), |_, _| false)?;
             }
             let mut checkpoints = txn.open_table(CHECKPOINTS)?;
             for (task, checkpoint) in beside.checkpoints {
@@ -190,6 +207,7 @@ impl DurableJournal {
                 };
             }
         }
+        self.log.copy_some(&txn, META, &mut self.census, end)?;
         txn.commit()?;
         self.group = Group::new(end);
         if let Some(mark) = &self.mark {
@@ -208,14 +226,16 @@ impl Journal for DurableJournal {
     }
 
     fn replay(&mut self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let Self { db, path, attempts, .. } = self;
+        let Self { db, path, attempts, census, log, .. } = self;
         let replayed = guarded(|| {
-            read_log(db, path, &mut |record| {
+            let bytes = read_log(db, path, &mut |record| {
                 if let Some(record) = noted(record) {
                     attempts.note(&record);
+                    census.note(&record);
                 }
                 take(record)
             })?;
+            log.grew(bytes);
             read_outputs(db, path, attempts, take)
         });
         replayed.map_err(|what| io::Error::other(OpenError::Damaged(path.clone(), what)))?
@@ -235,14 +255,31 @@ impl Journal for DurableJournal {
                 self.beside.checkpoints.insert(task.0, Some(value));
                 self.group.push(&Record::Checkpoint { task, token, number, bytes: &[] }.encode());
             }
+            Record::Piece { task, home, offset, bytes } => {
+                self.beside.chunks.insert((home, offset), seal_piece(&chunk_head(home, offset), bytes));
+                self.group.push(&Record::Piece { task, home, offset, bytes: &[] }.encode());
+            }
+            Record::Gone { homes, .. } => {
+                for home in homes_of(homes) {
+                    self.beside.chunks.retain(|place, _| place.0 != home);
+                    self.beside.chunks_gone.insert(home);
+                }
+                self.group.push(record);
+            }
             Record::Epoch { .. }
             | Record::Tokens { .. }
             | Record::Submit { .. }
             | Record::Assign { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }
-            | Record::Forget { .. } => self.group.push(record),
+            | Record::Forget { .. }
+            | Record::Chunk { .. }
+            | Record::Manifest { .. }
+            | Record::Unreadable { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. } => self.group.push(record),
         }
+        self.census.note(&decoded);
         let Useless { outputs, checkpoint } = self.attempts.note(&decoded);
         for token in outputs {
             self.beside.pieces.retain(|place, _| place.0 != token.0);
@@ -284,10 +321,11 @@ impl Records {
             take(record);
             Ok(())
         })
+        .map(|_| ())
     }
 }
 
-/// Reads output that a [`DurableJournal`] keeps
+/// Reads output and chunks that a [`DurableJournal`] keeps
 #[derive(Clone, Debug)]
 pub struct DurableOutputs {
     db: Arc<Database>,
@@ -327,6 +365,33 @@ impl Outputs for DurableOutputs {
         }
         Ok(filled)
     }
+
+    fn read_chunk(&self, home: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let stored = |error: redb::Error| io::Error::other(format!("{}: {error}", self.path.display()));
+        let txn = self.db.begin_read().map_err(|error| stored(error.into()))?;
+        let table = txn.open_table(CHUNKS).map_err(|error| stored(error.into()))?;
+        // The piece that begins at or before the offset, and those behind it.
+        let mut before = table.range((home, 0)..=(home, offset)).map_err(|error| stored(error.into()))?;
+        let Some(first) = before.next_back() else { return Ok(0) };
+        let first = first.map_err(|error| stored(error.into()))?.0.value();
+        let mut filled = 0;
+        for piece in table.range(first..=(home, u64::MAX)).map_err(|error| stored(error.into()))? {
+            let (place, sealed) = piece.map_err(|error| stored(error.into()))?;
+            let at = place.value().1;
+            let bytes = open_piece(&chunk_head(home, at), sealed.value()).ok_or_else(|| {
+                io::Error::other(format!("{}: chunk {home} of a checkpoint is damaged at {at}", self.path.display()))
+            })?;
+            let wanted = offset + filled as u64;
+            let bytes = usize::try_from(wanted.saturating_sub(at)).ok().and_then(|skip| bytes.get(skip..));
+            let count = bytes.map_or(0, |bytes| bytes.len().min(out.len() - filled));
+            if at > wanted || filled == out.len() {
+                break;
+            }
+            out[filled..filled + count].copy_from_slice(&bytes.unwrap_or_default()[..count]);
+            filled += count;
+        }
+        Ok(filled)
+    }
 }
 
 /// How far the log had come; 0 where nothing can be said
@@ -338,43 +403,49 @@ fn read_mark(file: &File) -> u64 {
 }
 
 /// Makes the tables; returns the version, and the number of the next record or of the last group if that is damaged
-fn prepare(db: &Database) -> Result<(u64, Result<u64, u64>), redb::Error> {
+fn prepare(db: &Database) -> Result<(u64, Log, Result<u64, u64>), redb::Error> {
     let known = match db.begin_read()?.open_table(META) {
         Ok(table) => table.get("version")?.map(|version| version.value()),
         Err(redb::TableError::TableDoesNotExist(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    if known.is_none() {
+    if known.is_none_or(|known| known < VERSION) {
         let txn = db.begin_write()?;
         txn.open_table(META)?.insert("version", VERSION)?;
-        txn.open_table(LOG)?;
+        if known.is_none() {
+            txn.open_table(Log::new(0).table())?;
+        }
         txn.open_table(OUTPUTS)?;
         txn.open_table(CHECKPOINTS)?;
+        txn.open_table(CHUNKS)?;
         txn.commit()?;
     }
     let version = known.unwrap_or(VERSION);
-    if version != VERSION {
-        return Ok((version, Ok(1)));
+    if version > VERSION {
+        return Ok((version, Log::new(0), Ok(1)));
     }
-    let log = db.begin_read()?.open_table(LOG)?;
-    let end = match log.last()? {
+    let txn = db.begin_read()?;
+    let log = Log::new(Log::live_in(&txn.open_table(META)?)?);
+    let end = match txn.open_table(log.table())?.last()? {
         None => Ok(1),
         Some((first, sealed)) => {
             let first = first.value();
             open(first, sealed.value()).map(|(count, _)| first + count).ok_or(first)
         }
     };
-    Ok((version, end))
+    Ok((version, log, end))
 }
 
-/// Hands out the records of the log, checkpoints whole and without those that were replaced
-fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Hands out the records of the log, checkpoints whole and without those that were replaced; returns its bytes
+fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
     let stored = |error: redb::Error| io::Error::other(storage_error(path, &error));
     let damaged = |what| io::Error::other(OpenError::Damaged(path.into(), what));
     let txn = db.begin_read().map_err(|error| stored(error.into()))?;
-    let log = txn.open_table(LOG).map_err(|error| stored(error.into()))?;
+    let meta = txn.open_table(META).map_err(|error| stored(error.into()))?;
+    let table = Log::new(Log::live_in(&meta).map_err(stored)?).table();
+    let log = txn.open_table(table).map_err(|error| stored(error.into()))?;
     let checkpoints = txn.open_table(CHECKPOINTS).map_err(|error| stored(error.into()))?;
-    let mut expected = 1;
+    let (mut expected, mut bytes) = (1, 0);
     for group in log.iter().map_err(|error| stored(error.into()))? {
         let (first, sealed) = group.map_err(|error| stored(error.into()))?;
         let first = first.value();
@@ -400,8 +471,9 @@ fn read_log(db: &Database, path: &Path, take: &mut dyn FnMut(&[u8]) -> io::Resul
             }
         }
         expected = first + count;
+        bytes += sealed.value().len() as u64;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Hands out the output of attempts that go on; that of others is not looked at
@@ -430,12 +502,11 @@ fn read_outputs(
     Ok(())
 }
 
-/// Records that the index of attempts is about, told by their first two bytes: others need not be decoded
+/// Records that the index of attempts and the census are about, told by their first two bytes: others need not be decoded
 fn noted(record: &[u8]) -> Option<Record<'_>> {
-    const ASSIGN: u8 = 3;
-    const RESULT: u8 = 4;
-    const FORGET: u8 = 6;
-    record.get(1).filter(|kind| [ASSIGN, RESULT, FORGET].contains(kind))?;
+    // Cancel, output, checkpoints, and what these consist of.
+    const OTHERS: [u8; 7] = [5, 7, 8, 9, 10, 11, 12];
+    record.get(1).filter(|kind| !OTHERS.contains(kind))?;
     Record::decode(record)
 }
 
@@ -448,6 +519,13 @@ fn piece_head((token, stream, offset): (u64, u8, u64)) -> [u8; 17] {
     let mut head = [stream; 17];
     head[..8].copy_from_slice(&token.to_le_bytes());
     head[8..16].copy_from_slice(&offset.to_le_bytes());
+    head
+}
+
+fn chunk_head(home: u64, offset: u64) -> [u8; 16] {
+    let mut head = [0; 16];
+    head[..8].copy_from_slice(&home.to_le_bytes());
+    head[8..].copy_from_slice(&offset.to_le_bytes());
     head
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 4 | `rjg1` |
 //! | 8 | number of the group's first record, little endian |
-//! | 4 | number of records |
+//! | 4 | number of records, those that were left out included (JOURN-5) |
 //! | n | each record behind its length in 4 bytes |
 //! | 16 | first half of the SHA-256 of all of that |
 //!
@@ -41,6 +41,16 @@ impl Group {
         self.bytes.extend_from_slice(&(record.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(record);
         self.count += 1;
+    }
+
+    /// Records up to this number are in the group, or have been left out
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.count = u32::try_from(end - self.first).unwrap_or(u32::MAX);
+    }
+
+    /// Bytes so far
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rejoin_core::ids::Token;
-use rejoin_core::journal::Record;
+use rejoin_core::journal::{Record, homes_of};
 use rejoin_core::wire::message::Stream;
 
 use super::{Attempts, Journal, Outputs, lock};
@@ -49,6 +49,12 @@ impl Journal for MemoryJournal {
         if let Record::Output { token, stream, bytes, .. } = decoded {
             return self.outputs.append(token, stream, bytes);
         }
+        if let Record::Piece { home, bytes, .. } = decoded {
+            return self.outputs.append_chunk(home, bytes);
+        }
+        if let Record::Gone { homes, .. } = decoded {
+            homes_of(homes).for_each(|home| self.outputs.drop_chunk(home));
+        }
         for token in self.attempts.note(&decoded).outputs {
             self.outputs.take(token);
         }
@@ -68,17 +74,18 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// Output of tasks, by attempt; small ones in memory, large ones in files
+/// Output of tasks, by attempt; small ones in memory, large ones in files; and chunks of checkpoints
 #[derive(Clone, Debug)]
 pub struct OutputStore {
     dir: Arc<Path>,
     spools: Arc<Mutex<BTreeMap<Token, [Spool; 2]>>>,
+    chunks: Arc<Mutex<BTreeMap<u64, Spool>>>,
 }
 
 impl OutputStore {
     /// Makes an empty store whose files are in `dir`
     pub fn new(dir: Arc<Path>) -> Self {
-        OutputStore { dir, spools: Arc::default() }
+        OutputStore { dir, spools: Arc::default(), chunks: Arc::default() }
     }
 
     /// Appends to a stream
@@ -93,6 +100,16 @@ impl OutputStore {
         lock(&self.spools).remove(&token).unwrap_or_else(|| self.empty())
     }
 
+    fn append_chunk(&self, home: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut chunks = lock(&self.chunks);
+        // In files: checkpoints are large, and hardly ever read.
+        chunks.entry(home).or_insert_with(|| Spool::new(self.dir.clone(), 0)).append(bytes)
+    }
+
+    fn drop_chunk(&self, home: u64) {
+        lock(&self.chunks).remove(&home);
+    }
+
     fn empty(&self) -> [Spool; 2] {
         [0, 1].map(|_| Spool::new(self.dir.clone(), MEMORY_BYTES_MAX))
     }
@@ -104,6 +121,10 @@ impl Outputs for OutputStore {
             Some(pair) => pair[stream.index()].read_at(offset, out),
             None => Ok(0),
         }
+    }
+
+    fn read_chunk(&self, home: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        lock(&self.chunks).get(&home).map_or(Ok(0), |chunk| chunk.read_at(offset, out))
     }
 }
 

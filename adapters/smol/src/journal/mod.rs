@@ -1,5 +1,6 @@
 //! Where the coordinator's records go (JOURN-1 to JOURN-4)
 
+mod compaction;
 mod durable;
 mod format;
 mod memory;
@@ -37,10 +38,13 @@ pub trait Journal: Send + 'static {
     fn waits(&self) -> bool;
 }
 
-/// Reads the output of tasks
+/// Reads the output of tasks, and the chunks of their checkpoints
 pub trait Outputs: Clone + Send + 'static {
     /// Reads from a stream as many bytes as are there and fit; nothing where there is nothing
     fn read_at(&self, token: Token, stream: Stream, offset: u64, out: &mut [u8]) -> io::Result<usize>;
+
+    /// Reads from a chunk of a checkpoint as many bytes as are there and fit; nothing where there is nothing (CKPT-4)
+    fn read_chunk(&self, home: u64, offset: u64, out: &mut [u8]) -> io::Result<usize>;
 }
 
 /// Attempts of each task whose output is kept
@@ -88,7 +92,14 @@ impl Attempts {
             | Record::Result { .. }
             | Record::Cancel { .. }
             | Record::Output { .. }
-            | Record::Checkpoint { .. } => {}
+            | Record::Checkpoint { .. }
+            | Record::Piece { .. }
+            | Record::Chunk { .. }
+            | Record::Manifest { .. }
+            | Record::Unreadable { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. }
+            | Record::Gone { .. } => {}
         }
         useless
     }

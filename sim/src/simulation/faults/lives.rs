@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::Loss;
 use rejoin_core::coordinator;
+use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::worker;
 
 use super::super::nodes::{Machine, Peer, Snapshot};
@@ -25,6 +26,12 @@ impl Simulation {
                 self.kill_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
             }
+            Kind::Upgrade if lives => {
+                self.tally.hit(fault.kind);
+                self.peers[peer].wire_version = Some(self.version(fault.amount));
+                self.kill_peer(peer);
+                self.happen(fault.span, peer as u64, Happening::Start(who));
+            }
             Kind::CrashLoop => {
                 self.peers[peer].life.loops.set(fault.amount, until);
                 if lives {
@@ -36,8 +43,8 @@ impl Simulation {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
-                let dialled = node.dialled;
-                node.snapshot = Some(Box::new(Snapshot { machine, running, dialled }));
+                let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
+                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
             Kind::Clone => self.start_clone(peer, fault.span),
@@ -86,8 +93,9 @@ impl Simulation {
         }
         self.tally.hit(Kind::Snapshot);
         self.kill_peer(peer);
-        let Snapshot { machine, running, dialled } = *snapshot;
+        let Snapshot { machine, running, saved, restores, dialled } = *snapshot;
         let node = &mut self.peers[peer];
+        (node.saved, node.restores) = (saved, restores);
         node.life.number += 1;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
         node.machine = Some(machine);
@@ -186,6 +194,12 @@ impl Simulation {
                 self.kill_chief(fault.amount);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
+            Kind::Roll if self.chief.machine.is_some() => {
+                self.tally.hit(fault.kind);
+                self.chief.config.wire_version = self.version(fault.amount);
+                self.kill_chief(0);
+                self.happen(fault.span, 0, Happening::Start(Who::Chief));
+            }
             Kind::RestartAgain => self.chief.dies_again = Some((fault.amount, fault.span)),
             Kind::SyncError => self.chief.fails_next = Some(fault.span),
             Kind::SlowSync => self.chief.slow.set(fault.amount, until),
@@ -202,5 +216,13 @@ impl Simulation {
             self.kill_chief(0);
             self.happen(away, 0, Happening::Start(Who::Chief));
         }
+    }
+
+    /// A version that there is, whatever a line says
+    fn version(&mut self, amount: u64) -> u16 {
+        if amount < WIRE_VERSION.into() {
+            self.auditor.speaks_old();
+        }
+        amount.clamp(WIRE_VERSION_OLDEST.into(), WIRE_VERSION.into()) as u16
     }
 }

@@ -86,6 +86,7 @@ impl Simulation {
     fn fault_at_chief(&mut self, fault: Fault) {
         match fault.kind {
             Kind::Restart
+            | Kind::Roll
             | Kind::RestartAgain
             | Kind::SlowSync
             | Kind::SyncError
@@ -125,6 +126,7 @@ impl Simulation {
             | Kind::WrongKey
             | Kind::Rekey
             | Kind::Drain
+            | Kind::Upgrade
             | Kind::Frozen => {
                 if self.is_worker(peer) {
                     self.disturb_worker(peer, fault);

@@ -158,7 +158,7 @@ function drawRuns() {
     if (lane < 0 || !inView(run.from, run.to) || (view.task !== null && run.task !== view.task)) continue;
     const deep = Math.max((rows.get(run.node) || []).length, 1);
     const h = Math.max(3, Math.min(12, Math.floor((laneHeight - 42) / deep) - 1));
-    const good = run.ended === "Succeeded", bad = run.ended.startsWith("Failed") || run.ended.startsWith("its worker");
+    const good = run.ended === "succeeded", bad = run.ended.startsWith("failed") || run.ended.startsWith("its worker");
     const colour = good ? colours.good : bad ? colours.bad : colours.other;
     const y = base(lane) + 5 + run.row * (h + 1);
     if (y + h > top(lane) + laneHeight - 10) continue;

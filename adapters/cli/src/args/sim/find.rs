@@ -40,7 +40,7 @@ pub struct SimCover {
     #[arg(long, value_name = "N|A..B", default_value = "1000", value_parser = seeds)]
     pub seeds: (u64, u64),
 
-    /// How wide the net is cast: standard or wide
+    /// How wide the net is cast: standard, wide or wild
     #[arg(long, value_name = "P", default_value = "standard")]
     pub profile: Profile,
 

@@ -2,7 +2,11 @@ use super::*;
 use std::ops::Range;
 use std::sync::Mutex;
 
+use redb::TableHandle;
+use rejoin_core::coordinator::{self, Coordinator, Recovery};
+use rejoin_core::ids::ClusterId;
 use rejoin_core::wire::message::{Outcome, TaskSpec};
+use rejoin_core::{Instant, Seed};
 
 use crate::journal::lock;
 
@@ -426,12 +430,12 @@ fn a_missing_group_and_a_damaged_one_are_named_by_their_records() {
         recovered(copy).unwrap_err().to_string()
     };
     let missing = change(&|txn| {
-        txn.open_table(LOG).unwrap().remove(3).unwrap();
+        txn.open_table(Log::new(0).table()).unwrap().remove(3).unwrap();
     });
     assert!(missing.contains("records 3 to 5 are missing") && missing.contains("backup"), "{missing}");
     for first in [3, 8] {
         let damaged = change(&|txn| {
-            let mut log = txn.open_table(LOG).unwrap();
+            let mut log = txn.open_table(Log::new(0).table()).unwrap();
             let mut bytes = log.get(first).unwrap().unwrap().value().to_vec();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
@@ -440,7 +444,7 @@ fn a_missing_group_and_a_damaged_one_are_named_by_their_records() {
         assert!(damaged.contains(&format!("from number {first} on is damaged")), "{damaged}");
     }
     let newer = change(&|txn| {
-        txn.open_table(META).unwrap().insert("version", 2).unwrap();
+        txn.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
     });
     assert!(newer.contains("newer"), "{newer}");
 }
@@ -485,4 +489,103 @@ fn journ_4_a_log_that_lost_its_end_is_named() {
     // Without the mark nothing can be said, and one that is torn says nothing.
     fs::write(dir.path().join(MARK), [0x55; 9]).unwrap();
     assert!(DurableJournal::open(dir.path()).is_ok());
+}
+
+/// The coordinator that records make
+fn coordinator(records: &[Vec<u8>]) -> Coordinator {
+    let now = Instant::from_micros(1);
+    let config = coordinator::Config::new(ClusterId([5; 16]), 1, Vec::new());
+    let mut recovery = Recovery::start(config, Seed([3; 32]), now).unwrap();
+    records.iter().for_each(|record| recovery.take(record).unwrap());
+    recovery.finish()
+}
+
+#[test]
+fn journ_5_the_log_stays_as_long_as_what_is_of_use_and_recovers_to_the_same_whenever_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = DurableJournal::open(dir.path()).unwrap();
+    journal.log.worth = 40_000;
+    let cluster = ClusterId([5; 16]);
+    let mut all = vec![Record::Epoch { epoch: 1, cluster }.encode(), Record::Tokens { below: 1 << 20 }.encode()];
+    append(&mut journal, &all);
+    let (mut longest, mut live) = (0, BTreeSet::new());
+    for n in 0..600u32 {
+        let id = |n: u32| TaskId(u128::from(n).to_le_bytes());
+        let (task, token) = (id(n), Token(u64::from(n) + 1));
+        let (spec, worker) = (TaskSpec::default(), "w".parse().unwrap());
+        let (outcome, streams) = (Outcome::Succeeded, Default::default());
+        let mut group = vec![
+            Record::Submit { task, spec, about: &[], payload: &[n as u8; 900] }.encode(),
+            Record::Assign { task, token, attempt: 1, worker }.encode(),
+        ];
+        if n % 50 != 7 {
+            let token = Some(token);
+            group.push(
+                Record::Result { task, token, attempt: 1, outcome, last: true, result: b"done", streams }.encode(),
+            );
+        }
+        // Ten that have ended are kept, and of ten more it is known how they ended.
+        if n >= 10 && (n - 10) % 50 != 7 {
+            group.push(Record::Forget { task: id(n - 10) }.encode());
+        }
+        if n >= 20 && (n - 20) % 50 != 7 {
+            group.push(Record::Lapsed { task: id(n - 20) }.encode());
+        }
+        append(&mut journal, &group);
+        all.extend(group);
+        longest = longest.max(journal.log.bytes());
+        live.insert(journal.log.table().name().to_owned());
+        if n % 37 == 0 {
+            drop(journal);
+            journal = DurableJournal::open(dir.path()).unwrap();
+            journal.log.worth = 40_000;
+            let mut records = Vec::new();
+            journal
+                .replay(&mut |record| {
+                    records.push(record.to_vec());
+                    Ok(())
+                })
+                .unwrap();
+            let (from_disk, from_all) = (coordinator(&records), coordinator(&all));
+            from_disk.check();
+            assert_eq!(from_disk.digest(), from_all.digest(), "after {n}");
+            for n in 0..n {
+                let known = |c: &Coordinator| (c.task(id(n)).is_some(), c.remembered(id(n)));
+                assert_eq!(known(&from_disk), known(&from_all), "task {n}");
+            }
+        }
+    }
+    assert!(longest < 160_000 && all.concat().len() > 600_000, "{longest} of {}", all.concat().len());
+    assert_eq!(live.len(), 2, "each of the two tables was the log");
+}
+
+#[test]
+fn journ_5_a_compaction_that_is_cut_off_anywhere_leaves_the_log_as_it_was() {
+    let disk = Disk::default();
+    let mut journal = DurableJournal::with_backend(path(), disk.clone()).unwrap();
+    journal.log.worth = 1;
+    let tokens = Record::Tokens { below: 9 }.encode();
+    let groups = [vec![tokens, submit(1), assign(1, 1)], vec![result(1, 1, true)], vec![submit(2)]];
+    groups.iter().for_each(|group| append(&mut journal, group));
+    drop(journal);
+    let whole = recovered(disk.clone()).unwrap();
+    assert_eq!(whole, groups.concat());
+    for room in 0..40 {
+        let copy = Disk::of(disk.bytes());
+        lock(&copy.0).room = Some(usize::MAX);
+        let mut journal = DurableJournal::with_backend(path(), copy.clone()).unwrap();
+        journal.replay(&mut |_| Ok(())).unwrap();
+        journal.log.worth = 1;
+        lock(&copy.0).room = Some(room);
+        let forget = Record::Forget { task: task(1) }.encode();
+        journal.append(&forget).unwrap();
+        let synced = journal.sync().is_ok();
+        drop(journal);
+        let durable = lock(&copy.0).synced.clone();
+        let records = recovered(Disk::of(durable)).unwrap();
+        let longer = [whole.clone(), vec![forget.clone()]].concat();
+        let known = |records: &[Vec<u8>]| coordinator(records).digest();
+        let before = records == whole && !synced;
+        assert!(before || known(&records) == known(&longer), "room for {room} calls: {}", records.len());
+    }
 }

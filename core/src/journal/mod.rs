@@ -3,8 +3,15 @@
 //! The coordinator hands each record out with its number, as bytes; the embedder appends them in order and says how
 //! far they are durable. Replaying them gives the same tables again.
 
+mod compact;
+
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::compact::{Census, Compaction, Kept};
+use crate::blob::ChunkName;
+use crate::coordinator::content_digest;
 use crate::ids::{ClusterId, PeerName, TaskId, Token};
 use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
 
@@ -104,15 +111,106 @@ pub enum Record<'a> {
         #[serde(with = "serde_bytes", borrow)]
         bytes: &'a [u8],
     },
+    /// A piece of a chunk of a checkpoint; its bytes may be kept beside the journal (CKPT-1)
+    Piece {
+        /// Of which task
+        task: TaskId,
+        /// Names the chunk; never used before
+        home: u64,
+        /// Where the bytes stand in it; pieces follow each other without gap or overlap
+        offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+    /// A chunk is whole, and its content has this name (CKPT-1)
+    Chunk {
+        /// Of which task
+        task: TaskId,
+        /// Which chunk
+        home: u64,
+        /// Its bytes
+        length: u64,
+        /// SHA-256 of its content
+        name: ChunkName,
+    },
+    /// A checkpoint of a task, all of whose chunks are whole (CKPT-1)
+    Manifest {
+        /// Which task
+        task: TaskId,
+        /// The attempt that made it
+        token: Token,
+        /// Rises with each checkpoint of the task
+        number: u64,
+        /// All its bytes
+        length: u64,
+        /// The chunks that it consists of: [`homes_of`], one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        homes: &'a [u8],
+    },
+    /// The newest checkpoint of a task cannot be read: the one before is the newest (CKPT-4)
+    Unreadable {
+        /// Which task
+        task: TaskId,
+    },
+    /// Chunks that no checkpoint consists of any more (JOURN-5)
+    Gone {
+        /// Of which task
+        task: TaskId,
+        /// Which chunks: [`homes_of`]
+        #[serde(with = "serde_bytes", borrow)]
+        homes: &'a [u8],
+    },
+    /// What is left of a forgotten task, in the place of all other records of it (JOURN-5)
+    Forgotten {
+        /// Which task
+        task: TaskId,
+        /// What makes two submits the same (TASK-1)
+        content: [u8; 32],
+        /// How it had ended
+        outcome: Outcome,
+    },
+    /// The retention time of a forgotten task is over: its id is free again (TASK-1)
+    Lapsed {
+        /// Which task
+        task: TaskId,
+    },
+}
+
+/// Writes the names of chunks as records carry them
+pub(crate) fn homes(homes: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut one = [0; 10];
+    for home in homes {
+        let written = postcard::to_slice(&home, &mut one).map_or(&[][..], |written| written);
+        bytes.extend_from_slice(written);
+    }
+    bytes
+}
+
+/// Reads the names of chunks in a record; ends before anything that is none
+pub fn homes_of(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    let mut rest = bytes;
+    core::iter::from_fn(move || {
+        let (home, behind) = postcard::take_from_bytes::<u64>(rest).ok()?;
+        rest = behind;
+        Some(home)
+    })
 }
 
 impl<'a> Record<'a> {
     /// Writes a record with its version in front
-    pub fn encode(&self) -> alloc::vec::Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         match postcard::to_extend(self, alloc::vec![RECORD_VERSION]) {
             Ok(bytes) => bytes,
             Err(_) => unreachable!("memory grows, and every field can be encoded"),
         }
+    }
+
+    /// What makes two submits the same (TASK-1); `None` of other records
+    pub(crate) fn content(&self) -> Option<[u8; 32]> {
+        let Record::Submit { spec, about, payload, .. } = *self else { return None };
+        Some(content_digest(spec, about, payload))
     }
 
     /// Reads a record; `None` if it is damaged or of another version

@@ -1,0 +1,198 @@
+//! Checkpoints that go out in chunks, to those who start from them (CKPT-4)
+
+use crate::blob::{chunk_bytes, chunk_span};
+use crate::channel::Violation;
+use crate::ids::{TaskId, Token};
+use crate::journal::Record;
+use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE, WIRE_VERSION_OLDEST};
+use crate::wire::message::{BodyWriter, Class, ToWorker};
+
+use super::Desk;
+use super::entry::Conn;
+use super::gate::Effect;
+use super::peers::{Peer, PeerIx, Piece, Reading, Sent};
+use super::tasks::{Attempt, Checkpoint, CheckpointBody, Tasks};
+
+impl Desk {
+    /// The worker says what it lacks; of a checkpoint that is not the newest any more, or of none, it gets no more
+    pub(super) fn take_restore_need(
+        &mut self,
+        ix: PeerIx,
+        token: Token,
+        number: u64,
+        wanted: &[u8],
+    ) -> Result<(), Violation> {
+        let Some(attempt) = self.restored_by(ix, token, number) else { return Ok(()) };
+        let Some(sending) = &mut attempt.restoring else { return Ok(()) };
+        sending.need(wanted)?;
+        let peer = self.roster.get_mut(ix);
+        if !peer.restoring.contains(&token) {
+            peer.restoring.push_back(token);
+        }
+        self.readers.insert(ix);
+        Ok(())
+    }
+
+    /// The worker cannot start from it: from the one before, then, or from the beginning (CKPT-4)
+    ///
+    /// Nobody else is believed that: not whoever runs already, nor an attempt that was replaced.
+    pub(super) fn take_restore_bad(&mut self, ix: PeerIx, token: Token, number: u64) {
+        let starts = self.restored_by(ix, token, number).filter(|a| a.restoring.is_some() && a.restores && !a.running);
+        let Some(id) = starts.map(|attempt| attempt.task) else { return };
+        let Some(task) = self.tasks.all.get(&id).filter(|task| task.live.last() == Some(&token)) else { return };
+        if task.checkpoint.as_ref().is_none_or(|newest| newest.names().is_empty()) {
+            return;
+        }
+        self.stats.checkpoints_unreadable += 1;
+        self.story.note(self.now, id, Some(token), "checkpoint unreadable");
+        self.gate.write(&Record::Unreadable { task: id });
+        self.tasks.fall_back(id);
+        self.drop_chunks(id);
+        self.renew_restores(id, None);
+    }
+
+    /// The newest checkpoint of a task is another one: whoever has not started yet starts from that
+    pub(super) fn renew_restores(&mut self, id: TaskId, maker: Option<Token>) {
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let from = task.checkpoint.as_ref();
+        let inline = from.is_some_and(|from| from.names().is_empty());
+        for token in task.live.clone().into_iter().filter(|token| Some(*token) != maker) {
+            let restoring = self.tasks.all.get(&id).and_then(|task| task.checkpoint.as_ref()?.to_send());
+            let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
+            let Some(attempt) = attempt else { continue };
+            attempt.restoring = restoring;
+            let ix = attempt.peer;
+            if inline {
+                self.say(ix, Sent::Restore(token));
+            } else {
+                self.gate.then(Effect::Offer(ix, token));
+            }
+        }
+    }
+
+    /// What an attempt starts from is durable: it may be offered
+    pub(super) fn offer_restore(&mut self, ix: PeerIx, token: Token) {
+        let version = self.version_of(ix);
+        if version >= CHUNKS_SINCE && self.roster.get(ix).held.contains(&token) {
+            self.roster.get_mut(ix).to_offer.insert(token);
+            self.touch(ix);
+        }
+    }
+
+    /// The wire version that is spoken with a peer now; the oldest where nothing is
+    fn version_of(&self, ix: PeerIx) -> u16 {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn)) {
+            Some(Conn::Live(live)) => live.channel.version,
+            Some(Conn::Contending(_)) | None => WIRE_VERSION_OLDEST,
+        }
+    }
+
+    /// Whether an attempt that has not started waits for what cannot be said on this connection
+    pub(super) fn cannot_restore(&self, ix: PeerIx, token: Token) -> bool {
+        let chunked = self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.restoring.is_some());
+        chunked && self.version_of(ix) < CHUNKS_SINCE
+    }
+
+    /// The attempt that is to start from a task's newest checkpoint, if this is its number
+    fn restored_by(&mut self, ix: PeerIx, token: Token, number: u64) -> Option<&mut Attempt> {
+        let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix)?;
+        let newest = self.tasks.all.get(&attempt.task)?.checkpoint.as_ref()?.number;
+        (newest == number).then_some(attempt)
+    }
+
+    /// On a new connection: what was under way is lost, and offered again
+    pub(super) fn restart_transfers(&mut self, ix: PeerIx) {
+        let peer = self.roster.get_mut(ix);
+        peer.restoring.clear();
+        peer.to_offer.clear();
+        peer.to_need.clear();
+        for token in self.roster.get(ix).held.clone() {
+            // It offers again what it has to send.
+            self.drop_upload(token);
+            let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
+            let Some(attempt) = attempt else { continue };
+            let from = self.tasks.all.get(&attempt.task).and_then(|task| task.checkpoint.as_ref());
+            attempt.restoring = from.and_then(Checkpoint::to_send);
+            self.gate.then(Effect::Offer(ix, token));
+        }
+    }
+
+    /// The next piece that a worker waits for, to be read by the embedder
+    pub(super) fn next_chunk_for(&mut self, ix: PeerIx) -> Option<Reading> {
+        let peer = self.roster.get_mut(ix);
+        while let Some(token) = peer.restoring.front().copied() {
+            if let Some(reading) = next_chunk(token, &self.tasks) {
+                // To the back of the line, so that one large checkpoint does not hold up the others.
+                peer.restoring.rotate_left(1);
+                return Some(reading);
+            }
+            peer.restoring.pop_front();
+        }
+        None
+    }
+
+    /// The embedder answers; if it has nothing, the checkpoint cannot be read
+    pub(super) fn chunk_read(&mut self, home: u64, offset: u64, bytes: &[u8]) {
+        let asked =
+            |from: &Reading| matches!(*from, Reading::Chunk { home: h, within, .. } if (h, within) == (home, offset));
+        let Some(ix) = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked)).map(|(ix, _)| ix)
+        else {
+            return;
+        };
+        let peer = self.roster.get_mut(ix);
+        let Some(from) = peer.reading.take() else { return };
+        let Reading::Chunk { token, number, max, .. } = from else { return };
+        self.readers.insert(ix);
+        if bytes.len() >= max as usize {
+            peer.piece = Some(Piece { from, bytes: bytes[..max as usize].into() });
+            self.touch(ix);
+        } else {
+            self.take_restore_bad(ix, token, number);
+        }
+    }
+}
+
+fn next_chunk(token: Token, tasks: &Tasks) -> Option<Reading> {
+    let attempt = tasks.attempts.get(&token)?;
+    let task = tasks.all.get(&attempt.task)?;
+    let checkpoint = task.checkpoint.as_ref()?;
+    let CheckpointBody::Chunks { length, names } = &checkpoint.body else { return None };
+    let (offset, len) = attempt.restoring.as_ref()?.next(BULK_PIECE_BYTES as u64)?;
+    let chunk = (offset / chunk_bytes(*length)) as usize;
+    let home = task.chunks.get(names.get(chunk)?)?.home;
+    let within = offset - chunk_span(*length, chunk).start;
+    Some(Reading::Chunk { token, number: checkpoint.number, offset, home, within, max: len as u32 })
+}
+
+/// Says what is missing of offers, and offers what attempts start from; `false` when the frame is full
+pub(super) fn tell_transfers(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    while let Some(token) = peer.to_need.first().copied() {
+        if let Some(upload) = tasks.attempts.get(&token).and_then(|attempt| attempt.upload.as_ref())
+            && !body.push(Class::Loose, &ToWorker::Need { token, number: upload.number, wanted: &upload.wanted() })
+        {
+            return false;
+        }
+        peer.to_need.remove(&token);
+    }
+    while let Some(token) = peer.to_offer.first().copied() {
+        if !offer(token, tasks, body) {
+            return false;
+        }
+        peer.to_offer.remove(&token);
+    }
+    true
+}
+
+fn offer(token: Token, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    // Behind its assignment, or nobody knows what it is about; that comes with an offer of its own.
+    let Some(attempt) = tasks.attempts.get(&token).filter(|attempt| attempt.sent_as.is_some()) else { return true };
+    let Some(task) = tasks.all.get(&attempt.task) else { return true };
+    match task.checkpoint.as_ref() {
+        Some(Checkpoint { number, body: CheckpointBody::Chunks { length, names }, .. }) => {
+            let (number, length, names) = (*number, *length, names.as_flattened());
+            body.push(Class::Loose, &ToWorker::RestoreOffer { token, number, length, names })
+        }
+        Some(Checkpoint { body: CheckpointBody::Inline(_), .. }) => true,
+        None => body.push(Class::Loose, &ToWorker::RestoreOffer { token, number: 0, length: 0, names: &[] }),
+    }
+}

@@ -1,0 +1,89 @@
+//! Pieces that have come and wait for the embedder, in memory that is allocated once
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+use heapless::Deque;
+
+use crate::ids::Token;
+use crate::limits::WORKER_BULK_WINDOW_BYTES;
+
+/// Most pieces that wait; a coordinator's are never so small that there are more in a window
+const PIECES_MAX: usize = 256;
+
+/// Where a piece belongs
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) token: Token,
+    pub(crate) number: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: usize,
+}
+
+/// A ring of bytes, and what they are
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    heads: Box<Deque<Head, PIECES_MAX>>,
+    ring: Box<[u8]>,
+    start: usize,
+    len: usize,
+}
+
+impl Intake {
+    pub(crate) fn new() -> Self {
+        let ring = vec![0; WORKER_BULK_WINDOW_BYTES as usize].into();
+        Intake { heads: Box::new(Deque::new()), ring, start: 0, len: 0 }
+    }
+
+    /// Keeps a piece; `false` if there is no room for it
+    pub(crate) fn push(&mut self, head: Head, bytes: &[u8]) -> bool {
+        if self.len + bytes.len() > self.ring.len() || self.heads.push_back(head).is_err() {
+            return false;
+        }
+        let at = (self.start + self.len) % self.ring.len();
+        let first = bytes.len().min(self.ring.len() - at);
+        self.ring[at..at + first].copy_from_slice(&bytes[..first]);
+        self.ring[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        self.len += bytes.len();
+        true
+    }
+
+    /// Hands the oldest piece over, into a buffer that is large enough for any
+    pub(crate) fn pop(&mut self, out: &mut [u8]) -> Option<Head> {
+        let head = self.heads.pop_front()?;
+        let first = head.len.min(self.ring.len() - self.start);
+        out[..first].copy_from_slice(&self.ring[self.start..self.start + first]);
+        out[first..head.len].copy_from_slice(&self.ring[..head.len - first]);
+        self.start = (self.start + head.len) % self.ring.len();
+        self.len -= head.len;
+        Some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_out_as_they_went_in_all_around_the_ring_and_no_more_than_there_is_room_for() {
+        let mut intake = Intake::new();
+        let mut out = vec![0; 60_000];
+        let piece = |n: u64| vec![n as u8; 50_000];
+        let head = |n| Head { token: Token(n), number: 1, offset: n * 50_000, len: 50_000 };
+        for n in 0..5 {
+            assert!(intake.push(head(n), &piece(n)));
+        }
+        assert!(!intake.push(head(5), &piece(5)), "262,144 bytes");
+        for n in 0..20 {
+            assert_eq!(intake.pop(&mut out), Some(head(n)));
+            assert_eq!(out[..50_000], piece(n));
+            assert!(intake.push(head(n + 5), &piece(n + 5)));
+        }
+        for n in 0..5 {
+            assert_eq!(intake.pop(&mut out), Some(head(n + 20)));
+        }
+        assert_eq!(intake.pop(&mut out), None);
+        let small = Head { len: 1, ..head(0) };
+        assert!((0..PIECES_MAX).all(|_| intake.push(small, b"x")) && !intake.push(small, b"x"));
+    }
+}
