@@ -61,9 +61,9 @@ pub struct Line {
     /// Open, and waiting for the first message
     opened: Option<(u64, usize, Opened)>,
     pump: Option<(u64, Pump)>,
-    /// Which endpoint the connection in use leads to, if the first message went along with its upgrade
+    /// Which endpoint the last dial leads to, if the first message went along with its upgrade
     greeted: Option<usize>,
-    /// Endpoints to which a first message cannot go with the upgrade: something on the way drops it, or mixes it up
+    /// Endpoints to which a first message cannot go with the upgrade: something on the way drops, changes or refuses it
     deaf: BTreeSet<usize>,
     dialling: Option<smol::Task<()>>,
     /// The last words on the connection that was closed last
@@ -80,7 +80,7 @@ enum Stage {
     /// A message can be sent, and goes along with the upgrade
     Opened(Opened),
     /// The first message went along, or is to follow
-    Upgraded { upgraded: Box<Upgraded>, hello: Vec<u8>, along: bool },
+    Upgraded { upgraded: Box<Upgraded>, hello: Vec<u8> },
 }
 
 impl Line {
@@ -116,7 +116,7 @@ impl Line {
     pub fn connect(&mut self, attempt: u64, endpoint: usize) {
         let Some(url) = self.endpoints.get(endpoint).cloned() else { return };
         let (dial_time, trust, dialled) = (self.dial_time, self.trust.clone(), self.dialled.0.clone());
-        (self.current, self.opened) = (Some(attempt), None);
+        (self.current, self.opened, self.greeted) = (Some(attempt), None, None);
         self.dialling = Some(smol::spawn(async move {
             let opened = open(&url, &trust, dial_time).await.map(Stage::Opened);
             // If nobody waits for it any more, the connection closes here.
@@ -127,8 +127,8 @@ impl Line {
     /// Closes the transport, or gives up to open it
     pub fn disconnect(&mut self, reason: Reason) {
         (self.dialling, self.current, self.opened) = (None, None, None);
-        if reason == Reason::NotAuthenticated {
-            // It may have been an old answer, out of somebody's memory.
+        if matches!(reason, Reason::NotAuthenticated | Reason::Rejected | Reason::Unbound | Reason::Audience) {
+            // It may have been an old answer out of somebody's memory, or one to something else than was said.
             self.deaf.extend(self.greeted);
         }
         if let Some((_, pump)) = self.pump.take() {
@@ -164,9 +164,10 @@ impl Line {
     fn upgrade(&mut self, attempt: u64, endpoint: usize, opened: Opened, hello: Vec<u8>) {
         let (dial_time, dialled) = (self.dial_time, self.dialled.0.clone());
         let along = !self.deaf.contains(&endpoint);
+        self.greeted = Some(endpoint).filter(|_| along);
         self.dialling = Some(smol::spawn(async move {
             let upgraded = opened.upgrade(along.then_some(&hello), dial_time).await;
-            let upgraded = upgraded.map(|upgraded| Stage::Upgraded { upgraded: Box::new(upgraded), hello, along });
+            let upgraded = upgraded.map(|upgraded| Stage::Upgraded { upgraded: Box::new(upgraded), hello });
             let _ = dialled.send((attempt, endpoint, upgraded)).await;
         }));
     }
@@ -235,11 +236,10 @@ impl Line {
                 self.opened = Some((attempt, endpoint, opened));
                 Some(LineEvent::Connected { attempt, binding })
             }
-            Ok(Stage::Upgraded { upgraded, hello, along }) => {
+            Ok(Stage::Upgraded { upgraded, hello }) => {
                 let Upgraded { socket, challenge } = *upgraded;
                 let pump = Pump::start(socket, attempt, self.reports.0.clone());
                 self.trouble = None;
-                self.greeted = Some(endpoint).filter(|_| along);
                 if challenge.is_none() {
                     // It did not get there, or the answer did not get here: once more, and so from now on.
                     self.deaf.extend(self.greeted.take());
@@ -256,6 +256,10 @@ impl Line {
     }
 
     fn failed(&mut self, endpoint: usize, error: &DialError) {
+        if let DialError::Http { status: 400..=403 | 405..=428 | 430..=499, .. } = error {
+            // Something on the way may have refused a header that it does not know.
+            self.deaf.extend(self.greeted.take());
+        }
         let Some(endpoint) = self.endpoints.get(endpoint) else { return };
         let trouble = format!("{endpoint}: {error}");
         let known = self.trouble.as_ref() == Some(&trouble);
