@@ -65,7 +65,11 @@ fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), (u8, String)> {
         (EXIT_INTERNAL, format!("{}: {error}", path.display()))
     };
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(named)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(named)
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(named).inspect_err(|_| {
+        // Half of it is of no use, and would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+    })
 }
 
 /// Follows the files of a certificate that is being shown

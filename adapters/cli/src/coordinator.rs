@@ -113,10 +113,12 @@ fn shown(args: &Coordinator) -> Result<Option<(Certificate, [PathBuf; 2])>, Fail
         if args.shown.binding == Some(Binding::Require) {
             return Err(Failed::Usage("--binding require needs TLS: give --tls-cert and --tls-key".into()));
         }
-        if !args.listen.ip().is_loopback() {
-            tracing::warn!(
-                "no TLS: what goes over the links can be read on the way; `rejoin cert` makes a certificate"
-            );
+        if !args.listen.ip().to_canonical().is_loopback() && !args.shown.insecure_ws {
+            return Err(Failed::Usage(format!(
+                "{}: others on the way could read all tasks and results: give --tls-cert and --tls-key (`rejoin cert` \
+                 makes them), or --insecure-ws if you trust the network, or a proxy in front ends TLS",
+                args.listen
+            )));
         }
         return Ok(None);
     };

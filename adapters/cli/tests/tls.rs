@@ -45,11 +45,48 @@ fn auth_7_a_fleet_works_over_tls_and_its_certificate_can_be_replaced() {
 #[test]
 fn auth_7_a_plain_link_to_another_host_is_refused_with_what_to_do() {
     let fleet = Fleet::start(&[]);
-    for command in ["status", "workers", "tasks"] {
-        let refused = fleet.client(command, ["--coordinator", "ws://192.0.2.1:7878"]).end();
-        assert_eq!(refused.code, Some(255));
-        assert!(refused.err.contains("use wss://") && refused.err.contains("--insecure-ws"), "{}", refused.err);
+    let worker_key = fleet.key("w1", "worker");
+    let key = |role: &str| if role == "worker" { worker_key.display().to_string() } else { "client.key".into() };
+    for words in [
+        &["status"][..],
+        &["workers"],
+        &["tasks"],
+        &["result", "id:x"],
+        &["wait", "id:x"],
+        &["cancel", "id:x"],
+        &["drain", "w1"],
+        &["submit", "--", "true"],
+        &["run", "--", "true", ":::", "1"],
+        &["worker"],
+    ] {
+        // In front of the command of the task, where there is one.
+        let (name, rest) = words.split_first().expect("a name");
+        let key = key(name);
+        let access = ["--coordinator", "ws://192.0.2.1:7878", "--key", &key];
+        let all: Vec<_> = [*name].into_iter().chain(access).chain(rest.iter().copied()).collect();
+        let refused = fleet.rejoin_unchecked(&all);
+        assert_eq!(refused.code, Some(255), "{words:?}: {}", refused.err);
+        let told = refused.err.contains("use wss://") && refused.err.contains("--insecure-ws");
+        assert!(told, "{words:?}: {}", refused.err);
     }
     let allowed = fleet.client("status", ["--coordinator", "ws://192.0.2.1:7878", "--insecure-ws"]).end();
     assert_eq!(allowed.code, Some(0), "the other address answers: {}", allowed.err);
+}
+
+#[test]
+fn auth_7_a_plain_port_for_other_hosts_must_be_asked_for() {
+    let fleet = Fleet::start(&[]);
+    let listen = |address, more: &[&str]| {
+        let words = ["coordinator", "--listen", address, "--data", "other", "--keys", "keys"];
+        fleet.rejoin_unchecked(&[&words, more].concat())
+    };
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let refused = listen(address, &[]);
+        assert_eq!(refused.code, Some(255), "{address}: {}", refused.err);
+        let told = refused.err.contains("--tls-cert") && refused.err.contains("--insecure-ws");
+        assert!(told && refused.err.contains(address), "{address}: {}", refused.err);
+    }
+    assert!(!fleet.path("other").exists(), "nothing was begun");
+    let asked_for = listen("192.0.2.1:0", &["--insecure-ws"]);
+    assert!(asked_for.code == Some(254) && asked_for.err.contains("cannot listen on"), "{}", asked_for.err);
 }

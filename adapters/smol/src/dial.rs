@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ impl Opened {
 async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Tcp, DialError> {
     let start = Instant::now();
     let host = (endpoint.host(), endpoint.port());
-    let addresses = net::resolve(host).await.map_err(DialError::Resolve)?;
+    let addresses = fit(endpoint, net::resolve(host).await.map_err(DialError::Resolve)?);
     let mut failure = DialError::Resolve(io::Error::other("the name has no address"));
     for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
         let left = timeout.saturating_sub(start.elapsed());
@@ -97,6 +97,16 @@ async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Tcp, DialErro
         }
     }
     Err(failure)
+}
+
+/// The addresses that may be dialled
+///
+/// Where a name alone makes an endpoint fit for a plain link, no name server may lead it to another host (AUTH-7).
+fn fit(endpoint: &Endpoint, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if !endpoint.is_tls() && endpoint.is_loopback() {
+        addresses.retain(|address| address.ip().to_canonical().is_loopback());
+    }
+    addresses
 }
 
 async fn upgrade(endpoint: &Endpoint, wire: Wire, hello: Option<&[u8]>) -> Result<Upgraded, DialError> {
@@ -225,6 +235,16 @@ mod tests {
             tcp.write_all(answer.as_bytes()).unwrap();
         });
         future::zip(dial(&endpoint, &Trust::system(), PATIENCE), answering).await.0.unwrap_err()
+    }
+
+    #[test]
+    fn auth_7_a_plain_link_to_this_machine_leads_nowhere_else() {
+        let all = ["10.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[fe80::1]:1"].map(|at| at.parse().unwrap());
+        let fit = |url: &str| fit(&url.parse().unwrap(), all.to_vec());
+        assert_eq!(fit("ws://localhost:1"), all[1..3]);
+        assert_eq!(fit("ws://a.localhost:1"), all[1..3]);
+        assert_eq!(fit("wss://localhost:1"), all, "its certificate says who it is");
+        assert_eq!(fit("ws://box:1"), all, "it was asked for");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use futures_rustls::pki_types::pem::{self, PemObject};
+use futures_rustls::pki_types::pem::PemObject;
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::version::TLS13;
@@ -21,6 +22,9 @@ use crate::wire::{Tcp, Wire};
 
 /// The one protocol spoken inside
 const HTTP: &[u8] = b"http/1.1";
+
+/// Most bytes of a file; the authorities that systems know are a quarter of a megabyte
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Whoever may read a private key beside its owner and the owner's group may show the certificate as well
 const OTHERS: u32 = 0o007;
@@ -131,12 +135,11 @@ impl Certificate {
 
 fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate)?;
-    let read = |error| TlsError::File(key.into(), error);
-    if std::fs::metadata(key).map_err(read)?.permissions().mode() & OTHERS != 0 {
+    let (metadata, text) = read(key)?;
+    if metadata.permissions().mode() & OTHERS != 0 {
         return Err(TlsError::Exposed(key.into()));
     }
-    let secret = PrivateKeyDer::from_pem_file(key);
-    let secret = secret.map_err(|error| unreadable(error, key, TlsError::NoKey))?;
+    let secret = PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsError::NoKey(key.into()))?;
     let versions = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
     let versions = versions.map_err(|error| TlsError::unusable(certificate, error))?;
     let config = versions.with_no_client_auth().with_single_cert(chain, secret);
@@ -152,15 +155,19 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
 
 /// All certificates of a file, of which there is at least one
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let none = |error| unreadable(error, path, TlsError::NoCertificate);
-    let all = CertificateDer::pem_file_iter(path).map_err(none)?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(none)?;
+    let (_, text) = read(path)?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().unwrap_or_default();
     if all.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(all) }
 }
 
-/// Why a file in PEM format has not been read: the file itself, or that there is nothing of use in it
-fn unreadable(error: pem::Error, path: &Path, otherwise: fn(PathBuf) -> TlsError) -> TlsError {
-    if let pem::Error::Io(error) = error { TlsError::File(path.into(), error) } else { otherwise(path.into()) }
+fn read(path: &Path) -> Result<(Metadata, Vec<u8>), TlsError> {
+    let cannot = |error| TlsError::File(path.into(), error);
+    let file = File::open(path).map_err(cannot)?;
+    // Of the open file: whoever replaces it meanwhile changes nothing about what is read.
+    let metadata = file.metadata().map_err(cannot)?;
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(cannot)?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(TlsError::TooLarge(path.into())) } else { Ok((metadata, text)) }
 }
 
 /// Why there is no TLS, said as what to do
@@ -169,6 +176,8 @@ fn unreadable(error: pem::Error, path: &Path, otherwise: fn(PathBuf) -> TlsError
 pub enum TlsError {
     /// A file cannot be read
     File(PathBuf, io::Error),
+    /// A file is too long for what it should be
+    TooLarge(PathBuf),
     /// A file has no certificate in it
     NoCertificate(PathBuf),
     /// A file has no private key in it
@@ -193,6 +202,8 @@ pub enum TlsError {
     Early,
     /// Its certificate is another host's
     OtherHost,
+    /// Its certificate is an authority's
+    Authority,
     /// The connection broke
     Io(io::Error),
     /// Anything else that went wrong between the two ends
@@ -221,6 +232,9 @@ impl TlsError {
             Self::Early
         } else if matches!(cause, Certificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) {
             Self::OtherHost
+        } else if matches!(cause, Certificate(Bad::Other(why)) if why.to_string().contains("CaUsedAsEndEntity")) {
+            // The one that says so is not to be had by its type.
+            Self::Authority
         } else {
             Self::Failed(cause.to_string())
         }
@@ -231,6 +245,9 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::TooLarge(path) => {
+                write!(f, "{}: more than 4 MiB cannot be certificates or a key: give another file", path.display())
+            }
             Self::NoCertificate(path) => {
                 write!(f, "{}: no certificate is in it: give a file in PEM format", path.display())
             }
@@ -264,7 +281,11 @@ impl fmt::Display for TlsError {
                 "the coordinator's certificate is for another host: dial the name it is for, or make one for this name",
             ),
             Self::Io(error) => write!(f, "the connection failed while TLS began ({error}): check the network and port"),
-            Self::Failed(why) => write!(f, "TLS failed: {why}"),
+            Self::Authority => f.write_str(
+                "the coordinator's certificate is an authority's own: show one that is the \
+                 host's alone, signed by that authority or by itself",
+            ),
+            Self::Failed(why) => write!(f, "TLS failed ({why}): check that TLS 1.3 is spoken there"),
         }
     }
 }
@@ -273,7 +294,8 @@ impl Error for TlsError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::File(_, error) | Self::Io(error) => Some(error),
-            Self::NoCertificate(_)
+            Self::TooLarge(_)
+            | Self::NoCertificate(_)
             | Self::NoKey(_)
             | Self::Exposed(_)
             | Self::Apart(..)
@@ -285,6 +307,7 @@ impl Error for TlsError {
             | Self::Expired
             | Self::Early
             | Self::OtherHost
+            | Self::Authority
             | Self::Failed(_) => None,
         }
     }

@@ -33,10 +33,22 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::of(params)
+    }
+
+    fn of(params: CertificateParams) -> Self {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("ca.pem"), issuer.pem()).expect("a file");
         Authority { issuer, dir }
+    }
+
+    /// Its own certificate, and its key
+    fn own_files(&self) -> [PathBuf; 2] {
+        let paths = ["ca.pem", "ca.key"].map(|name| self.dir.path().join(name));
+        fs::write(&paths[1], self.issuer.key().serialize_pem()).expect("a file");
+        fs::set_permissions(&paths[1], Permissions::from_mode(0o600)).expect("a file");
+        paths
     }
 
     fn trust(&self) -> Trust {
@@ -117,6 +129,14 @@ fn auth_7_a_certificate_that_proves_nothing_is_not_believed() {
         let other = port(Some(authority.certificate("box.example", |_| {}))).await;
         let other = refused(other.address, &authority.trust()).await;
         assert!(matches!(other, TlsError::OtherHost) && other.to_string().contains(": dial the name"));
+        // As others' tools make certificates: one that is its own authority.
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a host");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let own = Authority::of(params);
+        let [path, private] = own.own_files();
+        let shows_own = port(Some(Certificate::from_files(&path, &private).expect("a certificate"))).await;
+        let error = refused(shows_own.address, &own.trust()).await;
+        assert!(matches!(error, TlsError::Authority) && error.to_string().contains(": show one"), "{error}");
         // A client says so, too.
         let config = rejoin_core::client::Config::new(link(key("client", Role::Client), &secure(good.address)));
         let client = rejoin_smol::client::Connection::new(vec![secure(good.address)], config).expect("a client");
@@ -285,6 +305,9 @@ fn files_that_cannot_be_used_are_told_apart() {
     fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("a file");
     assert!(told(&certificate, &key).contains("others may read"));
     assert!(Trust::from_file(&key).is_err());
+    let long = authority.dir.path().join("long");
+    fs::File::create(&long).and_then(|file| file.set_len((4 << 20) + 1)).expect("a file");
+    assert!(told(&long, &key).contains("more than 4 MiB"));
     // One that is signed by itself is its own authority.
     assert!(Trust::from_file(&certificate).is_ok());
 }

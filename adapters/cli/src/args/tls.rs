@@ -46,6 +46,12 @@ pub struct Shown {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
+    /// Listen in plain for other hosts, too
+    ///
+    /// For networks that you trust, and for a proxy that ends TLS in front.
+    #[arg(long, verbatim_doc_comment, conflicts_with = "tls_cert")]
+    pub insecure_ws: bool,
+
     /// Whether links must be bound to their TLS connections: prefer, require or off
     ///
     /// With require nobody gets in by way of a proxy that ends TLS.
@@ -129,6 +135,10 @@ mod tests {
             ("cert box --tls-cert c --tls-key k --days 0", "1..=65535"),
             ("coordinator --listen [::] --data d --keys k --tls-cert c", "--tls-key <FILE>"),
             ("coordinator --listen [::] --data d --keys k --tls-key c", "--tls-cert <FILE>"),
+            (
+                "coordinator --listen [::] --data d --keys k --tls-cert c --tls-key s --insecure-ws",
+                "cannot be used with",
+            ),
             ("coordinator --listen [::] --data d --keys k --public-url ftp://x", "use ws:// or wss://"),
             ("worker --coordinator x --key k --binding maybe", "[possible values: prefer, require, off]"),
         ] {

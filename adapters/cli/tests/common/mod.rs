@@ -1,6 +1,6 @@
 //! A fleet of processes in a folder of its own; they end with it
 
-#![allow(unreachable_pub, reason = "a room of a test is no library")]
+#![allow(dead_code, unreachable_pub, reason = "a room of tests, none of which needs all of it, is no library")]
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
