@@ -718,6 +718,31 @@ fn auth_7_somebody_in_between_has_another_value_and_is_found() {
 }
 
 #[test]
+fn auth_7_nobody_in_between_takes_the_binding_away() {
+    for taken_up in [&b""[..], TLS_EXPORTER] {
+        let mut world = World::new(Setup::default());
+        world.wire(0).exporters = [Some([1; 32]); 2];
+        let between = divert(&mut world);
+        let m1 = world.hear(between).pop().expect("an M1");
+        let offer = Hello::decode(&m1).expect("an M1");
+        assert_eq!(offer.binding, TLS_EXPORTER);
+        let mut changed = vec![0; 1024];
+        let len = Hello { binding: &[], ..offer }.encode(&mut changed);
+        let conn = world.stranger().expect("let in");
+        world.say(conn, &changed[..len]);
+        let m2 = world.hear(conn).pop().expect("an M2");
+        let (challenge, _, mac) = Challenge::decode(&m2).expect("an M2");
+        assert!(challenge.binding.is_empty());
+        let len = Challenge { binding: taken_up, ..challenge }.encode(&mut changed);
+        let len = append_mac(&mut changed, len, &mac);
+        world.say(between, &changed[..len]);
+        assert_eq!(world.leaves.last(), Some(&(0, Reason::NotAuthenticated)));
+        world.run_for(ms(5));
+        assert!(world.hear(between).is_empty(), "no proof for somebody who proved nothing");
+    }
+}
+
+#[test]
 fn auth_7_whoever_requires_a_binding_gives_up_without_one_and_says_why() {
     use Binding::{Off, Prefer, Require};
     let (same, one) = ([Some([1; 32]); 2], Some([1; 32]));
