@@ -7,6 +7,7 @@ mod fleet;
 mod keys;
 mod run;
 mod sim;
+mod tls;
 mod values;
 
 use clap::error::ErrorKind;
@@ -19,6 +20,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
+pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
 
@@ -62,8 +64,8 @@ pub enum Command {
     /// coordinator that ends, however it does, goes on where it was when it is started
     /// again with the same directory. Workers and clients come back by themselves.
     ///
-    /// Links are authenticated, not encrypted: beyond networks that you trust, put a
-    /// tunnel around them.
+    /// Links are always authenticated; with --tls-cert they are encrypted as well, as
+    /// they must be beyond networks that you trust.
     #[command(verbatim_doc_comment, after_long_help = fleet::COORDINATOR_HELP)]
     Coordinator(Coordinator),
     /// Run tasks for a coordinator
@@ -109,6 +111,12 @@ pub enum Command {
     /// What it runs goes on to its end.
     #[command(verbatim_doc_comment, after_long_help = fleet::DRAIN_HELP)]
     Drain(Drain),
+    /// Make a certificate for a coordinator, signed by itself
+    ///
+    /// Whoever dials the coordinator is given the certificate by --ca; the private key
+    /// stays with the coordinator.
+    #[command(verbatim_doc_comment, after_long_help = tls::CERT_HELP)]
+    Cert(Cert),
     /// Make and revoke the keys that workers and clients prove themselves with
     #[command(after_long_help = keys::HELP)]
     Key {
