@@ -113,6 +113,11 @@ impl Puppet {
         }
     }
 
+    /// The M1 it has said
+    pub fn m1(&self) -> &[u8] {
+        &self.hello
+    }
+
     /// Opens a connection to the coordinator and says M1
     pub fn greet(&mut self, world: &mut World) {
         let hello = self.hello();

@@ -74,6 +74,7 @@ def check_handshake():
     resume = handshake.resume_field(bytes([4] * 16), 2, 3, 500, 400) + bb
     check("Proof.2", handshake.pack(handshake.PROOF, resume, aa), vectors["Proof.2"])
     refusals = {"RetryAfter": "1.5", "Reject.Malformed": "REJECT 0", "Reject.UnknownKey": "REJECT 1", "Reject.Version": "REJECT 2"}
+    refusals |= {"Reject.Unbound": "REJECT 3", "Reject.Audience": "REJECT 4"}
     for name, expected in refusals.items():
         try:
             answer = hello.challenged(vectors[name])

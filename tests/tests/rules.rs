@@ -56,7 +56,10 @@ fn rules() -> Vec<String> {
         parts.is_some_and(|(area, n)| area.chars().all(|c| c.is_ascii_uppercase()) && n.parse::<u8>().is_ok())
     };
     let mut known = BTreeSet::new();
-    items.map(|(name, _)| name.to_owned()).filter(|name| is_rule(&name.as_str()) && known.insert(name.clone())).collect()
+    items
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| is_rule(&name.as_str()) && known.insert(name.clone()))
+        .collect()
 }
 
 /// Whether a text names a rule, and not one whose number begins alike
@@ -90,7 +93,8 @@ fn every_rule_is_named_by_code_and_by_a_test() {
 
     let mut page = String::from(INTRODUCTION);
     for rule in &rules {
-        let named: Vec<String> = code.iter().filter(|(_, text)| names(text, rule)).map(|(path, _)| link(path)).collect();
+        let named: Vec<String> =
+            code.iter().filter(|(_, text)| names(text, rule)).map(|(path, _)| link(path)).collect();
         assert!(!named.is_empty(), "no code names {rule}");
         writeln!(page, "\n## {rule}\n\nCode: {}.\n", named.join(", ")).expect("a string takes all");
         let mut tested = 0;

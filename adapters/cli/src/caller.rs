@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::backoff::BackoffConfig;
 use rejoin_core::client::Config;
-use rejoin_core::ids::{BootId, PeerName, Role, TaskId};
-use rejoin_core::link::{LinkConfig, LinkState, Reason};
+use rejoin_core::ids::{PeerName, Role, TaskId};
+use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, WorkerView};
 use rejoin_smol::client::{Connection, Told};
-use rejoin_smol::clock::entropy;
 use serde::Deserialize;
 use smol::future::FutureExt;
 
 use crate::args::Reach;
-use crate::keys;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::complain;
+use crate::{access, keys};
 
 /// How long the first connection may take where nothing else was asked for
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
@@ -91,10 +90,9 @@ impl Caller {
             return Err(Failed::Usage(message));
         }
         let endpoints = reach.access.coordinators.clone();
-        let mut link = LinkConfig::new(key, BootId(entropy()?), "");
-        link.endpoints = endpoints.iter().map(ToString::to_string).collect();
+        let (mut link, trust) = access::link(&reach.access, key)?;
         link.backoff = BackoffConfig { cap: PAUSE_MAX, late_cap: PAUSE_MAX, ..BackoffConfig::default() };
-        let connection = Connection::new(endpoints, Config::new(link))?;
+        let connection = Connection::new(endpoints, Config::new(link))?.trusting(trust);
         let first = reach.patience.unwrap_or(FIRST_PATIENCE);
         Ok(Caller {
             connection,

@@ -1,11 +1,13 @@
 //! The program `rejoin`
 
+pub mod access;
 pub mod args;
 pub mod ask;
 pub mod audit;
 pub mod backend;
 pub mod bar;
 pub mod caller;
+pub mod certificate;
 pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
@@ -70,6 +72,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Tasks(options) => ask::tasks(options),
         Command::Drain(options) => ask::drain(options),
         Command::Brake(options) => ask::brake(options),
+        Command::Cert(options) => certificate::cert(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -19,7 +19,7 @@ use crate::wire::handshake::{Refusal, Resume};
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
-use super::door::{Verdict, Verified, encoded};
+use super::door::{Face, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
 use super::{Contention, Desk, Event, PeerState, Timer};
 
@@ -75,7 +75,13 @@ impl Contending {
 }
 
 impl Desk {
-    pub(super) fn accepted(&mut self, conn: ConnId, address: Address, entropy: [u8; 32]) -> Result<(), Rejected> {
+    pub(super) fn accepted(
+        &mut self,
+        conn: ConnId,
+        address: Address,
+        entropy: [u8; 32],
+        binding: Option<[u8; 32]>,
+    ) -> Result<(), Rejected> {
         if self.door.has(conn) || self.conns.contains_key(&conn) {
             return Err(Rejected::Conflict);
         }
@@ -88,7 +94,7 @@ impl Desk {
             }
         };
         self.stats.accepted += 1;
-        if let Some(crowded) = self.door.accept(self.now, conn, entropy, only_open) {
+        if let Some(crowded) = self.door.accept(self.now, conn, entropy, binding, only_open) {
             self.timers.set(Timer::Conn(crowded), None);
             self.closes.push_back((crowded, Reason::Crowded));
         }
@@ -129,8 +135,7 @@ impl Desk {
 
     /// A handshake message came in
     fn knocked(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
-        let face = self.face();
-        match self.door.receive(self.now, conn, bytes, face, &self.roster) {
+        match self.door.receive(self.now, conn, bytes, Face::of(&self.config), &self.roster) {
             Verdict::Answer(answer) => {
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));

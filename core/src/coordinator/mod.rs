@@ -60,7 +60,7 @@ pub use self::tasks::{Counts, TaskState};
 
 use self::admission::Admission;
 use self::brake::Brake;
-use self::door::{Door, Face};
+use self::door::Door;
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
@@ -189,7 +189,7 @@ impl Coordinator {
                 Ok(())
             }
             _ if desk.gate.has_failed() => Err(Rejected::Stopped),
-            Input::Accepted { conn, address, entropy } => desk.accepted(conn, address, entropy),
+            Input::Accepted { conn, address, entropy, binding } => desk.accepted(conn, address, entropy, binding),
             Input::Received { conn, bytes } => {
                 desk.received(conn, bytes, &mut self.scratch);
                 Ok(())
@@ -640,11 +640,6 @@ impl Desk {
         self.tokens_asked += TOKEN_BLOCK;
         self.gate.write(&Record::Tokens { below: self.tokens_asked });
         self.tokens_asked_at = self.gate.written();
-    }
-
-    fn face(&self) -> Face {
-        let Config { cluster, epoch, wire_version, compress, .. } = self.config;
-        Face { cluster, epoch, wire_version, compress }
     }
 
     /// Heartbeat period for a fleet of this size (LIVE-1)

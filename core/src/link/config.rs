@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::backoff::BackoffConfig;
+use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
 use crate::limits::{
@@ -33,6 +34,8 @@ pub struct LinkConfig {
     pub wire_version: u16,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
+    /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
+    pub binding: Binding,
     /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
     pub handshake_time: Duration,
 }
@@ -49,6 +52,7 @@ impl LinkConfig {
             backoff: BackoffConfig::default(),
             wire_version: WIRE_VERSION,
             compress: true,
+            binding: Binding::default(),
             handshake_time: HANDSHAKE_TIME,
         }
     }

@@ -14,6 +14,7 @@ pub use self::state::{LinkState, Reason};
 
 use self::state::LinkStep;
 use crate::backoff::{Backoff, Loss};
+use crate::binding::{Binding, TLS_EXPORTER};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
@@ -108,6 +109,8 @@ enum Leaving {
 struct HelloState {
     transcript: Transcript,
     nonce: [u8; 32],
+    /// What the handshake can be bound to, as M1 has offered (AUTH-7)
+    binding: Option<[u8; 32]>,
 }
 
 impl core::fmt::Debug for HelloState {
@@ -195,7 +198,13 @@ impl<L: Log> Link<L> {
     // What happens.
 
     /// The transport is open: say who we are
-    pub(crate) fn opened(&mut self, now: Instant, attempt: u64, entropy: [u8; 32]) -> Result<(), Rejected> {
+    pub(crate) fn opened(
+        &mut self,
+        now: Instant,
+        attempt: u64,
+        entropy: [u8; 32],
+        binding: Option<[u8; 32]>,
+    ) -> Result<(), Rejected> {
         if !self.is_current(attempt) {
             return Ok(());
         }
@@ -206,11 +215,16 @@ impl<L: Log> Link<L> {
         self.backoff.opened();
         self.give_up_at = Some(now + self.config.handshake_time);
         self.stats.connections += 1;
+        let binding = binding.filter(|_| self.config.binding != Binding::Off);
+        if binding.is_none() && self.config.binding == Binding::Require {
+            self.failed_handshake(now, Reason::Unbound);
+            return Ok(());
+        }
         let hello = Hello {
             versions: self.versions().rev().collect(),
             capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
             audience: &self.config.endpoints[self.endpoint],
-            binding: &[],
+            binding: if binding.is_some() { TLS_EXPORTER } else { &[] },
             role: self.config.key.role,
             name: self.config.key.name.clone(),
             key: self.config.key.id,
@@ -225,7 +239,7 @@ impl<L: Log> Link<L> {
         self.greeting.clear();
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
-        self.hello = Some(HelloState { transcript: Transcript::start(&self.greeting), nonce: entropy });
+        self.hello = Some(HelloState { transcript: Transcript::start(&self.greeting), nonce: entropy, binding });
         Ok(())
     }
 
@@ -310,10 +324,16 @@ impl<L: Log> Link<L> {
             return self.failed_handshake(now, Reason::NotAuthenticated);
         };
         let nonces = [&hello.nonce[..], &challenge.nonce[..]];
-        let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, &[]);
-        let answers_us = self.versions().contains(&challenge.version) && challenge.binding.is_empty();
+        let bound = hello.binding.filter(|_| challenge.binding == TLS_EXPORTER);
+        let binding = bound.as_ref().map_or(&[][..], |value| value);
+        let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, binding);
+        let version_is_ours = self.versions().contains(&challenge.version);
+        let answers_us = version_is_ours && (bound.is_some() || challenge.binding.is_empty());
         if !proofs.mac_c_is(&mac) || !answers_us {
             return self.failed_handshake(now, Reason::NotAuthenticated);
+        }
+        if bound.is_none() && self.config.binding == Binding::Require {
+            return self.failed_handshake(now, Reason::Unbound);
         }
         if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
             // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
@@ -335,6 +355,8 @@ impl<L: Log> Link<L> {
             Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey | RejectCode::Version) => {
                 self.failed_handshake(now, Reason::Rejected);
             }
+            Refusal::Reject(RejectCode::Unbound) => self.failed_handshake(now, Reason::Unbound),
+            Refusal::Reject(RejectCode::Audience) => self.failed_handshake(now, Reason::Audience),
         }
     }
 

@@ -137,7 +137,7 @@ impl Worker {
         let now = self.now;
         let desk = &mut *self.desk;
         let result = match input {
-            Input::Connected { attempt, entropy } => desk.link.opened(now, attempt, entropy),
+            Input::Connected { attempt, entropy, binding } => desk.link.opened(now, attempt, entropy, binding),
             Input::Received { attempt, bytes } => {
                 if let Some(body) = desk.link.receive(now, attempt, bytes, &mut self.scratch) {
                     desk.take_batch(now, body);

@@ -61,7 +61,7 @@ variants! {
     Stream: Out Err;
     Refused: Conflict Unknown Full TooLarge BadSpec;
     Refusal: RetryAfter Reject;
-    RejectCode: Malformed UnknownKey Version;
+    RejectCode: Malformed UnknownKey Version Unbound Audience;
 }
 
 /// Passes on values that have every variant of their type among them

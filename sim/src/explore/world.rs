@@ -306,8 +306,8 @@ impl World {
         });
         let (theirs, ours) = (bytes(self.draw()), bytes(self.draw()));
         let address = Address::LOOPBACK;
-        self.tell_chief(coordinator::Input::Accepted { conn, address, entropy: ours }, frame);
-        let input = worker::Input::Connected { attempt, entropy: theirs };
+        self.tell_chief(coordinator::Input::Accepted { conn, address, entropy: ours, binding: None }, frame);
+        let input = worker::Input::Connected { attempt, entropy: theirs, binding: None };
         self.tell_worker(worker, input, frame).expect("it was dialled");
     }
 

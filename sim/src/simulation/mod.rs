@@ -552,6 +552,11 @@ impl Simulation {
                 Who::Chief => self.chief.machine.as_ref().and_then(|machine| machine.wake_at()),
                 Who::Peer(peer) => self.peers[peer].machine.as_ref().and_then(Machine::wake_at),
             };
+            if let Some((_, until)) = self.stands_still(who) {
+                // It began to in this very moment, and what its clock shows by now it has not seen.
+                self.set_wake(who, until);
+                continue;
+            }
             let life = self.life_mut(who);
             if life.overslept {
                 // It was not told the time, and will be woken.

@@ -77,6 +77,10 @@ pub(super) struct Net {
     pub(super) flaps: Timed,
     /// What strikes the next greeting
     pub(super) downgrade: Option<Fault>,
+    /// The next greeting comes twice (AUTH-9)
+    pub(super) regreet: bool,
+    /// The connection on which the next answer is lost
+    pub(super) unanswered: Option<ConnId>,
 }
 
 impl Way {

@@ -139,7 +139,7 @@ impl Simulation {
         }
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let Some(machine) = &mut self.chief.machine else { return self.break_now(conn) };
-        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
+        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy, binding: None };
         let accepted = machine.handle(now, input);
         self.dirty.insert(Who::Chief);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };

@@ -13,13 +13,14 @@ use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
 use crate::args::terms::TermsOptions;
+use crate::args::tls::{Security, Shown};
 use crate::args::usage;
 use crate::args::values::{address, amount, bytes, duration, heartbeat, id_text, label, task, title};
 
 /// Where coordinators are, and who wants to get in
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Access {
-    /// Where the coordinator is, as in ws://box:7878 or ws://box/prefix
+    /// Where the coordinator is, as in wss://box:7878 or wss://box/prefix
     ///
     /// May be given several times, or in the environment several separated by commas:
     /// any of them that answers will do.
@@ -37,6 +38,10 @@ pub struct Access {
     /// The key file that `rejoin key new` made
     #[arg(long, value_name = "FILE", env = "REJOIN_KEY", hide_env_values = true)]
     pub key: PathBuf,
+
+    /// How far it, and the way to it, are trusted
+    #[command(flatten)]
+    pub security: Security,
 }
 
 /// How a client reaches its coordinator
@@ -75,6 +80,16 @@ pub struct Coordinator {
     /// It is followed while the coordinator runs.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub keys: PathBuf,
+
+    /// What it shows of itself
+    #[command(flatten)]
+    pub shown: Shown,
+
+    /// A URL by which workers and clients may dial; may be given several times
+    ///
+    /// Whoever was led here by another URL is refused. By default any URL will do.
+    #[arg(long = "public-url", value_name = "URL", verbatim_doc_comment)]
+    pub public_urls: Vec<Endpoint>,
 
     /// Heartbeat period of all links, 50ms to 40s
     ///
@@ -391,8 +406,8 @@ Exit status:
 
 pub(super) const WORKER_HELP: &str = "\
 Examples:
-    rejoin worker --coordinator ws://box:7878 --key lab-3.key --slots 4
-    rejoin worker --coordinator ws://box/fleet --key lab-4.key --label os=linux --resource gpu=2
+    rejoin worker --coordinator wss://box:7878 --ca box.pem --key lab-3.key --slots 4
+    rejoin worker --coordinator wss://box/fleet --key lab-4.key --label os=linux --resource gpu=2
 
 Exit status:
   0      asked to end by SIGTERM or Ctrl-C, or drained
@@ -402,7 +417,7 @@ Exit status:
 pub(super) const SUBMIT_HELP: &str = "\
 Examples:
   A task, and its output once it has ended:
-    rejoin submit --coordinator ws://box:7878 --key me.key --wait -- make -C /src test
+    rejoin submit --coordinator wss://box:7878 --key me.key --wait -- make -C /src test
   The same task however often this is called:
     rejoin submit --id backup-2024-05-01 --retries 3 --need disk=large -- ./backup
     rejoin wait id:backup-2024-05-01
@@ -458,7 +473,7 @@ Exit status:
 
 pub(super) const STATUS_HELP: &str = "\
 Example:
-    rejoin status --coordinator ws://box:7878 --key me.key
+    rejoin status --coordinator wss://box:7878 --key me.key
 
 Exit status:
   0      printed

@@ -8,6 +8,7 @@ mod keys;
 mod run;
 mod sim;
 mod terms;
+mod tls;
 mod values;
 
 use clap::error::ErrorKind;
@@ -20,6 +21,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
+pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
 
@@ -63,8 +65,8 @@ pub enum Command {
     /// coordinator that ends, however it does, goes on where it was when it is started
     /// again with the same directory. Workers and clients come back by themselves.
     ///
-    /// Links are authenticated, not encrypted: beyond networks that you trust, put a
-    /// tunnel around them.
+    /// Links are always authenticated; with --tls-cert they are encrypted as well, as
+    /// they must be beyond networks that you trust.
     #[command(verbatim_doc_comment, after_long_help = fleet::COORDINATOR_HELP)]
     Coordinator(Coordinator),
     /// Run tasks for a coordinator
@@ -116,6 +118,12 @@ pub enum Command {
     /// up to five minutes: it is hardly all of them that have failed.
     #[command(verbatim_doc_comment, after_long_help = fleet::BRAKE_HELP)]
     Brake(Brake),
+    /// Make a certificate for a coordinator, signed by itself
+    ///
+    /// Whoever dials the coordinator is given the certificate by --ca; the private key
+    /// stays with the coordinator.
+    #[command(verbatim_doc_comment, after_long_help = tls::CERT_HELP)]
+    Cert(Cert),
     /// Make and revoke the keys that workers and clients prove themselves with
     #[command(after_long_help = keys::HELP)]
     Key {
