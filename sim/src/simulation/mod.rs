@@ -183,7 +183,7 @@ pub struct Simulation {
     figures: Figures,
     /// What each attempt printed, and of which one clients have how much
     printed: BTreeMap<Token, Vec<u8>>,
-    /// Every checkpoint that was made: of which task, its number, and the digest of its content
+    /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
