@@ -41,7 +41,7 @@ use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
 
-use self::net::Socket;
+use self::net::{Arrived, Socket};
 use self::nodes::{Chief, Life, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 pub use self::view::Stop;
@@ -174,8 +174,9 @@ pub struct Simulation {
     orphans: Vec<TaskId>,
     /// How long a batch of tasks took at the end, where that is measured (L10)
     goodput: Option<Duration>,
-    /// Working memory for what frames say
+    /// Working memory for what frames say, and for what arrives
     scratch: Vec<u8>,
+    arrived: Vec<Arrived>,
     tally: Tally,
     cover: Cover,
     auditor: Auditor,
@@ -250,6 +251,7 @@ impl Simulation {
             orphans: Vec::new(),
             goodput: None,
             scratch: Vec::new(),
+            arrived: Vec::new(),
             tally: Tally::default(),
             cover: Cover::default(),
             auditor: Auditor::default(),
