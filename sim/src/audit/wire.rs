@@ -214,8 +214,11 @@ impl Auditor {
             format!("the {by} acknowledges {received} after {before}, and {sent} were sent")
         });
         talk.told[by as usize] = before.max(received);
-        let kept = talk.meanings[by.other() as usize].split_off(&received.saturating_add(1));
-        talk.meanings[by.other() as usize] = kept;
+        while let Some(first) =
+            talk.meanings[by.other() as usize].first_entry().filter(|first| *first.key() <= received)
+        {
+            first.remove();
+        }
         while by == Side::Coordinator
             && let Some(first) = talk.results.first_entry().filter(|first| *first.key() <= received)
         {

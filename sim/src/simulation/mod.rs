@@ -41,7 +41,7 @@ use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
 
-use self::net::Socket;
+use self::net::{Arrived, Socket};
 use self::nodes::{Chief, Life, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 pub use self::view::Stop;
@@ -178,8 +178,9 @@ pub struct Simulation {
     orphans: Vec<TaskId>,
     /// How long a batch of tasks took at the end, where that is measured (L10)
     goodput: Option<Duration>,
-    /// Working memory for what frames say
+    /// Working memory for what frames say, and for what arrives
     scratch: Vec<u8>,
+    arrived: Vec<Arrived>,
     tally: Tally,
     cover: Cover,
     auditor: Auditor,
@@ -187,7 +188,7 @@ pub struct Simulation {
     figures: Figures,
     /// What each attempt printed, and of which one clients have how much
     printed: BTreeMap<Token, Vec<u8>>,
-    /// Every checkpoint that was made: of which task, its number, and the digest of its content
+    /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
@@ -255,6 +256,7 @@ impl Simulation {
             orphans: Vec::new(),
             goodput: None,
             scratch: Vec::new(),
+            arrived: Vec::new(),
             tally: Tally::default(),
             cover: Cover::default(),
             auditor: Auditor::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::Seed;
 use rejoin_core::about::About;
-use rejoin_core::blob::{chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
 use rejoin_core::limits::INLINE_BYTES_MAX;
@@ -420,7 +420,10 @@ impl Simulation {
                 (number, whole.map_or(&[][..], |kept| &kept.1))
             }
         });
-        let made = checkpoint.is_none_or(|(number, bytes)| self.made.contains(&(id, number, chunk_name(bytes))));
+        let made = checkpoint.is_none_or(|(number, bytes)| {
+            let content = content_name(&chunk_names(bytes));
+            self.made.contains(&(id, number, content))
+        });
         let checkpoint = checkpoint.map(|(_, bytes)| bytes.to_vec());
         self.auditor.expect_of(Check::S14, id, made, || format!("{id} starts from a checkpoint that it never made"));
         let checkpoint = checkpoint.as_deref();
@@ -538,17 +541,15 @@ impl Simulation {
                     }
                     let id = node.running.get(&token).map(|execution| execution.id);
                     let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+                    let names = chunk_names(&bytes);
                     let kept = if bytes.len() <= INLINE_BYTES_MAX {
                         worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes })
                     } else {
                         let length = bytes.len() as u64;
-                        let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
-                        let names: Vec<_> =
-                            spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect();
                         worker.handle(now, worker::Input::LargeCheckpoint { token, length, names: &names })
                     };
                     if let (Ok(()), Some(number), Some(id)) = (kept, worker.newest_checkpoint(token), id) {
-                        self.made.insert((id, number, chunk_name(&bytes)));
+                        self.made.insert((id, number, content_name(&names)));
                         if bytes.len() > INLINE_BYTES_MAX {
                             node.saved.insert((token, number), bytes);
                             node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
@@ -600,6 +601,18 @@ impl Simulation {
 fn about_of(task: &Task) -> Vec<u8> {
     let about = About { terms: task.terms, ..About::default() };
     about.encode().expect("terms were looked at when they were read")
+}
+
+/// The names of a checkpoint's chunks
+fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
+    let length = bytes.len() as u64;
+    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
+}
+
+/// What a checkpoint's content is known by, so that no byte is hashed twice
+fn content_name(names: &[ChunkName]) -> ChunkName {
+    chunk_name(names.as_flattened())
 }
 
 /// What is submitted under the id of a task that it is not

@@ -400,7 +400,7 @@ impl Simulation {
         }
         let now = self.now;
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.arrived);
         let was_deaf = socket.pipe(towards).deaf && socket.pipe(towards).in_flight > 0;
         socket.pipe(towards).arrive(now, |one| all.push(one));
         if towards == Side::Coordinator {
@@ -415,7 +415,7 @@ impl Simulation {
         if was_deaf && socket.is_open(towards) {
             self.tally.hit(Kind::HalfOpen);
         }
-        for one in all {
+        for one in all.drain(..) {
             if !ghost && !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(towards)) {
                 break;
             }
@@ -438,6 +438,7 @@ impl Simulation {
                 }
             }
         }
+        self.arrived = all;
         if room {
             self.writable_again(conn, towards.other());
         }
