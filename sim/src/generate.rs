@@ -349,6 +349,10 @@ fn outlast(schedule: &mut Schedule, draws: &mut Draws) {
     let fault = |kind, worker, towards, span, amount| {
         What::Fault(Fault { kind, node: Node::Worker(worker), towards, span, amount })
     };
+    // Given up for lost before its lease ends, so that the next attempt begins as soon as it may.
+    let settings = [(Knob::Heartbeat, 1_000), (Knob::LostAfter, 500)];
+    schedule.settings.retain(|setting| settings.iter().all(|(name, _)| *name != setting.name));
+    schedule.settings.extend(settings.map(|(name, value)| Setting { name, value }));
     let mut entries = Vec::new();
     for worker in 0..schedule.workers.min(OUTLASTED) {
         let submit = Task {

@@ -7,7 +7,7 @@ use rejoin_core::about::About;
 use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::limits::{BULK_PIECE_BYTES, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
@@ -28,6 +28,8 @@ use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
+/// One that does not stop is killed after that long (TASK-7)
+const KILLED_AFTER: Duration = Duration::from_secs(2);
 /// Longest time that the upload of a checkpoint takes where nothing is broken
 const UPLOAD_TAKES: Duration = Duration::from_secs(3);
 /// How long a worker that its task took along stays away
@@ -249,7 +251,7 @@ impl Simulation {
                     execution.stops = true;
                     // Every other exclusive one does not stop by itself: it is killed when it must be over.
                     let stubborn = execution.exclusive && token.0 % 2 == 0;
-                    let after = grace.filter(|_| stubborn).unwrap_or_default().max(STOPS_AFTER);
+                    let after = grace.filter(|_| stubborn).unwrap_or_default().clamp(STOPS_AFTER, KILLED_AFTER);
                     let stopped = Happening::Work { peer, life, token, moment: Moment::Stopped };
                     self.happen(after, peer as u64, stopped);
                 }
@@ -574,7 +576,11 @@ impl Simulation {
     fn expect_uploaded(&mut self, peer: usize, token: Token) {
         let Some(execution) = self.peers[peer].running.get(&token) else { return };
         let (id, Some(since)) = (execution.id, execution.uploads) else { return };
-        let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * 4 + self.chief.sync_takes * 3);
+        // Where a buffer holds less than a piece, each piece waits for the one before to arrive.
+        let narrow = self.schedule.setting(Knob::SendBuffer).is_some_and(|bytes| bytes < BULK_PIECE_BYTES as u64);
+        let pieces = self.tasks.get(&id).map_or(0, |task| task.saves.div_ceil(BULK_PIECE_BYTES as u32));
+        let trips = 4 + if narrow { pieces * 2 } else { 0 };
+        let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * trips + self.chief.sync_takes * 3);
         if since > self.calm_since {
             self.auditor.expect_of(Check::L12, id, takes <= most, || {
                 format!("a checkpoint of {token} is not durable after {takes:?}, and {most:?} is the most")

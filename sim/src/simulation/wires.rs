@@ -225,6 +225,8 @@ impl Simulation {
         let (now, quiet) = (self.now, self.quiet);
         // A tenth is jitter (LIVE-1).
         let within = heartbeat(&self.schedule) * 11 / 10 + Duration::from_millis(1);
+        // The coordinator answers beats, the first of which comes that long after its welcome has arrived.
+        let within = within + if from == Side::Coordinator { self.latency * 2 } else { Duration::ZERO };
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let before = std::mem::replace(&mut socket.spoke[from as usize], now);
         if quiet {
