@@ -65,6 +65,8 @@ bugs! {
     TimerSpins = 34, "a timer that is due now is not fired";
     DrainDropsResults = 35, "a drained worker leaves before its results are settled";
     ResumesExpired = 36, "a session goes on that had ended before its peer came back";
+    AssignmentForgotten = 37, "a worker takes an assignment in and forgets it";
+    RetiredUntold = 38, "a worker is not told that an attempt of its own was retired";
 }
 
 impl Bug {
@@ -130,11 +132,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_up_to_36_is_planted_or_waits_once() {
+    fn every_number_up_to_38_is_planted_or_waits_once() {
         let planted = Bug::ALL.iter().map(|bug| bug.says().0);
         let mut all: alloc::vec::Vec<u32> = planted.chain(WAITING.iter().map(|(number, ..)| *number)).collect();
         all.sort_unstable();
-        assert!(all.into_iter().eq(1..=36));
+        assert!(all.into_iter().eq(1..=38));
         assert!(Bug::ALL.iter().all(|bug| Bug::numbered(bug.says().0) == Some(*bug)));
     }
 }

@@ -69,6 +69,7 @@ checks! {
     S31 "a task that ended as succeeded was executed to its end",
     S32 "all that clients are told of a task is one history",
     S33 "with replay switched off, tasks end as they do with it",
+    S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double",
     L1 "every accepted task ends within the bound after the network has healed",
     L2 "every peer is connected within the bound after the network has healed",
     L3 "an end that hears nothing finds that out within its bound",
