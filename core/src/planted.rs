@@ -91,6 +91,7 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
     (Bug::LogUnbounded, "links break and a worker crashes while many messages wait for acknowledgement"),
     (Bug::Starvation, "more urgent tasks come while the coordinator is away, and ageing is set to be fast"),
+    (Bug::RetiredUntold, "a worker is taken for lost and comes back, and meanwhile another one has ended its task"),
 ];
 
 #[cfg(rejoin_planted)]

@@ -248,8 +248,11 @@ fn sess_8_digests_that_nobody_may_say_are_breaches() {
     assert_eq!(denied(&client.hear(&mut world)), Some(Denied::Protocol));
 }
 
+/// Up to which number a list is, and what is on it
+type Listed = (u64, Vec<(TaskId, Token)>);
+
 /// What worker 0 says of all that it holds, among what it says
-fn account(heard: &[Heard]) -> (Vec<(u64, u64, u64)>, Vec<(u64, Vec<(TaskId, Token)>)>) {
+fn account(heard: &[Heard]) -> (Vec<(u64, u64, u64)>, Vec<Listed>) {
     let (mut digests, mut lists) = (Vec::new(), Vec::new());
     for heard in heard {
         match heard {
