@@ -42,6 +42,8 @@ pub(crate) struct Channel {
     pub(crate) echoed: Option<Instant>,
     /// From when on a lease counts that the newest echo has renewed (TASK-4)
     pub(crate) renewed: Option<Instant>,
+    /// A heartbeat has left, and no digest behind it yet (SESS-8)
+    pub(crate) digest_due: bool,
 }
 
 impl Channel {
@@ -64,6 +66,7 @@ impl Channel {
             rtt_us: None,
             echoed: None,
             renewed: None,
+            digest_due: false,
         }
     }
 
@@ -145,7 +148,9 @@ impl Channel {
             | Control::Confirm { .. }
             | Control::Begin { .. }
             | Control::Bye
-            | Control::Lease { .. } => {
+            | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare => {
                 return Err(Violation);
             }
         };
@@ -237,6 +242,7 @@ impl Channel {
         let mut said = false;
         if self.beat && control(Control::Beat { stamp: now.as_micros(), credit }) {
             self.beat = false;
+            self.digest_due = true;
             said = true;
         }
         if let Some(stamp) = self.echo

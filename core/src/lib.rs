@@ -69,6 +69,7 @@ mod channel;
 pub mod client;
 pub mod coordinator;
 mod digest;
+pub mod drift;
 pub mod error;
 mod heartbeat;
 pub mod ids;

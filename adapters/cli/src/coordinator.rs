@@ -168,6 +168,9 @@ fn log(notice: &Notice) {
                 None => tracing::info!(%peer, "disconnected"),
             },
             Event::Lost { peer } => tracing::warn!(%peer, "lost: its tasks go to others"),
+            Event::Drifted { peer, lost, discarded } => {
+                tracing::warn!(%peer, lost, discarded, "did not hold what it should: mended, and something is wrong there or here");
+            }
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
             Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),

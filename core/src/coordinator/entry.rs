@@ -47,6 +47,8 @@ pub(crate) struct Live {
     pub(crate) awaiting_begin: bool,
     /// To be told right behind the welcome (TASK-4)
     pub(crate) lease: Option<Lease>,
+    /// The peer is asked what it holds; whether that has been said (SESS-8)
+    pub(crate) compare: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -295,7 +297,7 @@ impl Desk {
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
         let (key, welcome) = (verified.key, Some(welcome));
-        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease };
+        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, compare: None };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
         self.restart_transfers(ix);

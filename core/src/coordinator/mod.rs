@@ -13,6 +13,7 @@
 //! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
 //! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
+//! | `drift` | whether workers hold what they should, while they are connected |
 //! | `endings` | results, retries, crashes and cancels |
 //! | `flapping` | workers whose links break again and again |
 //! | `brake` | many workers that vanish at a time |
@@ -27,6 +28,7 @@ mod checkpoints;
 mod client_talk;
 mod config;
 mod door;
+mod drift;
 mod endings;
 mod entry;
 mod flapping;

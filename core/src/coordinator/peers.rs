@@ -18,6 +18,8 @@ use crate::wire::message::{
     CancelReason, CheckpointRefused, Follow, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict,
 };
 
+use super::drift::Drift;
+
 /// A peer's place in the roster
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerIx(pub(crate) u32);
@@ -110,6 +112,8 @@ pub(crate) struct PeerSession {
     pub(crate) draining: bool,
     /// Under which exclusive attempts run; none where the peer knows of none (TASK-4)
     pub(crate) lease: Option<Lease>,
+    /// Whether the worker holds what it should (SESS-8)
+    pub(crate) drift: Drift,
     lanes: [VecDeque<Sent>; 3],
 }
 
@@ -138,6 +142,7 @@ impl PeerSession {
             offers: Tags::default(),
             draining: false,
             lease: None,
+            drift: Drift::default(),
             lanes: Default::default(),
         }
     }
@@ -186,6 +191,7 @@ impl PeerSession {
         o.count(Counter::Numbers(id, Giver::Dialler), self.tellable);
         o.count(Counter::Tasks(id), self.tasks_given);
         o.count(Counter::Tasks(id), self.tasks_granted);
+        o.put(self.drift.mismatches);
         o.put((self.inventory.parts, self.inventory.complete, self.inventory.items.len()));
         for item in &self.inventory.items {
             o.name(Name::Token(item.token));

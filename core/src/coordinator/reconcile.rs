@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::channel::Violation;
-use crate::ids::Token;
+use crate::ids::{SessionId, Token};
 use crate::limits::WORKER_ATTEMPTS_MAX;
 use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
@@ -54,6 +54,7 @@ impl Desk {
             return;
         }
         session.reconciled = true;
+        session.drift.start_over();
         let inventory = core::mem::take(&mut session.inventory);
         let (id, boot) = (session.numbers.id, session.boot);
         let known = peer.boot.replace(boot);
@@ -158,6 +159,10 @@ impl Desk {
         }
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);
+        if let Some(adopted) = self.tasks.attempts.get_mut(&token) {
+            // Under a session that is no more: it is there without an assignment in this one.
+            adopted.sent_as = Some((SessionId([0; 16]), 0));
+        }
         // As if it had been given now: what becomes of it must find it in the journal.
         self.gate.write(&Record::Assign { task, token, attempt, worker: peer.name.clone() });
         self.story.note(self.now, item.task, Some(item.token), "adopted");

@@ -19,7 +19,9 @@ use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
-use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::{
+    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST,
+};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -47,6 +49,15 @@ pub(crate) enum LinkEvent {
     Resumed,
     /// A new session was opened: nothing that was sent counts
     Anew,
+}
+
+/// What a worker says of all that it holds (SESS-8)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// As a number
+    Digest,
+    /// One by one
+    Holdings,
 }
 
 /// The dialling end
@@ -83,6 +94,8 @@ pub(crate) struct Link<L> {
     /// The lease that this connection renews, and when M3 was made: the first such renewal (TASK-4)
     lease: Option<Lease>,
     proved_at: Instant,
+    /// The coordinator wants to know what is held (SESS-8)
+    compare: bool,
     leaving: Leaving,
     /// Frames can be sent on a connection that the owner has not noticed yet
     fresh: bool,
@@ -162,6 +175,7 @@ impl<L: Log> Link<L> {
             confirm: false,
             lease: None,
             proved_at: now,
+            compare: false,
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
@@ -457,6 +471,14 @@ impl<L: Log> Link<L> {
                 self.lease = Some(Lease::new(ttl_us, grace_us));
                 Ok(LinkEvent::Nothing)
             }
+            Control::Compare => {
+                let known = self.version() >= DIGEST_SINCE && self.config.key.role == Role::Worker;
+                if !known || !self.is_welcomed() {
+                    return Err(Violation);
+                }
+                self.compare = true;
+                Ok(LinkEvent::Nothing)
+            }
             Control::Denied(denied) => {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
@@ -467,7 +489,8 @@ impl<L: Log> Link<L> {
             | Control::Ack { .. }
             | Control::Credit(_)
             | Control::Beat { .. }
-            | Control::Echo { .. } => {
+            | Control::Echo { .. }
+            | Control::Digest { .. } => {
                 if self.state == LinkState::Proving {
                     // The welcome, or a refusal, comes first.
                     return Err(Violation);
@@ -651,6 +674,7 @@ impl<L: Log> Link<L> {
         self.begin
             || self.confirm
             || self.leaving == Leaving::Due
+            || (self.compare && self.state == LinkState::Connected)
             || channel.has_news(now, session, session.received(), self.tasks)
     }
 
@@ -667,6 +691,27 @@ impl<L: Log> Link<L> {
         channel.write(now, body, session, received, self.tasks);
         if self.leaving == Leaving::Due && body.push(Class::Control, &Control::Bye) {
             self.leaving = Leaving::Said;
+        }
+    }
+
+    /// What is to be said of all attempts held, once everything numbered was sent on this connection (SESS-8)
+    pub(crate) fn account_due(&self) -> Option<Account> {
+        let channel = self.channel.as_ref().filter(|channel| channel.version >= DIGEST_SINCE)?;
+        let replayed = self.session.as_ref().is_some_and(Session::replayed);
+        if self.state != LinkState::Connected || !replayed || self.leaving != Leaving::No {
+            None
+        } else if self.compare {
+            Some(Account::Holdings)
+        } else {
+            channel.digest_due.then_some(Account::Digest)
+        }
+    }
+
+    /// It was said
+    pub(crate) fn accounted(&mut self) {
+        self.compare = false;
+        if let Some(channel) = &mut self.channel {
+            channel.digest_due = false;
         }
     }
 
@@ -812,6 +857,7 @@ impl<L: Log> Link<L> {
         self.begin = false;
         self.confirm = false;
         self.lease = None;
+        self.compare = false;
     }
 
     fn drop_session(&mut self) {

@@ -215,7 +215,9 @@ impl Auditor {
             | Control::Beat { .. }
             | Control::Echo { .. }
             | Control::Bye
-            | Control::Lease { .. } => {}
+            | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare => {}
         }
     }
 

@@ -373,6 +373,8 @@ impl World {
         let workers: u64 = self.stations.iter().map(|station| station.machine.stats().violations).sum();
         let breaches = workers + self.chief.stats().violations;
         self.audit().expect(Check::S11, breaches == 0, || format!("{breaches} breaches were found"));
+        let mismatches = self.chief.stats().mismatches;
+        self.audit().expect(Check::S34, mismatches == 0, || format!("{mismatches} digests were not as expected"));
     }
 
     /// Panics if a machine contradicts itself

@@ -157,6 +157,8 @@ pub struct Simulation {
     send_buffer: u64,
     /// Some fault says again what was said before
     remembers: bool,
+    /// Some worker is put back, or has a double, so that it may say what is not so
+    doubled: bool,
     /// Nothing breaks any more
     healed: bool,
     /// Breaches of the rules that lives which have ended had found
@@ -244,6 +246,7 @@ impl Simulation {
             latency: knob(Knob::Latency).map_or(LATENCY, Duration::from_micros),
             send_buffer: knob(Knob::SendBuffer).unwrap_or(SEND_BUFFER),
             remembers: has(&[Kind::Replay, Kind::Splice, Kind::Impostor]),
+            doubled: has(&[Kind::Snapshot, Kind::Clone]),
             healed: false,
             breaches: 0,
             provoked: 0,

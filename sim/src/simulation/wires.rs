@@ -466,8 +466,15 @@ impl Simulation {
                 } else if rogue {
                     self.deliver_idle(conn, message, Check::S7);
                 } else if let Some(machine) = &mut self.chief.machine {
+                    let before = machine.stats();
                     // After its journal has failed it takes nothing in.
                     let _ = machine.handle(now, coordinator::Input::Received { conn, bytes: message });
+                    let after = machine.stats();
+                    if after.digests > before.digests && !self.doubled {
+                        self.auditor.expect(Check::S34, after.mismatches == before.mismatches, || {
+                            format!("on connection {} another digest came than was expected", conn.0)
+                        });
+                    }
                 }
             }
             Who::Peer(peer) => {

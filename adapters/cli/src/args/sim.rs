@@ -272,7 +272,7 @@ pub(super) fn bug(text: &str) -> Result<Bug, String> {
     if let Some((.., what)) = WAITING.iter().find(|(waiting, ..)| *waiting == number) {
         return Err(format!("{text} cannot be planted yet: it waits for {what}"));
     }
-    Bug::numbered(number).ok_or_else(|| format!("there is no bug {text}: they are M1 to M36"))
+    Bug::numbered(number).ok_or_else(|| format!("there is no bug {text}: they are M1 to M38"))
 }
 
 /// What `rejoin sim bench` is called with

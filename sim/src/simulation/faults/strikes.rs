@@ -239,7 +239,14 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
             Said::Control(Control::Welcome(_) | Control::Denied(_) | Control::Lease { .. }) => kind == 1,
             Said::Control(Control::Ack { .. }) => kind == 2,
             Said::Control(Control::Beat { .. } | Control::Echo { .. }) => kind == 3,
-            Said::Control(Control::Confirm { .. } | Control::Begin { .. } | Control::Credit(_) | Control::Bye) => false,
+            Said::Control(
+                Control::Confirm { .. }
+                | Control::Begin { .. }
+                | Control::Credit(_)
+                | Control::Bye
+                | Control::Digest { .. }
+                | Control::Compare,
+            ) => false,
             Said::Numbered(..) | Said::Void(_) | Said::Loose(_) => kind == 4,
             Said::Unreadable => false,
         };
