@@ -18,6 +18,8 @@ use crate::wire::message::{
     CancelReason, CheckpointRefused, Follow, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict,
 };
 
+use super::fetches::Fetch;
+
 /// A peer's place in the roster
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerIx(pub(crate) u32);
@@ -248,6 +250,8 @@ pub(crate) struct Peer {
     pub(crate) piece: Option<Piece>,
     /// Answers to a client's last questions
     pub(crate) answers: BTreeMap<u64, Box<[u8]>>,
+    /// Pieces of checkpoints that a client waits for
+    pub(crate) fetching: VecDeque<Fetch>,
     /// The place is free: its client has left
     vacant: bool,
 }
@@ -304,6 +308,8 @@ pub(crate) enum Reading {
     Output { task: TaskId, token: Token, stream: Stream, offset: u64, max: u32 },
     /// Of a chunk, for a worker that starts from a checkpoint: where in the checkpoint, and where in the chunk
     Chunk { token: Token, number: u64, offset: u64, home: u64, within: u64, max: u32 },
+    /// Of a chunk, for a client that asked
+    Shown { ask: u64, home: u64, within: u64, max: u32 },
 }
 
 /// A piece on its way to a peer
@@ -340,6 +346,7 @@ impl Peer {
             reading: None,
             piece: None,
             answers: BTreeMap::new(),
+            fetching: VecDeque::new(),
             vacant: false,
         }
     }
