@@ -125,7 +125,9 @@ impl Desk {
     /// The embedder answers; if it has nothing, the checkpoint cannot be read
     pub(super) fn chunk_read(&mut self, home: u64, offset: u64, bytes: &[u8]) {
         let asked = |from: &Reading| match *from {
-            Reading::Chunk { home: h, within, .. } | Reading::Shown { home: h, within, .. } => (h, within) == (home, offset),
+            Reading::Chunk { home: h, within, .. } | Reading::Shown { home: h, within, .. } => {
+                (h, within) == (home, offset)
+            }
             Reading::Output { .. } => false,
         };
         let Some(ix) = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked)).map(|(ix, _)| ix)

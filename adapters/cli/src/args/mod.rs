@@ -14,7 +14,9 @@ mod values;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use fleet::{Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
+pub use fleet::{
+    Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker,
+};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
 pub use sim::{
