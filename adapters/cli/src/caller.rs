@@ -170,12 +170,22 @@ impl Caller {
 
     /// Asks a question, and waits for its answer
     pub async fn ask<T: for<'de> Deserialize<'de>>(&mut self, question: &Question) -> Result<T, Failed> {
-        let answer = self.answer(question).await?;
+        let ask = self.begin(question)?;
+        self.answer_to(ask).await
+    }
+
+    /// Asks a question, to wait for its answer later
+    pub fn begin(&mut self, question: &Question) -> Result<u64, Failed> {
+        self.connection.ask(question).map_err(|error| Failed::Internal(error.to_string()))
+    }
+
+    /// Waits for an answer
+    pub async fn answer_to<T: for<'de> Deserialize<'de>>(&mut self, ask: u64) -> Result<T, Failed> {
+        let answer = self.answer(ask).await?;
         decode(&answer)
     }
 
-    async fn answer(&mut self, question: &Question) -> Result<Vec<u8>, Failed> {
-        let ask = self.connection.ask(question).map_err(|error| Failed::Internal(error.to_string()))?;
+    async fn answer(&mut self, ask: u64) -> Result<Vec<u8>, Failed> {
         let mut others = std::mem::take(&mut self.waiting);
         let answer = loop {
             match self.next().await? {
@@ -230,7 +240,8 @@ impl Caller {
         question: &Question,
         all: &mut Vec<T>,
     ) -> Result<bool, Failed> {
-        let answer = self.answer(question).await?;
+        let ask = self.begin(question)?;
+        let answer = self.answer(ask).await?;
         let Page { last, mut items } = decode(&answer)?;
         while !items.is_empty() {
             let (item, rest) = postcard::take_from_bytes(items).map_err(|_| foreign())?;

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod bar;
 pub mod caller;
 pub mod certificate;
+pub mod checkpoints;
 pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
@@ -65,6 +66,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Submit(options) => submit::submit(options, options.needs()?, options.terms()?),
         Command::Wait(options) => ask::wait(options),
         Command::Result(options) => ask::result(options),
+        Command::Checkpoints(options) => checkpoints::checkpoints(options),
         Command::Logs(options) => ask::logs(options),
         Command::Cancel(options) => ask::cancel(options),
         Command::Status(options) => ask::status(options),

@@ -184,7 +184,15 @@ impl Desk {
 
     fn next_read_for(&mut self, ix: PeerIx) -> Option<Reading> {
         let peer = self.roster.get(ix);
-        if peer.reading.is_some() || peer.piece.is_some() || !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
+        if peer.reading.is_some() || peer.piece.is_some() {
+            return None;
+        }
+        if let Some(reading) = self.next_fetch(ix) {
+            self.roster.get_mut(ix).reading = Some(reading);
+            return Some(reading);
+        }
+        let peer = self.roster.get(ix);
+        if !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
             return None;
         }
         if peer.role == Role::Worker {
@@ -250,7 +258,7 @@ impl Desk {
     }
 
     /// Effects that arose while outputs were being asked for
-    fn let_effects_happen(&mut self) {
+    pub(super) fn let_effects_happen(&mut self) {
         while let Some(effect) = self.gate.next_effect() {
             self.apply(effect);
         }

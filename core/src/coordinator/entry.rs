@@ -470,6 +470,7 @@ impl Desk {
         peer.session = None;
         peer.previous = None;
         peer.answers.clear();
+        peer.fetching.clear();
         let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
         self.place(ix);

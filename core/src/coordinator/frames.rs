@@ -265,6 +265,8 @@ fn send_piece(live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut Bo
     let Some(Piece { from, bytes }) = &peer.piece else { return };
     let (task, token, stream, offset) = match *from {
         Reading::Output { task, token, stream, offset, .. } => (task, token, stream, offset),
+        // That goes into an answer.
+        Reading::Shown { .. } => return,
         Reading::Chunk { token, number, offset, .. } => {
             let attempt = tasks.attempts.get_mut(&token);
             let sending = attempt.and_then(|attempt| attempt.restoring.as_mut());

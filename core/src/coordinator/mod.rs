@@ -11,7 +11,7 @@
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
 //! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
-//! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
+//! | `worker_talk`, `client_talk`, `views`, `fetches` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `drift` | whether workers hold what they should, while they are connected |
 //! | `endings` | results, retries, crashes and cancels |
@@ -31,6 +31,7 @@ mod door;
 mod drift;
 mod endings;
 mod entry;
+mod fetches;
 mod flapping;
 mod frames;
 mod gate;
@@ -264,7 +265,7 @@ impl Coordinator {
             Some(Reading::Output { token, stream, offset, max, .. }) => {
                 return Output::ReadOutput { token, stream, offset, max };
             }
-            Some(Reading::Chunk { home, within, max, .. }) => {
+            Some(Reading::Chunk { home, within, max, .. } | Reading::Shown { home, within, max, .. }) => {
                 return Output::ReadChunk { home, offset: within, max };
             }
             None => {}

@@ -19,6 +19,7 @@ use crate::wire::message::{
 };
 
 use super::drift::Drift;
+use super::fetches::Fetch;
 
 /// A peer's place in the roster
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -254,6 +255,8 @@ pub(crate) struct Peer {
     pub(crate) piece: Option<Piece>,
     /// Answers to a client's last questions
     pub(crate) answers: BTreeMap<u64, Box<[u8]>>,
+    /// Pieces of checkpoints that a client waits for
+    pub(crate) fetching: VecDeque<Fetch>,
     /// The place is free: its client has left
     vacant: bool,
 }
@@ -310,6 +313,8 @@ pub(crate) enum Reading {
     Output { task: TaskId, token: Token, stream: Stream, offset: u64, max: u32 },
     /// Of a chunk, for a worker that starts from a checkpoint: where in the checkpoint, and where in the chunk
     Chunk { token: Token, number: u64, offset: u64, home: u64, within: u64, max: u32 },
+    /// Of a chunk, for a client that asked
+    Shown { ask: u64, home: u64, within: u64, max: u32 },
 }
 
 /// A piece on its way to a peer
@@ -346,6 +351,7 @@ impl Peer {
             reading: None,
             piece: None,
             answers: BTreeMap::new(),
+            fetching: VecDeque::new(),
             vacant: false,
         }
     }

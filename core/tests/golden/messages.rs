@@ -218,6 +218,9 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Drain(name.clone()),
         Question::Terms(task),
         Question::Brake { end: true },
+        Question::Checkpoints(task),
+        Question::CheckpointPiece { task, number: 300, offset: 65_536 },
+        Question::DropCheckpoints(task),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });

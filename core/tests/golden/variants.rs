@@ -44,7 +44,7 @@ variants! {
     Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
-    Question: Status Workers Tasks Task Drain Terms Brake;
+    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
     WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
     Tag: Label Amount;

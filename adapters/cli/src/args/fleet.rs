@@ -278,6 +278,34 @@ pub struct ResultOf {
     pub json: bool,
 }
 
+/// What `rejoin checkpoints` is called with
+#[derive(Debug, Args)]
+pub struct Checkpoints {
+    /// How to reach the coordinator
+    #[command(flatten)]
+    pub reach: Reach,
+
+    /// Which task: an id as `submit` prints it, or id:TEXT
+    #[arg(value_name = "TASK", value_parser = task)]
+    pub task: TaskId,
+
+    /// Write a copy of the newest one to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "drop")]
+    pub fetch: Option<PathBuf>,
+
+    /// Not the newest one, but the one of this number
+    #[arg(long, value_name = "N", requires = "fetch")]
+    pub number: Option<u64>,
+
+    /// Do without them: the next attempt begins anew; one that runs now may make others
+    #[arg(long)]
+    pub drop: bool,
+
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["fetch", "drop"])]
+    pub json: bool,
+}
+
 /// What `rejoin logs` is called with
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -450,6 +478,16 @@ Exit status:
   1      it failed or was cancelled
   2      it has not ended yet
   254    internal error, no coordinator within --patience, or no such task
+  255    wrong usage";
+
+pub(super) const CHECKPOINTS_HELP: &str = "\
+Examples:
+    rejoin checkpoints id:training
+    rejoin checkpoints id:training --fetch model.part
+
+Exit status:
+  0      done
+  254    internal error, no coordinator within --patience, no such task, or no such checkpoint
   255    wrong usage";
 
 pub(super) const LOGS_HELP: &str = "\

@@ -14,7 +14,9 @@ mod values;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use fleet::{Access, Brake, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
+pub use fleet::{
+    Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker,
+};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
 pub use sim::{
@@ -87,6 +89,9 @@ pub enum Command {
     /// Print how a task has ended
     #[command(verbatim_doc_comment, after_long_help = fleet::RESULT_HELP)]
     Result(ResultOf),
+    /// List the checkpoints that are kept of a task, fetch one, or do without them
+    #[command(after_long_help = fleet::CHECKPOINTS_HELP)]
+    Checkpoints(Checkpoints),
     /// Print what a task has written so far
     ///
     /// If another attempt takes the place of one that was lost, its output follows from
