@@ -1,7 +1,7 @@
 //! What clients are told when they ask about the coordinator (section 12 of PROTOCOL.md)
 //!
-//! An answer says nothing that is not durable (JOURN-3): it is made once everything written before the question is, and
-//! an outcome that is younger than that is left out.
+//! An answer says nothing that is not durable (JOURN-3): it is made once everything written before the question is, with no
+//! outcome that is younger than that, and leaves once everything written before it was made is durable as well.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
