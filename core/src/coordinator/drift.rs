@@ -57,6 +57,11 @@ impl Drift {
         }
     }
 
+    /// The worker has what it is about to be told to do without
+    pub(crate) fn discard(&mut self, token: Token, task: TaskId) {
+        self.part_with(token, Parting { task, from: 0, until: None });
+    }
+
     fn part_with(&mut self, token: Token, parting: Parting) {
         if self.parting.len() >= WORKER_ATTEMPTS_MAX {
             // More than it can hold: it has not kept to the rules, and will be asked what it has.
@@ -196,7 +201,7 @@ impl Desk {
             discarded += 1;
             let outcome = self.outcome_of(task);
             if let Some(session) = &mut self.roster.get_mut(ix).session {
-                session.drift.part_with(token, Parting { task, from: 0, until: None });
+                session.drift.discard(token, task);
             }
             self.gate.then(Effect::Say(ix, id, Sent::Settled(token, Settlement::Stale, outcome)));
         }

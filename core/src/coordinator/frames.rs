@@ -8,7 +8,7 @@ use crate::lease::Lease;
 use crate::limits::CHUNKS_SINCE;
 use crate::time::{Instant, micros};
 use crate::wire::codec::Scratch;
-use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
+use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker, Verdict};
 
 use super::Desk;
 use super::entry::{Conn, Live};
@@ -158,7 +158,7 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, version: u16, body: &mut BodyWrit
                     watch.progress_queued = false;
                 }
             }
-            Sent::Settled(token, ..) => session.drift.settled(token, number),
+            Sent::Settled(token, ..) | Sent::Verdict(token, Verdict::Discard) => session.drift.settled(token, number),
             Sent::Void
             | Sent::Cancel(..)
             | Sent::Recall(_)

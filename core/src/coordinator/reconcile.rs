@@ -88,6 +88,11 @@ impl Desk {
                 } else {
                     self.judge(ix, &item)
                 };
+                if verdict == Verdict::Discard
+                    && let Some(session) = self.roster.get_mut(ix).session_mut(id)
+                {
+                    session.drift.discard(item.token, item.task);
+                }
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
                 let from = self.tasks.all.get(&item.task).and_then(|task| task.checkpoint.as_ref());
                 let inline = from.is_some_and(|from| from.names().is_empty());
