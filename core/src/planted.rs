@@ -87,6 +87,7 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::NoJitter, "links of two peers at least break, again and again"),
     (Bug::ResetOnConnect, "a link breaks, and the one that follows breaks as well"),
     (Bug::BackoffWraps, "dials fail for long, and the longest pause is set to be short"),
+    (Bug::LeaseFromEcho, "answers are long under way, and then nothing reaches the coordinator any more"),
     (Bug::StaleCheckpoint, "a worker is taken for lost and comes back, and both attempts make checkpoints"),
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
     (Bug::LogUnbounded, "links break and a worker crashes while many messages wait for acknowledgement"),
