@@ -37,8 +37,21 @@ pub fn cert(args: &Cert) -> u8 {
     }
 }
 
+/// Whether somebody could dial that
+fn is_host(host: &str) -> bool {
+    let is_part = |part: &str| part == "*" || part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let is_name = host.len() <= 253 && host.split('.').all(|part| (1..64).contains(&part.len()) && is_part(part));
+    is_name || host.parse::<std::net::IpAddr>().is_ok()
+}
+
 fn make(args: &Cert) -> Result<(), (u8, String)> {
     let refused = |error: rcgen::Error| (EXIT_USAGE, format!("cannot make a certificate for these hosts: {error}"));
+    if let Some(odd) = args.hosts.iter().find(|host| !is_host(host)) {
+        let message = format!(
+            "cannot make a certificate for these hosts: {odd} is neither a name (letters, digits, -, .) nor an address"
+        );
+        return Err((EXIT_USAGE, message));
+    }
     let mut params = CertificateParams::new(args.hosts.clone()).map_err(refused)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "rejoin coordinator");
@@ -136,8 +149,10 @@ mod tests {
         Certificate::from_files(&one.tls_cert, &one.tls_key).unwrap();
         let (status, message) = make(&one).unwrap_err();
         assert!(status == EXIT_USAGE && message.contains("the file exists"), "{message}");
-        let odd = make(&args(dir.path(), 2, &["bücher"])).unwrap_err();
-        assert!(odd.0 == EXIT_USAGE && odd.1.contains("for these hosts"), "{}", odd.1);
+        for host in ["bücher", "bad host!", "", "a..b", "10.0.0.7:80"] {
+            let odd = make(&args(dir.path(), 2, &[host])).unwrap_err();
+            assert!(odd.0 == EXIT_USAGE && odd.1.contains("for these hosts"), "{}", odd.1);
+        }
         fs::write(dir.path().join("3.pem"), "").unwrap();
         assert_eq!(make(&args(dir.path(), 3, &["box"])).unwrap_err().0, EXIT_USAGE);
         assert!(!dir.path().join("3.key").exists(), "nothing is left of what failed");

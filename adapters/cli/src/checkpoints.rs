@@ -35,6 +35,10 @@ pub fn checkpoints(args: &Checkpoints) -> u8 {
             return Err(Failed::Internal("the coordinator is too old to show checkpoints".into()));
         }
         if args.drop {
+            if kept(caller, args.task).await?.is_empty() {
+                complain(&none_such(args.task, None, &[]));
+                return Ok(EXIT_INTERNAL);
+            }
             let _left: Vec<CheckpointView> = caller.ask(&Question::DropCheckpoints(args.task)).await?;
             let said = format!("{} has no checkpoint any more: its next attempt begins anew\n", args.task);
             return Ok(printed(&said));
@@ -70,7 +74,7 @@ fn none_such(task: TaskId, number: Option<u64>, kept: &[CheckpointView]) -> Stri
     let numbers: Vec<String> = kept.iter().map(|view| view.number.to_string()).collect();
     match number {
         Some(number) if !kept.is_empty() => {
-            format!("{task} has no checkpoint {number}: there is {}", numbers.join(" and "))
+            format!("{task} has no checkpoint {number}, but {}", numbers.join(" and "))
         }
         _ => format!("{task} has no checkpoint"),
     }
@@ -109,6 +113,9 @@ fn save(file: &Path, bytes: &[u8]) -> Result<u8, Failed> {
         };
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failed::Usage(format!("{}: there is no such directory", folder.display())));
+    }
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut part| {
         part.write_all(bytes)?;
         part.as_file().sync_all()?;

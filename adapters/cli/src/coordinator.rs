@@ -39,8 +39,8 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
-    config.lease_ttl = Some(args.task_lease);
-    config.lease_grace = args.task_lease_grace;
+    config.lease_ttl = Some(args.lease);
+    config.lease_grace = args.lease_grace;
     config.recovery_window = args.recovery_window;
     config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;

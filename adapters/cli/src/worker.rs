@@ -95,7 +95,8 @@ fn spool_dir(args: &Worker) -> Result<(PathBuf, Option<tempfile::TempDir>), Fail
         Some(path) => {
             let named = |error: std::io::Error| Failed::Usage(format!("{}: {error}", path.display()));
             std::fs::create_dir_all(path).map_err(named)?;
-            Ok((path.clone(), None))
+            // Tasks find it from whatever directory they are in.
+            Ok((path.canonicalize().map_err(named)?, None))
         }
         None => {
             let dir = tempfile::Builder::new().prefix("rejoin-worker-").tempdir()?;

@@ -128,10 +128,12 @@ fn ckpt_2_checkpoints_are_listed_fetched_and_done_without() {
     };
     let refused = fetch("7");
     assert_eq!((refused.code, fetched.exists()), (Some(254), false));
-    assert!(refused.err.contains("there is 1"), "{}", refused.err);
+    assert!(refused.err.contains("no checkpoint 7, but 1"), "{}", refused.err);
     assert_eq!(fetch("1").code, Some(0));
     assert!(fs::read(&fetched).expect("a copy") == fs::read(&copy).expect("what was made"));
+    assert_eq!(fleet.client("checkpoints", ["id:large", "--drop", "--number", "1"]).end().code, Some(255));
     assert_eq!(fleet.client("checkpoints", ["id:large", "--drop"]).end().code, Some(0));
+    assert_eq!(fleet.client("checkpoints", ["id:large", "--drop"]).end().code, Some(254), "there are none");
     assert_eq!(fleet.client("checkpoints", ["id:large"]).end().out, "no checkpoints\n");
     assert_eq!(fleet.client("checkpoints", ["id:nobodys"]).end().code, Some(254));
 }

@@ -166,6 +166,31 @@ fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
 }
 
 #[test]
+fn task_7_what_is_stopped_ends_whatever_group_it_is_in() {
+    let pids = Pids::new();
+    let dir = pids.0.path().to_str().expect("UTF-8");
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > DIR/far.x; mv DIR/far.x DIR/far; while :; do sleep 300; done' & \
+                  echo $$ > DIR/task.x; mv DIR/task.x DIR/task; wait; sleep 300";
+    let guardian = Guardian::start(play("guardian")).expect("a guardian");
+    let start = |id, script: &str| {
+        let mut spec = CommandSpec::new("sh");
+        spec.args = vec!["-c".into(), script.into()];
+        let (events, happened) = unbounded();
+        let spool_dir = pids.0.path().into();
+        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
+        (Execution::start(id, spec, around, events), happened)
+    };
+    let (execution, happened) = start(1, &script.replace("DIR", dir));
+    let (other, _others) = start(2, &"echo $$ > DIR/other.x; mv DIR/other.x DIR/other; sleep 300".replace("DIR", dir));
+    let all = ["task", "far", "other"].map(|name| pids.get(name));
+    execution.cancel();
+    while !matches!(smol::block_on(happened.recv()), Ok(ExecEvent::Finished { .. })) {}
+    assert_eq!(all.map(lives), [false, false, true], "the task, what has left its group, and another task");
+    drop(other);
+    until("the end of the other", || !lives(all[2]));
+}
+
+#[test]
 fn a_worker_that_ends_in_order_harms_nobody() {
     let pids = Pids::new();
     let mut bystander = Command::new("sleep").arg("300").spawn().expect("a process");
@@ -200,6 +225,7 @@ fn task_4_an_exclusive_task_of_a_worker_that_stands_still_ends_with_its_lease() 
         let pids = Pids::new();
         let dir = pids.0.path().to_str().expect("UTF-8");
         let script = "trap '' TERM; sleep 300 & echo $! > DIR/child.x; mv DIR/child.x DIR/child; \
+                      setsid sh -c 'echo $$ > DIR/far.x; mv DIR/far.x DIR/far; exec sleep 300' & \
                       echo $$ > DIR/task.x; mv DIR/task.x DIR/task; while :; do sleep 300; done";
         let mut command = play("worker");
         command.env(SCRIPT, script.replace("DIR", dir)).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -208,7 +234,7 @@ fn task_4_an_exclusive_task_of_a_worker_that_stands_still_ends_with_its_lease() 
         }
         let begun = Instant::now();
         let mut worker = command.spawn().expect("a worker");
-        let all: Vec<i32> = ["task", "child"].iter().map(|name| pids.get(name)).collect();
+        let all: Vec<i32> = ["task", "child", "far"].iter().map(|name| pids.get(name)).collect();
         let process = rustix::process::Pid::from_child(&worker);
         rustix::process::kill_process(process, rustix::process::Signal::STOP).expect("a worker to stop");
         if exclusive {

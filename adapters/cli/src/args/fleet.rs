@@ -98,23 +98,17 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", verbatim_doc_comment, value_parser = heartbeat)]
     pub heartbeat: Option<Duration>,
 
-    /// How long a worker may go on with exclusive tasks without a word
-    ///
-    /// There are no exclusive tasks yet, so that nothing depends on it.
-    #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "30s", value_parser = duration)]
-    pub lease: Duration,
-
     /// From a worker's disconnection to giving its tasks to others
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub lost_after: Duration,
 
     /// How long an exclusive task may run without a word from here; at least three heartbeats
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
-    pub task_lease: Duration,
+    pub lease: Duration,
 
     /// How much later it is over, killed if need be
     #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
-    pub task_lease_grace: Duration,
+    pub lease_grace: Duration,
 
     /// How long workers may take to come back after a start of the coordinator
     ///
@@ -294,7 +288,7 @@ pub struct Checkpoints {
     pub fetch: Option<PathBuf>,
 
     /// Not the newest one, but the one of this number
-    #[arg(long, value_name = "N", requires = "fetch")]
+    #[arg(long, value_name = "N", requires = "fetch", conflicts_with = "drop")]
     pub number: Option<u64>,
 
     /// Do without them: the next attempt begins anew; one that runs now may make others
