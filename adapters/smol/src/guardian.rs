@@ -309,7 +309,7 @@ impl Charges {
 pub(crate) fn signal_marked(attempt_mark: &str, signal: Signal, but: Option<Pid>) -> bool {
     let marked = marked(&format!("{ATTEMPT_MARK}={attempt_mark}"));
     let others = marked.into_iter().filter(|process| but.is_none() || getpgid(Some(*process)).ok() != but);
-    others.fold(false, |found, process| kill_process(process, signal).is_ok() || found)
+    others.filter(|process| kill_process(*process, signal).is_ok()).count() > 0
 }
 
 /// Kills all of an attempt's processes that are known by their environment: what is born meanwhile is found the next time
