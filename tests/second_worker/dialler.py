@@ -18,8 +18,8 @@ NONE = Value("StreamEnd", len=0, sha256=bytes(32))
 class Dialler:
     """A worker's end that does just what it is told; it keeps no rule by itself"""
 
-    def __init__(self, lab, name=None, boot=None, session=None, versions=(1,), capabilities=1):
-        self.lab, self.key, self.boot = lab, Key(lab.path / f"{name or lab.worker}.key"), boot or os.urandom(16)
+    def __init__(self, lab, name="lab-1", boot=None, session=None, versions=(1,), capabilities=1):
+        self.lab, self.key, self.boot = lab, Key(lab.path / f"{name}.key"), boot or os.urandom(16)
         self.session, self.versions, self.capabilities, self.sent = session, list(versions), capabilities, 0
         self.received = 0
         self.ws, self.messages, self.items, self.code = WebSocket("here", "/v1/worker"), [], [], None
