@@ -39,6 +39,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
+    config.flapping_within = args.flapping_within;
     config.lease_ttl = Some(args.lease);
     config.lease_grace = args.lease_grace;
     config.recovery_window = args.recovery_window;

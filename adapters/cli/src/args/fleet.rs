@@ -102,6 +102,10 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub lost_after: Duration,
 
+    /// A worker whose link breaks more than five times within D gets one task at a time
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    pub flapping_within: Duration,
+
     /// How long an exclusive task may run without a word from here; at least three heartbeats
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
     pub lease: Duration,
