@@ -231,7 +231,7 @@ impl Execution {
         self.shared.output(stream).spool.len()
     }
 
-    /// Sends SIGTERM to the process group, and SIGKILL when the grace time is over
+    /// Sends SIGTERM to the process group and, where there is a guardian, to what has left it; SIGKILL when the grace time is over
     ///
     /// Does nothing when that was done before or the program has ended by itself.
     pub fn cancel(&self) {

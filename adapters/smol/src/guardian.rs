@@ -7,7 +7,7 @@
 //!
 //! A worker that stands still cannot end anything either, and its lease may end meanwhile. So its guardian knows which
 //! groups are exclusive, and until when they may run: told anew whenever the lease is renewed, by the clock that goes on
-//! while the machine sleeps. What has not ended by then it kills (TASK-4).
+//! while the machine sleeps. What has not ended by then it kills, and what has left these groups (TASK-4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -3,13 +3,13 @@
 //! This binary plays all parts: a test starts it again as a worker, which starts it again as its guardian.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rejoin_smol::exec::{CommandSpec, ExecEvent, Execution, Surroundings};
 use rejoin_smol::guardian::{Guardian, guard};
-use smol::channel::unbounded;
+use smol::channel::{Receiver, unbounded};
 
 /// Which part is played, and the script of the worker's task
 const PART: &str = "GUARDIAN_TEST_PART";
@@ -107,6 +107,16 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Starts a script as an attempt that is not exclusive
+fn start(guardian: &Guardian, dir: &Path, id: u64, script: &str) -> (Execution, Receiver<ExecEvent>) {
+    let mut spec = CommandSpec::new("sh");
+    spec.args = vec!["-c".into(), script.into()];
+    let (events, happened) = unbounded();
+    let around =
+        Surroundings { spool_dir: dir.into(), guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
+    (Execution::start(id, spec, around, events), happened)
+}
+
 fn gone_after_the_kill(script: &str, names: &[&str]) {
     let pids = Pids::new();
     let dir = pids.0.path().to_str().expect("UTF-8");
@@ -140,14 +150,7 @@ fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
     let dir = pids.0.path().to_str().expect("UTF-8");
     let script = "echo $$ > DIR/task.x; mv DIR/task.x DIR/task; sleep 300".replace("DIR", dir);
     let guardian = Guardian::start(play("guardian")).expect("a guardian");
-    let start = |id, script: &str| {
-        let mut spec = CommandSpec::new("sh");
-        spec.args = vec!["-c".into(), script.into()];
-        let (events, happened) = unbounded();
-        let spool_dir = pids.0.path().into();
-        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
-        (Execution::start(id, spec, around, events), happened)
-    };
+    let start = |id, script: &str| start(&guardian, pids.0.path(), id, script);
     let (execution, _events) = start(1, &script);
     let task = pids.get("task");
     let first = guardian.process().expect("it runs");
@@ -172,14 +175,7 @@ fn task_7_what_is_stopped_ends_whatever_group_it_is_in() {
     let script = "setsid sh -c 'trap \"\" TERM; echo $$ > DIR/far.x; mv DIR/far.x DIR/far; while :; do sleep 300; done' & \
                   echo $$ > DIR/task.x; mv DIR/task.x DIR/task; wait; sleep 300";
     let guardian = Guardian::start(play("guardian")).expect("a guardian");
-    let start = |id, script: &str| {
-        let mut spec = CommandSpec::new("sh");
-        spec.args = vec!["-c".into(), script.into()];
-        let (events, happened) = unbounded();
-        let spool_dir = pids.0.path().into();
-        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
-        (Execution::start(id, spec, around, events), happened)
-    };
+    let start = |id, script: &str| start(&guardian, pids.0.path(), id, script);
     let (execution, happened) = start(1, &script.replace("DIR", dir));
     let (other, _others) = start(2, &"echo $$ > DIR/other.x; mv DIR/other.x DIR/other; sleep 300".replace("DIR", dir));
     let all = ["task", "far", "other"].map(|name| pids.get(name));
