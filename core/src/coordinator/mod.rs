@@ -348,6 +348,9 @@ impl Coordinator {
             let retries = if task.ended.is_none() { task.retries } else { 0 };
             (id, task.state, task.attempts, retries, task.losses, task.crashes).hash(&mut digest);
             (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
+            for checkpoint in task.checkpoints() {
+                (checkpoint.token, checkpoint.number).hash(&mut digest);
+            }
         }
         for (token, attempt) in &self.desk.tasks.attempts {
             (token, attempt.peer, attempt.running, attempt.detached, attempt.progress).hash(&mut digest);
