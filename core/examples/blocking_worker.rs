@@ -46,7 +46,7 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
         let input = match &event {
             Ok(Event::Opened(attempt, tcp)) if *attempt == current => {
                 socket = Some(WebSocket::from_raw_socket(tcp.try_clone()?, protocol::Role::Client, None));
-                Input::Connected { attempt: *attempt, entropy: random() }
+                Input::Connected { attempt: *attempt, entropy: random(), binding: None }
             }
             Ok(Event::Arrived(attempt, bytes)) => Input::Received { attempt: *attempt, bytes },
             Ok(Event::Gone(attempt)) => Input::Disconnected { attempt: *attempt, loss: Loss::Peer },

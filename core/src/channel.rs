@@ -30,6 +30,8 @@ pub(crate) struct Channel {
     heartbeat: Option<Heartbeat>,
     writable: bool,
     beat: bool,
+    /// A beat is due that asks whether bulk has arrived
+    mark: bool,
     echo: Option<u64>,
     ack: bool,
     /// How much may come beyond what has been dealt with
@@ -46,6 +48,8 @@ pub(crate) struct Channel {
     pub(crate) echoed: Option<Instant>,
     /// From when on a lease counts that the newest echo has renewed (TASK-4)
     pub(crate) renewed: Option<Instant>,
+    /// A heartbeat has left, and no digest behind it yet (SESS-8)
+    pub(crate) digest_due: bool,
 }
 
 impl Channel {
@@ -58,6 +62,7 @@ impl Channel {
             heartbeat: None,
             writable: true,
             beat: false,
+            mark: false,
             echo: None,
             ack: false,
             bulk_window: BULK_WINDOW_BYTES,
@@ -70,6 +75,7 @@ impl Channel {
             rtt_us: None,
             echoed: None,
             renewed: None,
+            digest_due: false,
         }
     }
 
@@ -143,7 +149,7 @@ impl Channel {
             Control::Echo { stamp, credit } => {
                 self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
                 self.pace.echoed(now, stamp);
-                self.beat |= self.pace.wants_mark();
+                self.mark |= self.pace.wants_mark();
                 self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
                 self.renewed = if planted::is(Bug::LeaseFromEcho) { Some(now) } else { self.echoed };
                 credit
@@ -153,7 +159,9 @@ impl Channel {
             | Control::Confirm { .. }
             | Control::Begin { .. }
             | Control::Bye
-            | Control::Lease { .. } => {
+            | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare => {
                 return Err(Violation);
             }
         };
@@ -193,7 +201,7 @@ impl Channel {
     ) {
         self.pace.bulk_sent(now, bytes);
         // One that does not fit goes into the next frame.
-        self.beat |= self.pace.wants_mark() && !self.push_beat(now, body, session, tasks);
+        self.mark |= self.pace.wants_mark() && !self.push_beat(now, body, session, tasks);
     }
 
     /// What was sent on trust in a session that did not go on counts as never sent (AUTH-3)
@@ -253,6 +261,7 @@ impl Channel {
     pub(crate) fn has_news<L: Log>(&self, now: Instant, session: &Session<L>, tellable: u64, tasks: u64) -> bool {
         let credit = self.credit(session, tasks);
         self.beat
+            || self.mark
             || self.echo.is_some()
             || (self.ack && session.ack_useful(tellable))
             || session.ack_due(now, tellable)
@@ -275,8 +284,9 @@ impl Channel {
             session.ack_told(now, tellable);
             self.ack = false;
         }
-        if self.beat && self.push_beat(now, body, session, tasks) {
-            self.beat = false;
+        if (self.beat || self.mark) && self.push_beat(now, body, session, tasks) {
+            self.digest_due |= self.beat;
+            (self.beat, self.mark) = (false, false);
         }
         if let Some(stamp) = self.echo
             && body.push(Class::Control, &Control::Echo { stamp, credit })
@@ -335,7 +345,7 @@ impl Channel {
 
     /// Takes in what the connection has to say, and when it ends
     pub(crate) fn outline(&self, o: &mut Outline) {
-        o.put((self.writable, self.beat, self.echo.is_some(), self.ack));
+        o.put((self.writable, self.beat, self.mark, self.echo.is_some(), self.ack));
         o.put(self.heartbeat.is_some());
         self.heartbeat.iter().for_each(|heartbeat| heartbeat.outline(o));
     }

@@ -51,6 +51,8 @@ pub enum Input<'a> {
         attempt: u64,
         /// 32 fresh random bytes
         entropy: [u8; 32],
+        /// What both ends of the TLS connection beneath can derive from it by RFC 9266, if there is one (AUTH-7)
+        binding: Option<[u8; 32]>,
     },
     /// A message arrived
     Received {
@@ -353,7 +355,7 @@ impl Client {
         let now = self.now;
         let desk = &mut *self.desk;
         let result = match input {
-            Input::Connected { attempt, entropy } => desk.link.opened(now, attempt, entropy),
+            Input::Connected { attempt, entropy, binding } => desk.link.opened(now, attempt, entropy, binding),
             Input::Received { attempt, bytes } => {
                 if let Some(body) = desk.link.receive(now, attempt, bytes, &mut self.scratch) {
                     desk.take_batch(now, body);

@@ -52,7 +52,9 @@ impl fmt::Display for Rejected {
             Rejected::Conflict => f.write_str("this task id already stands for another content"),
             Rejected::Full => f.write_str("the table is full; try again later"),
             Rejected::TooLarge => f.write_str("the input is larger than 48 KiB"),
-            Rejected::BadSpec => f.write_str("a value of the specification is out of range"),
+            Rejected::BadSpec => f.write_str(
+                "a value of the specification is out of range, or an exclusive task could be replaced before its lease ends",
+            ),
             Rejected::RetryAfter(us) => write!(f, "too many connections at once; come back in {us} µs"),
             Rejected::Stopped => f.write_str("the machine has stopped"),
         }

@@ -32,7 +32,7 @@
 //!
 //! // A worker that was just made wants to be connected.
 //! assert_eq!(worker.poll(&mut frame), Output::Connect { attempt: 1, endpoint: 0 });
-//! worker.handle(now, Input::Connected { attempt: 1, entropy: [5; 32] })?;
+//! worker.handle(now, Input::Connected { attempt: 1, entropy: [5; 32], binding: None })?;
 //!
 //! // Then it says who it is, and waits.
 //! assert!(matches!(worker.poll(&mut frame), Output::Send { .. }));
@@ -63,11 +63,13 @@ extern crate std;
 
 pub mod about;
 pub mod backoff;
+pub mod binding;
 pub mod blob;
 mod channel;
 pub mod client;
 pub mod coordinator;
 mod digest;
+pub mod drift;
 pub mod error;
 mod heartbeat;
 pub mod ids;

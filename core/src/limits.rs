@@ -61,6 +61,12 @@ pub const ABOUT_BYTES_MAX: usize = 2400;
 pub const TERM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// First wire version in which workers hold leases, and are told the terms of tasks (FRAME-6)
 pub const TERMS_SINCE: u16 = 2;
+/// First wire version in which heartbeats carry a digest of what a worker holds (FRAME-6)
+pub const DIGEST_SINCE: u16 = 2;
+/// Mismatches in a row after which a worker is asked what it holds (SESS-8)
+pub const MISMATCHES_MAX: u32 = 2;
+/// Shortest time between two such questions in a session (SESS-8)
+pub const COMPARE_PAUSE: Duration = Duration::from_secs(60);
 /// How much faster or slower a clock may run than it should for exclusive attempts never to overlap, in percent (TASK-4)
 pub const CLOCK_DRIFT_PERCENT: u32 = 1;
 /// Longest audience (the URL as dialled), in bytes

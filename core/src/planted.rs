@@ -65,6 +65,8 @@ bugs! {
     TimerSpins = 34, "a timer that is due now is not fired";
     DrainDropsResults = 35, "a drained worker leaves before its results are settled";
     ResumesExpired = 36, "a session goes on that had ended before its peer came back";
+    AssignmentForgotten = 37, "a worker takes an assignment in and forgets it";
+    RetiredUntold = 38, "a worker is not told that an attempt of its own was retired";
 }
 
 impl Bug {
@@ -85,10 +87,12 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::NoJitter, "links of two peers at least break, again and again"),
     (Bug::ResetOnConnect, "a link breaks, and the one that follows breaks as well"),
     (Bug::BackoffWraps, "dials fail for long, and the longest pause is set to be short"),
+    (Bug::LeaseFromEcho, "answers are long under way, and then nothing reaches the coordinator any more"),
     (Bug::StaleCheckpoint, "a worker is taken for lost and comes back, and both attempts make checkpoints"),
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
     (Bug::LogUnbounded, "links break and a worker crashes while many messages wait for acknowledgement"),
     (Bug::Starvation, "more urgent tasks come while the coordinator is away, and ageing is set to be fast"),
+    (Bug::RetiredUntold, "a worker is taken for lost and comes back, and meanwhile another one has ended its task"),
 ];
 
 #[cfg(rejoin_planted)]
@@ -130,11 +134,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_up_to_36_is_planted_or_waits_once() {
+    fn every_number_up_to_38_is_planted_or_waits_once() {
         let planted = Bug::ALL.iter().map(|bug| bug.says().0);
         let mut all: alloc::vec::Vec<u32> = planted.chain(WAITING.iter().map(|(number, ..)| *number)).collect();
         all.sort_unstable();
-        assert!(all.into_iter().eq(1..=36));
+        assert!(all.into_iter().eq(1..=38));
         assert!(Bug::ALL.iter().all(|bug| Bug::numbered(bug.says().0) == Some(*bug)));
     }
 }

@@ -93,6 +93,12 @@ pub struct CoordinatorStats {
     pub lost_attempts: u64,
     /// Attempts given up because their worker crashed
     pub crashed_attempts: u64,
+    /// Digests of what a worker holds that were compared (SESS-8)
+    pub digests: u64,
+    /// Those that were not what they should be
+    pub mismatches: u64,
+    /// Times that a worker was asked what it holds, and said so
+    pub repairs: u64,
     /// Frames sealed
     pub frames_out: u64,
     /// Frames opened

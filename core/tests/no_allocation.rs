@@ -93,8 +93,8 @@ impl Bench {
                 worker::Output::Connect { attempt, .. } => {
                     self.dial = attempt;
                     let (conn, address, entropy) = (ConnId(attempt), Address::LOOPBACK, [8; 32]);
-                    self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy });
-                    self.tell(worker::Input::Connected { attempt, entropy: [9; 32] });
+                    self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy, binding: None });
+                    self.tell(worker::Input::Connected { attempt, entropy: [9; 32], binding: None });
                 }
                 worker::Output::Send { bytes } => self.up.push_back(bytes.into()),
                 worker::Output::Run { token, .. } => {

@@ -63,6 +63,10 @@ pub struct Size {
 const FLOOD_FROM: u32 = 1_000_000;
 /// With the largest inputs, more than four mebibytes
 const FLOOD_TASKS: u32 = 100;
+/// The tasks that outlast their leases are numbered from here
+const OUTLAST_FROM: u32 = 2_000_000;
+/// Workers whose answers are long under way
+const OUTLASTED: u16 = 4;
 /// Most tasks of a schedule that is made longer
 const TASKS_MAX: u64 = 20_000;
 
@@ -235,7 +239,11 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     if draws.one_in(15) {
         flood(schedule, &mut draws);
     }
-    let bound = Draws::new(schedule.seed, Purpose::Terms, u64::MAX).one_in(400);
+    let mut bind = Draws::new(schedule.seed, Purpose::Terms, u64::MAX);
+    let bound = bind.one_in(400);
+    if bound && bind.one_in(100) {
+        outlast(schedule, &mut bind);
+    }
     let poisonous = draws.one_in(150);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
@@ -333,6 +341,32 @@ pub(crate) fn terms(draws: &mut Draws) -> Terms {
         terms.progress_timeout = span(draws, 500, 10_000);
     }
     if terms.validate().is_ok() { terms } else { Terms { class, ..Terms::default() } }
+}
+
+/// Exclusive tasks on links whose answers are long under way, and on which then nothing reaches the coordinator
+fn outlast(schedule: &mut Schedule, draws: &mut Draws) {
+    let share = |percent: u64| schedule.safety * percent as u32 / 100;
+    let fault = |kind, worker, towards, span, amount| {
+        What::Fault(Fault { kind, node: Node::Worker(worker), towards, span, amount })
+    };
+    // Given up for lost before its lease ends, so that the next attempt begins as soon as it may.
+    let settings = [(Knob::Heartbeat, 1_000), (Knob::LostAfter, 500)];
+    schedule.settings.retain(|setting| settings.iter().all(|(name, _)| *name != setting.name));
+    schedule.settings.extend(settings.map(|(name, value)| Setting { name, value }));
+    let mut entries = Vec::new();
+    for worker in 0..schedule.workers.min(OUTLASTED) {
+        let submit = Task {
+            takes: Duration::from_micros(draws.between(10_000_000, 30_000_000)),
+            terms: Terms { class: Class::Exclusive, ..Terms::default() },
+            ..Task::new(0, OUTLAST_FROM + u32::from(worker))
+        };
+        let slow = fault(Kind::Delay, worker, Side::Peer, schedule.safety, draws.between(1_200_000, 2_400_000));
+        let cut = fault(Kind::HalfOpen, worker, Side::Coordinator, Duration::ZERO, 0);
+        entries.push(Entry { at: Duration::ZERO, what: slow });
+        entries.push(Entry { at: share(draws.between(10, 20)), what: What::Submit(submit) });
+        entries.push(Entry { at: share(draws.between(40, 60)), what: cut });
+    }
+    schedule.entries.extend(entries);
 }
 
 /// More than a window's bytes at once, from one client: they wait for each other, and for workers

@@ -51,9 +51,9 @@ impl Journal {
         self.earlier = self.durable;
         self.kept.clear();
         self.chunks.clear();
-        for record in self.records.clone() {
-            self.keep(&record);
-        }
+        let records = std::mem::take(&mut self.records);
+        records.iter().for_each(|record| self.keep(record));
+        self.records = records;
     }
 
     pub(crate) fn append(&mut self, record: &[u8]) {

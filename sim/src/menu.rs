@@ -114,6 +114,7 @@ menu! {
     Replay = "replay", "a message that went so many before the next one comes again", Link, true, NONE, (1, 30), 8;
     Splice = "splice", "a message of another peer, so many further, comes in front of the next one", Link, true, NONE, (1, 7), 6;
     Downgrade = "downgrade", "somebody on the way takes capabilities or versions out of the next greeting", Link, false, NONE, (0, 1), 5;
+    Regreet = "regreet", "the next greeting comes twice, and its first answer is lost on the way", Link, false, NONE, NONE, 6;
     Stranger = "stranger", "somebody without a key connects and says so many bytes of nothing", Coordinator, false, NONE, (0, 9_000), 6;
     Impostor = "impostor", "somebody without a key says again, on a connection of his own, the first so many messages of a peer", Link, false, NONE, (1, 16), 5;
     Rogue = "rogue", "somebody with a key of his own says what nobody may say, of that kind", Coordinator, false, NONE, (0, 12), 5;

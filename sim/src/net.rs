@@ -94,10 +94,19 @@ pub struct Wire {
     pub swallows: bool,
     /// New connections lead to somebody who is not the coordinator, and who is worked by hand
     pub diverted: bool,
+    /// What each end derives from the TLS connection beneath, first the peer; none without TLS (AUTH-7)
+    pub exporters: [Option<[u8; 32]>; 2],
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Wire { latency: Duration::from_millis(1), refuses: false, only: None, swallows: false, diverted: false }
+        Wire {
+            latency: Duration::from_millis(1),
+            refuses: false,
+            only: None,
+            swallows: false,
+            diverted: false,
+            exporters: [None; 2],
+        }
     }
 }

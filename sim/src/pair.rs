@@ -80,7 +80,7 @@ impl EchoWorker {
 impl Peer for EchoWorker {
     fn take(&mut self, now: Instant, attempt: u64, happens: Happens<'_>) {
         let input = match happens {
-            Happens::Opened(entropy) => worker::Input::Connected { attempt, entropy },
+            Happens::Opened(entropy) => worker::Input::Connected { attempt, entropy, binding: None },
             Happens::Message(bytes) => worker::Input::Received { attempt, bytes },
             Happens::Closed => worker::Input::Disconnected { attempt, loss: Loss::Peer },
             Happens::Timeout => worker::Input::Timeout,
@@ -125,7 +125,7 @@ impl Peer for EchoWorker {
 impl Peer for Client {
     fn take(&mut self, now: Instant, attempt: u64, happens: Happens<'_>) {
         let input = match happens {
-            Happens::Opened(entropy) => client::Input::Connected { attempt, entropy },
+            Happens::Opened(entropy) => client::Input::Connected { attempt, entropy, binding: None },
             Happens::Message(bytes) => client::Input::Received { attempt, bytes },
             Happens::Closed => client::Input::Disconnected { attempt, loss: Loss::Peer },
             Happens::Timeout => client::Input::Timeout,
@@ -196,7 +196,12 @@ impl<P: Peer> Pair<P> {
         let Some(attempt) = self.attempt.filter(|_| self.conn.is_none()) else { return false };
         self.conns += 1;
         let conn = ConnId(self.conns);
-        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy: coordinator_nonce };
+        let input = coordinator::Input::Accepted {
+            conn,
+            address: Address::LOOPBACK,
+            entropy: coordinator_nonce,
+            binding: None,
+        };
         let accepted = self.coordinator.handle(self.now, input).is_ok();
         if accepted {
             self.conn = Some(conn);

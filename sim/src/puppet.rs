@@ -40,6 +40,8 @@ pub struct Puppet {
     /// The session it opened last, and the key to resume it
     pub session: Option<(SessionId, Bytes32)>,
     secret: Bytes32,
+    /// The one wire version that it speaks
+    version: u16,
     dials: bool,
     hello: Vec<u8>,
     nonce: Bytes32,
@@ -78,6 +80,7 @@ impl Puppet {
             conn: ConnId(0),
             key,
             boot: BootId([99; 16]),
+            version: 1,
             session: None,
             secret,
             dials,
@@ -96,10 +99,16 @@ impl Puppet {
         self
     }
 
+    /// Speaks another wire version than 1
+    pub fn with_version(mut self, version: u16) -> Self {
+        self.version = version;
+        self
+    }
+
     /// Its M1, ready to be changed
     pub fn hello(&self) -> Hello<'static> {
         Hello {
-            versions: [1].into_iter().collect(),
+            versions: [self.version].into_iter().collect(),
             capabilities: 0,
             audience: "ws://coordinator/v1/worker",
             binding: &[],
@@ -111,6 +120,11 @@ impl Puppet {
             epoch: 0,
             nonce: self.nonce,
         }
+    }
+
+    /// The M1 it has said
+    pub fn m1(&self) -> &[u8] {
+        &self.hello
     }
 
     /// Opens a connection to the coordinator and says M1
@@ -197,7 +211,7 @@ impl Puppet {
         self.hello = world.hear(conn).pop().expect("an M1");
         let hello = Hello::decode(&self.hello).expect("an M1");
         let challenge = Challenge {
-            version: 1,
+            version: self.version,
             capabilities: 0,
             binding: &[],
             cluster: rejoin_core::ids::ClusterId([9; 16]),

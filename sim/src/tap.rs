@@ -171,6 +171,8 @@ impl<'a> Said<'a> {
                 Control::Echo { .. } => "Echo",
                 Control::Bye => "Bye",
                 Control::Lease { .. } => "Lease",
+                Control::Digest { .. } => "Digest",
+                Control::Compare => "Compare",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -201,6 +203,7 @@ impl Message<'_> {
                 FromWorker::Piece { .. } => "Piece",
                 FromWorker::RestoreNeed { .. } => "RestoreNeed",
                 FromWorker::RestoreBad { .. } => "RestoreBad",
+                FromWorker::Holdings { .. } => "Holdings",
             },
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
@@ -300,7 +303,12 @@ impl Message<'_> {
             | Message::FromClient(FromClient::Taken { token, .. })
             | Message::ToClient(ToClient::Output { token, .. }) => Some(token),
             Message::ToClient(ToClient::Outcome { token, .. }) => token,
-            Message::FromWorker(FromWorker::Inventory { .. } | FromWorker::Offers { .. } | FromWorker::Draining)
+            Message::FromWorker(
+                FromWorker::Inventory { .. }
+                | FromWorker::Offers { .. }
+                | FromWorker::Draining
+                | FromWorker::Holdings { .. },
+            )
             | Message::ToWorker(ToWorker::Drain)
             | Message::FromClient(
                 FromClient::Submit { .. }
@@ -379,6 +387,9 @@ fn write_from_worker(f: &mut fmt::Formatter<'_>, said: &FromWorker<'_>) -> fmt::
         FromWorker::Offer { number, length, .. } => write!(f, " number {number}, {length} bytes"),
         FromWorker::Piece { number, offset, bytes, .. } => write_chunk(f, *number, *offset, bytes),
         FromWorker::RestoreNeed { number, wanted, .. } => write_wanted(f, *number, wanted),
+        FromWorker::Holdings { received, sent, items } => {
+            write!(f, " at {received} and {sent}, {} bytes", items.len())
+        }
         FromWorker::GivenBack { .. } | FromWorker::Offers { .. } | FromWorker::Draining => Ok(()),
     }
 }
@@ -472,6 +483,8 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Echo { .. } => f.write_str("Echo"),
         Control::Bye => f.write_str("Bye"),
         Control::Lease { ttl_us, .. } => write!(f, "Lease {ttl_us} µs"),
+        Control::Digest { received, sent, held } => write!(f, "Digest {held:016x} at {received} and {sent}"),
+        Control::Compare => f.write_str("Compare"),
     }
 }
 

@@ -384,7 +384,7 @@ impl World {
     pub fn stranger_from(&mut self, address: Address) -> Result<ConnId, rejoin_core::Rejected> {
         let conn = self.next_conn();
         let entropy = self.fresh();
-        self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy })?;
+        self.tell_coordinator(coordinator::Input::Accepted { conn, address, entropy, binding: None })?;
         let (peer, attempt, deaf, by_hand) = (usize::MAX, 0, [false; 2], Some(Side::Peer));
         let (peer_open, coordinator_open) = (true, true);
         self.sockets.insert(conn, Socket { peer, attempt, conn, peer_open, coordinator_open, deaf, by_hand });
@@ -638,9 +638,12 @@ impl World {
         let address = Address::LOOPBACK;
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let (peer, attempt) = (socket.peer, socket.attempt);
+        let [theirs, ours] = self.peers.get(peer).map_or([None; 2], |peer| peer.wire.exporters);
         let accepted = match socket.by_hand {
             Some(_) => Ok(()),
-            None => self.coordinator.handle(self.now, coordinator::Input::Accepted { conn, address, entropy }),
+            None => self
+                .coordinator
+                .handle(self.now, coordinator::Input::Accepted { conn, address, entropy, binding: ours }),
         };
         if accepted.is_err() {
             socket.close(Side::Peer);
@@ -649,8 +652,12 @@ impl World {
         socket.coordinator_open = true;
         let entropy = self.fresh();
         self.tell_peer(peer, |machine, now| match machine {
-            Machine::Worker(worker) => worker.handle(now, worker::Input::Connected { attempt, entropy }),
-            Machine::Client(client) => client.handle(now, client::Input::Connected { attempt, entropy }),
+            Machine::Worker(worker) => {
+                worker.handle(now, worker::Input::Connected { attempt, entropy, binding: theirs })
+            }
+            Machine::Client(client) => {
+                client.handle(now, client::Input::Connected { attempt, entropy, binding: theirs })
+            }
         });
     }
 

@@ -3,11 +3,12 @@
 mod common;
 
 use common::{connected, denied, divert, drive_connected, entries, ms, secs, welcomed};
+use rejoin_core::binding::{Binding, TLS_EXPORTER};
 use rejoin_core::coordinator::{Address, AdmissionConfig, Contention, Event, Input, PeerState};
 use rejoin_core::ids::Role;
 use rejoin_core::limits::{HANDSHAKE_TIME, PROBE_TIME, PROOF_TIME};
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::wire::handshake::{Refusal, RejectCode, append_mac};
+use rejoin_core::wire::handshake::{Challenge, Hello, Refusal, RejectCode, append_mac};
 use rejoin_core::wire::message::{Class, Control, Credit, Denied};
 use rejoin_core::{Loss, Rejected};
 use rejoin_sim::{Job, Puppet, Setup, Side, World, worker_key};
@@ -184,6 +185,8 @@ fn auth_2_nothing_unauthenticated_stops_a_worker() {
         Refusal::Reject(RejectCode::Malformed),
         Refusal::Reject(RejectCode::UnknownKey),
         Refusal::Reject(RejectCode::Version),
+        Refusal::Reject(RejectCode::Unbound),
+        Refusal::Reject(RejectCode::Audience),
     ];
     for refusal in refusals {
         let mut bytes = vec![0; 32];
@@ -648,6 +651,139 @@ fn auth_6_revoking_reaches_whoever_waits_for_the_one_before() {
     assert_eq!(world.seen(0), PeerState::Lost);
 }
 
+// AUTH-7
+
+/// A world in which each end may derive something from TLS, and wants it to be of use
+fn over_tls(exporters: [Option<[u8; 32]>; 2], coordinator: Binding, worker: Binding) -> World {
+    let coordinator: fn(&mut rejoin_core::coordinator::Config) = match coordinator {
+        Binding::Off => |config| config.binding = Binding::Off,
+        Binding::Prefer => |config| config.binding = Binding::Prefer,
+        Binding::Require => |config| config.binding = Binding::Require,
+    };
+    let worker: fn(&mut rejoin_core::worker::Config) = match worker {
+        Binding::Off => |config| config.link.binding = Binding::Off,
+        Binding::Prefer => |config| config.link.binding = Binding::Prefer,
+        Binding::Require => |config| config.link.binding = Binding::Require,
+    };
+    let mut world = World::new(Setup { coordinator, worker, ..Setup::default() });
+    world.wire(0).exporters = exporters;
+    world.tap = Some(Vec::new());
+    world.run_for(secs(1));
+    world
+}
+
+/// What M1 offered and what M2 took up
+fn bindings(world: &World) -> (Vec<u8>, Option<Vec<u8>>) {
+    let taps = world.tap.as_deref().unwrap_or_default();
+    let at = |side| taps.iter().find(|tap| tap.at == side).map(|tap| tap.bytes.clone());
+    let m1 = at(Side::Coordinator).expect("an M1");
+    let offered = Hello::decode(&m1).expect("an M1").binding.to_vec();
+    let taken = at(Side::Peer).and_then(|m2| Challenge::decode(&m2).map(|(m2, ..)| m2.binding.to_vec()));
+    (offered, taken)
+}
+
+#[test]
+fn auth_7_a_handshake_is_bound_where_both_ends_can_and_want_to() {
+    use Binding::{Off, Prefer, Require};
+    let (same, one) = ([Some([1; 32]); 2], Some([1; 32]));
+    let bound = TLS_EXPORTER.to_vec();
+    for (exporters, coordinator, worker, offers, binds) in [
+        (same, Prefer, Prefer, true, true),
+        (same, Require, Require, true, true),
+        (same, Off, Prefer, true, false),
+        (same, Prefer, Off, false, false),
+        ([one, None], Prefer, Prefer, true, false),
+        ([None, one], Prefer, Prefer, false, false),
+        ([None, None], Prefer, Off, false, false),
+    ] {
+        let world = over_tls(exporters, coordinator, worker);
+        let case = (exporters, coordinator, worker);
+        assert_eq!(world.state(0), LinkState::Connected, "{case:?}");
+        let of = |is: bool| if is { bound.clone() } else { Vec::new() };
+        assert_eq!(bindings(&world), (of(offers), Some(of(binds))), "{case:?}");
+    }
+}
+
+#[test]
+fn auth_7_somebody_in_between_has_another_value_and_is_found() {
+    for policy in [Binding::Prefer, Binding::Require] {
+        let mut world = over_tls([Some([1; 32]), Some([2; 32])], policy, policy);
+        assert_ne!(world.state(0), LinkState::Connected);
+        assert_eq!(world.leaves.first(), Some(&(0, Reason::NotAuthenticated)));
+        assert_eq!(world.coordinator.stats().opened, 0);
+        // It is gone, and nothing is left of it.
+        world.wire(0).exporters = [Some([3; 32]); 2];
+        drive_connected(&mut world, 0);
+    }
+}
+
+#[test]
+fn auth_7_nobody_in_between_takes_the_binding_away() {
+    for taken_up in [&b""[..], TLS_EXPORTER] {
+        let mut world = World::new(Setup::default());
+        world.wire(0).exporters = [Some([1; 32]); 2];
+        let between = divert(&mut world);
+        let m1 = world.hear(between).pop().expect("an M1");
+        let offer = Hello::decode(&m1).expect("an M1");
+        assert_eq!(offer.binding, TLS_EXPORTER);
+        let mut changed = vec![0; 1024];
+        let len = Hello { binding: &[], ..offer }.encode(&mut changed);
+        let conn = world.stranger().expect("let in");
+        world.say(conn, &changed[..len]);
+        let m2 = world.hear(conn).pop().expect("an M2");
+        let (challenge, _, mac) = Challenge::decode(&m2).expect("an M2");
+        assert!(challenge.binding.is_empty());
+        let len = Challenge { binding: taken_up, ..challenge }.encode(&mut changed);
+        let len = append_mac(&mut changed, len, &mac);
+        world.say(between, &changed[..len]);
+        assert_eq!(world.leaves.last(), Some(&(0, Reason::NotAuthenticated)));
+        world.run_for(ms(5));
+        assert!(world.hear(between).is_empty(), "no proof for somebody who proved nothing");
+    }
+}
+
+#[test]
+fn auth_7_whoever_requires_a_binding_gives_up_without_one_and_says_why() {
+    use Binding::{Off, Prefer, Require};
+    let (same, one) = ([Some([1; 32]); 2], Some([1; 32]));
+    for (exporters, coordinator, worker) in [
+        (same, Require, Off),
+        (same, Off, Require),
+        ([None, one], Require, Prefer),
+        ([one, None], Require, Prefer),
+        ([one, None], Prefer, Require),
+        ([None, one], Prefer, Require),
+    ] {
+        let world = over_tls(exporters, coordinator, worker);
+        let case = (exporters, coordinator, worker);
+        assert_ne!(world.state(0), LinkState::Connected, "{case:?}");
+        assert!(
+            !world.leaves.is_empty() && world.leaves.iter().all(|leave| *leave == (0, Reason::Unbound)),
+            "{case:?}"
+        );
+        assert_eq!(world.coordinator.stats().opened, 0);
+        let told = world.closes.values().any(|reason| *reason == Reason::Unbound);
+        assert_eq!(told, coordinator == Require, "{case:?}");
+        // As any handshake that failed: no faster, and not for good (AUTH-2).
+        assert!(world.worker(0).is_slow() && world.worker(0).stopped().is_none(), "{case:?}");
+    }
+}
+
+#[test]
+fn auth_7_a_coordinator_that_knows_its_urls_is_not_to_be_reached_by_others() {
+    let mut world = World::new(Setup {
+        coordinator: |config| config.audiences = vec!["wss://a/v1/worker".into(), "ws://coordinator/v1/worker".into()],
+        ..Setup::default()
+    });
+    drive_connected(&mut world, 0);
+    let mut puppet = Puppet::worker(0);
+    let elsewhere = Hello { audience: "ws://coordinator:81/v1/worker", ..puppet.hello() };
+    puppet.greet_with(&mut world, &elsewhere);
+    let answer = world.hear(puppet.conn).pop();
+    assert_eq!(answer.as_deref().and_then(Refusal::decode), Some(Refusal::Reject(RejectCode::Audience)));
+    assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::Audience));
+}
+
 // AUTH-8
 
 #[test]
@@ -768,4 +904,54 @@ fn auth_6_no_machine_shows_a_secret_when_it_is_printed() {
         world.step();
     }
     assert_eq!((world.state(0), world.state(1)), (LinkState::Connected, LinkState::Connected));
+}
+
+// AUTH-9
+
+#[test]
+fn auth_9_the_same_m1_again_is_answered_alike_and_once() {
+    let mut world = connected(Setup::default());
+    for again in 0..3 {
+        let mut puppet = Puppet::worker(0);
+        puppet.greet(&mut world);
+        let hello = puppet.m1().to_vec();
+        let first = world.hear(puppet.conn).pop().expect("an M2");
+        for _ in 0..again {
+            world.say(puppet.conn, &hello);
+        }
+        let answers = world.hear(puppet.conn);
+        assert!(answers.len() <= 1 && answers.iter().all(|answer| *answer == first), "nothing new for an old M1");
+        assert_eq!(world.closes.get(&puppet.conn), (again > 1).then_some(&Reason::NotAuthenticated), "{again}");
+    }
+}
+
+#[test]
+fn auth_9_whoever_says_m1_twice_gets_in() {
+    let mut world = World::new(Setup { workers: 0, clients: 1, ..Setup::default() });
+    let mut puppet = Puppet::client(0);
+    puppet.greet(&mut world);
+    // With the upgrade, whose answer was stripped of M2; then as the first message.
+    assert_eq!(world.hear(puppet.conn).len(), 1);
+    let hello = puppet.m1().to_vec();
+    world.say(puppet.conn, &hello);
+    puppet.challenged(&mut world);
+    puppet.prove(&mut world);
+    assert!(welcomed(&puppet.hear(&mut world)).is_some());
+}
+
+#[test]
+fn auth_9_an_old_m1_in_front_of_the_right_one_costs_the_connection_and_nothing_else() {
+    let mut world = connected(Setup::default());
+    let mut old = Puppet::worker(0);
+    old.greet(&mut world);
+    let mut puppet = Puppet::worker(0);
+    puppet.greet(&mut world);
+    assert_eq!(world.hear(puppet.conn).len(), 1);
+    let other = rejoin_core::wire::handshake::Hello { nonce: [77; 32], ..puppet.hello() };
+    let mut bytes = vec![0; 1024];
+    let len = other.encode(&mut bytes);
+    world.say(puppet.conn, &bytes[..len]);
+    assert!(world.hear(puppet.conn).is_empty());
+    assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::NotAuthenticated));
+    assert_eq!(world.state(0), LinkState::Connected);
 }

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{connected, ms, secs};
+use rejoin_core::blob::chunk_name;
 use rejoin_core::coordinator::{Config, Coordinator, Input, Recovery};
-use rejoin_core::ids::ClusterId;
+use rejoin_core::ids::{ClusterId, TaskId, Token};
 use rejoin_core::journal::{Census, Kept, Record};
 use rejoin_core::wire::message::TaskSpec;
 use rejoin_core::{Instant, Seed};
@@ -89,4 +90,29 @@ fn journ_5_a_task_that_has_ended_is_forgotten_when_its_time_is_over_and_after_a_
     world.tell_coordinator(Input::Forget { task: other }).unwrap();
     world.run_for(secs(20));
     world.audit();
+}
+
+#[test]
+fn journ_5_a_small_checkpoint_that_was_dropped_stays_so_where_a_large_one_before_it_is_left_out() {
+    let (task, token, bytes) = (TaskId::from_text("task"), Token(1), [7; 50_000]);
+    let spec = TaskSpec { priority: 1, retries: 0 };
+    let worker = "worker-0".parse().unwrap();
+    let home = [1]; // As one number that is small enough for a byte.
+    let all = [
+        Record::Epoch { epoch: 1, cluster: ClusterId([9; 16]) },
+        Record::Tokens { below: 1_000 },
+        Record::Submit { task, spec, about: &[], payload: b"" },
+        Record::Assign { task, token, attempt: 1, worker },
+        Record::Piece { task, home: 1, offset: 0, bytes: &bytes },
+        Record::Chunk { task, home: 1, length: 50_000, name: chunk_name(&bytes) },
+        Record::Manifest { task, token, number: 1, length: 50_000, homes: &home },
+        Record::Checkpoint { task, token, number: 2, bytes: b"small" },
+        Record::Gone { task, homes: &home },
+        Record::Unreadable { task },
+    ];
+    let all: Vec<Vec<u8>> = all.iter().map(Record::encode).collect();
+    let less = compacted(&all);
+    assert!(less.len() < all.len());
+    assert_eq!(less.last(), all.last(), "or the small one would be there again");
+    assert_eq!(recover(&less).digest(), recover(&all).digest());
 }

@@ -25,7 +25,7 @@ struct Patient {
 impl Peer for Patient {
     fn take(&mut self, now: Instant, attempt: u64, happens: Happens<'_>) {
         let input = match happens {
-            Happens::Opened(entropy) => worker::Input::Connected { attempt, entropy },
+            Happens::Opened(entropy) => worker::Input::Connected { attempt, entropy, binding: None },
             Happens::Message(bytes) => worker::Input::Received { attempt, bytes },
             Happens::Closed => worker::Input::Disconnected { attempt, loss: Loss::Local },
             Happens::Timeout => worker::Input::Timeout,

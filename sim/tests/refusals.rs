@@ -36,7 +36,7 @@ impl ByHand {
 impl Peer for ByHand {
     fn take(&mut self, now: Instant, attempt: u64, happens: Happens<'_>) {
         let input = match happens {
-            Happens::Opened(entropy) => Input::Connected { attempt, entropy },
+            Happens::Opened(entropy) => Input::Connected { attempt, entropy, binding: None },
             Happens::Message(bytes) => Input::Received { attempt, bytes },
             Happens::Closed => Input::Disconnected { attempt, loss: Loss::Peer },
             Happens::Timeout => Input::Timeout,
@@ -147,16 +147,23 @@ fn sess_4_a_connection_opens_once_and_one_of_the_past_changes_nothing() {
     let task = world.submit("runs", Job::takes(ms(50)));
     world.run_for(ms(10));
     let entropy = [7; 32];
-    assert_eq!(world.tell_worker(0, Input::Connected { attempt: 1, entropy }), Err(Rejected::NotExpected));
+    assert_eq!(
+        world.tell_worker(0, Input::Connected { attempt: 1, entropy, binding: None }),
+        Err(Rejected::NotExpected)
+    );
     for attempt in [0, 2, u64::MAX] {
-        assert_eq!(world.tell_worker(0, Input::Connected { attempt, entropy }), Ok(()), "of another connection");
+        assert_eq!(
+            world.tell_worker(0, Input::Connected { attempt, entropy, binding: None }),
+            Ok(()),
+            "of another connection"
+        );
         assert_eq!(world.tell_worker(0, Input::Disconnected { attempt, loss: Loss::Peer }), Ok(()));
     }
     let conn = world.connection(0).expect("connected");
-    let again = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
+    let again = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy, binding: None };
     assert_eq!(world.tell_coordinator(again), Err(Rejected::Conflict));
     let waiting = world.stranger().expect("let in");
-    let again = coordinator::Input::Accepted { conn: waiting, address: Address::LOOPBACK, entropy };
+    let again = coordinator::Input::Accepted { conn: waiting, address: Address::LOOPBACK, entropy, binding: None };
     assert_eq!(world.tell_coordinator(again), Err(Rejected::Conflict));
     world.drive_until("it is over", |world| world.succeeded(task));
     assert_eq!((world.dials(0), world.connection(0)), (1, Some(conn)));

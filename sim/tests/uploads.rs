@@ -5,11 +5,14 @@ mod common;
 
 use common::{denied, ms, secs, to_worker};
 use rejoin_core::blob::chunk_name;
+use rejoin_core::client::Input;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::{Record, homes_of};
+use rejoin_core::limits::ANSWER_BYTES_MAX;
 use rejoin_core::wire::message::{
     CheckpointRefused, Class, Control, Credit, FromWorker, Held, InventoryItem, ToWorker,
 };
+use rejoin_core::wire::view::{CheckpointView, Question};
 use rejoin_sim::{Heard, Job, Puppet, Setup, World};
 
 fn enter(world: &mut World, n: usize, items: &[InventoryItem]) -> (Puppet, Vec<Heard>) {
@@ -37,6 +40,7 @@ fn enter(world: &mut World, n: usize, items: &[InventoryItem]) -> (Puppet, Vec<H
 fn world() -> World {
     let mut world = World::new(Setup {
         workers: 2,
+        clients: 1,
         coordinator: |c| {
             c.lost_after = secs(1);
             c.checkpoint_bytes_max = 6 * 65_536;
@@ -186,4 +190,79 @@ fn ckpt_1_whole_chunks_outlive_the_coordinator() {
         .flatten()
         .collect();
     assert_eq!(gone, [] as [u64; 0], "ARCHITECTURE.md: whole chunks are kept and not asked for again");
+}
+
+fn ask(world: &mut World, question: &Question) -> Vec<u8> {
+    let asked = world.answers.len();
+    world.tell_client(0, Input::Ask { ask: asked as u64, question }).unwrap();
+    world.drive_until("it is answered", |world| world.answers.len() > asked);
+    let (client, ask, answer) = world.answers.last().cloned().unwrap();
+    assert_eq!((client, ask), (0, asked as u64));
+    answer
+}
+
+fn kept(world: &mut World, question: &Question) -> Vec<CheckpointView> {
+    postcard::from_bytes(&ask(world, question)).unwrap()
+}
+
+/// All bytes of a checkpoint as a client is shown them
+fn shown(world: &mut World, task: TaskId, number: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let offset = bytes.len() as u64;
+        let piece = ask(world, &Question::CheckpointPiece { task, number, offset });
+        let piece: Vec<u8> = postcard::from_bytes::<Option<_>>(&piece).unwrap()?;
+        assert!(piece.len() <= ANSWER_BYTES_MAX);
+        if piece.is_empty() {
+            return Some(bytes);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+#[test]
+fn ckpt_2_people_see_what_is_kept_and_have_a_task_begin_anew() {
+    let mut w = world();
+    let (mut a, task, one) = running(&mut w);
+    let [first, second] = [blob(1, 65_636), blob(2, 131_172)];
+    assert_eq!(answers(&send(&mut w, &mut a, one, 1, &first)), [(1, None)]);
+    assert_eq!(answers(&send(&mut w, &mut a, one, 2, &second)), [(2, None)]);
+    let both = kept(&mut w, &Question::Checkpoints(task));
+    let view = |number, length, chunks| CheckpointView { number, token: one, length, chunks };
+    assert_eq!(both, [view(2, 131_172, 3), view(1, 65_636, 2)]);
+    assert!(shown(&mut w, task, 2) == Some(second) && shown(&mut w, task, 1) == Some(first));
+    assert_eq!(shown(&mut w, task, 3), None, "there is no such checkpoint");
+    let nothing = kept(&mut w, &Question::Checkpoints(TaskId::from_text("nobody's")));
+    assert_eq!(nothing, []);
+
+    let left = kept(&mut w, &Question::DropCheckpoints(task));
+    assert_eq!((left.len(), shown(&mut w, task, 2)), (0, None));
+    a.close(&mut w);
+    w.restart_coordinator();
+    assert_eq!(kept(&mut w, &Question::Checkpoints(task)), [], "nor after a restart");
+    w.run_for(secs(200));
+    let (mut b, heard) = enter(&mut w, 1, &[]);
+    assert!(assigned(&heard) > one);
+    let offered = heard.iter().filter_map(to_worker).any(|(_, m)| matches!(m, ToWorker::RestoreOffer { .. }));
+    assert!(!offered, "the next attempt begins anew");
+    b.close(&mut w);
+}
+
+#[test]
+fn sess_4_a_piece_that_a_client_waits_for_comes_though_its_link_breaks_meanwhile() {
+    let mut w = world();
+    let (mut a, task, one) = running(&mut w);
+    let bytes = blob(1, 65_636);
+    assert_eq!(answers(&send(&mut w, &mut a, one, 1, &bytes)), [(1, None)]);
+    for (n, offset) in [(0, 0), (1, 32_768), (2, 65_536)] {
+        w.tell_client(0, Input::Ask { ask: n, question: &Question::CheckpointPiece { task, number: 1, offset } })
+            .unwrap();
+        w.reset(w.client_peer(0));
+    }
+    w.drive_until("all are answered", |w| w.answers.len() == 3);
+    let mut pieces: Vec<(u64, Option<Vec<u8>>)> =
+        w.answers.iter().map(|(_, ask, answer)| (*ask, postcard::from_bytes(answer).unwrap())).collect();
+    pieces.sort_by_key(|(ask, _)| *ask);
+    let whole: Vec<u8> = pieces.into_iter().flat_map(|(_, piece)| piece.unwrap()).collect();
+    assert!(whole == bytes);
 }

@@ -19,6 +19,7 @@ use rejoin_smol::coordinator::Notice;
 use rejoin_smol::dial::dial;
 use rejoin_smol::disrupt::{Proxy, Settings};
 use rejoin_smol::http::{Limits, Upgraded, serve};
+use rejoin_smol::tls::Trust;
 use rejoin_smol::transport::{Reader, Writer};
 use rejoin_tests::{LOOPBACK, LocalWorker, Rig, WORKERS, endpoint, key, link, run, shell};
 use smol::net::TcpListener;
@@ -77,7 +78,8 @@ impl Bare {
         let address = listener.local_addr().expect("an address");
         let (upgraded, links) = smol::channel::unbounded();
         let server = smol::spawn(async move {
-            let serving = smol::spawn(serve(listener, Limits::default(), |_| std::future::ready(Ok(())), upgraded));
+            let serving =
+                smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(((), None))), upgraded));
             while let Ok(Upgraded { socket, .. }) = links.recv().await {
                 socket.into_iter().for_each(|socket| smol::spawn(echo(socket.split())).detach());
             }
@@ -89,7 +91,7 @@ impl Bare {
 
     async fn round(&self) -> Vec<Duration> {
         let at = endpoint(self.proxy.local_addr());
-        let connect = async || dial(&at, Duration::from_secs(5)).await.expect("a link").split();
+        let connect = async || dial(&at, &Trust::system(), Duration::from_secs(5)).await.expect("a link").split();
         let mut links = Vec::new();
         for _ in 0..LINKS {
             links.push(connect().await);
@@ -101,7 +103,8 @@ impl Bare {
                 let at = at.clone();
                 smol::spawn(async move {
                     reader.next().await.expect_err("a reset");
-                    let (mut reader, mut writer) = dial(&at, Duration::from_secs(5)).await.expect("a link").split();
+                    let (mut reader, mut writer) =
+                        dial(&at, &Trust::system(), Duration::from_secs(5)).await.expect("a link").split();
                     writer.send(b"a result").await.expect("an open link");
                     writer.flush().await.expect("an open link");
                     reader.next().await.expect("an echo");

@@ -129,7 +129,8 @@ class Lab:
     def coordinator(self, data="state", port=None, heartbeat=HEARTBEAT):
         port = port or self.port
         command = [self.program, "coordinator", "--listen", f"127.0.0.1:{port}", "--data", data, "--keys", "fleet.keys"]
-        command += ["--heartbeat", heartbeat, "--lost-after", "10s"]
+        # Links are cut here far more often than a worker's that is given several tasks at a time (TASK-10).
+        command += ["--heartbeat", heartbeat, "--lost-after", "10s", "--flapping-within", "1ms"]
         with open(self.path / f"{data}.out", "wb") as out, open(self.path / f"{data}.err", "ab") as err:
             process = self.start(command, stdout=out, stderr=err)
         until("the coordinator listens", lambda: process.poll() is not None or "listening" in self.read(f"{data}.out"))

@@ -4,6 +4,8 @@ The tables are in the notation of PROTOCOL.md, section 5, whose order they keep:
 wire version is the older one's text and one that has what was appended.
 """
 
+import hashlib
+
 SCHEMA_1 = """
 struct Credit          tasks u64, messages u64, bulk u64
 struct StreamEnd       len u64, sha256 raw32
@@ -90,21 +92,37 @@ enum Tag
 """
 
 SINCE_2 = """
+struct Conditions      exclusive bool, self_stop_after_us opt(u64), progress_timeout_us opt(u64)
+enum Control
+  9 Lease              ttl_us u64, grace_us u64
+  10 Digest            received u64, sent u64, held u64
+  11 Compare
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes
   10 RestoreNeed       token u64, number u64, wanted bytes
   11 RestoreBad        token u64, number u64
+  12 Holdings          received u64, sent u64, items bytes
 enum ToWorker
   9 Need               token u64, number u64, wanted bytes
   10 RestoreOffer      token u64, number u64, length u64, names bytes
   11 RestorePiece      token u64, number u64, offset u64, bytes bytes
+  12 AssignUnder       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes
 enum CheckpointRefused
   3 Damaged
 """
 
-LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece"}
+LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Holdings"}
 FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config"}
+
+
+def digest(held):
+    """The XOR of the marks of attempts, each a pair of task and token (SESS-8)"""
+    total = 0
+    for task, token in held:
+        mark = hashlib.sha256(b"rejoin held" + task + token.to_bytes(8, "little")).digest()
+        total ^= int.from_bytes(mark[:8], "little")
+    return total
 
 
 class Breach(Exception):

@@ -76,7 +76,7 @@ class Tasks:
     def take(self, message, session, now):
         token = message.fields.get("token")
         attempt = self.attempts.get(token)
-        if message.name == "Assign":
+        if message.name in ("Assign", "AssignUnder"):
             self.assign(message, session)
         elif message.name == "Drain":
             self.drain()
@@ -94,7 +94,8 @@ class Tasks:
         self.arrivals += 1
         self.attempts[message.token] = Attempt(message, self.arrivals)
         self.emit("assigned", task=message.task.hex(), token=message.token, attempt=message.attempt, restores=message.restores)
-        if self.draining:
+        if self.draining or message.name == "AssignUnder":
+            # Leases and the like are unknown here: it is left to a worker that knows them.
             self.give_back(self.attempts[message.token])
 
     def judge(self, attempt, message, now):
@@ -328,6 +329,12 @@ class Tasks:
                 attempt.checkpoint_under_way.reconnected()
             if attempt.download is not None:
                 attempt.download.reconnected()
+
+    def account(self):
+        """Task and token of all that the coordinator believes here; `None` while it cannot know (SESS-8)"""
+        if self.first or self.given_back or not all(it.judged for it in self.attempts.values()):
+            return None
+        return [(it.task, it.token) for it in self.attempts.values() if it.state != ABANDONED and not it.result_numbered]
 
     def next(self):
         """Kind of the next numbered message and what finds it again, in the order of the lanes"""

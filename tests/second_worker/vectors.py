@@ -74,6 +74,7 @@ def check_handshake():
     resume = handshake.resume_field(bytes([4] * 16), 2, 3, 500, 400) + bb
     check("Proof.2", handshake.pack(handshake.PROOF, resume, aa), vectors["Proof.2"])
     refusals = {"RetryAfter": "1.5", "Reject.Malformed": "REJECT 0", "Reject.UnknownKey": "REJECT 1", "Reject.Version": "REJECT 2"}
+    refusals |= {"Reject.Unbound": "REJECT 3", "Reject.Audience": "REJECT 4"}
     for name, expected in refusals.items():
         try:
             answer = hello.challenged(vectors[name])
@@ -147,6 +148,8 @@ def check_messages():
     added = load("messages_2.txt")
     for name, body in added.items():
         kind = name.split(".")[0]
+        if kind not in ("Control", "FromWorker", "ToWorker"):
+            continue
         check_items(name, kind, body, 2)
         try:
             check_items(name, kind, body, 1)
@@ -155,6 +158,9 @@ def check_messages():
             pass
     lines = [entry for _, entry in schema_lines(messages.SINCE_2) if entry[0] in ("FromWorker", "ToWorker") and entry[2] != "enum"]
     check("each message since 2 has a vector", {f"{kind}.{name}.1" for kind, _, _, name in lines} - set(added), set())
+    held = messages.digest([(bytes([0x11] * 16), 1)])
+    payload = next(payload for _, _, _, payload in frames.items(added["Control.Digest.1"]))
+    check("the digest of one attempt", messages.SCHEMAS[2].decode("Control", payload).held, held)
     offer = messages.Value("RestoreOffer", token=1, number=300, length=70_000, names=bytes([0x44] * 64))
     payload = next(payload for _, _, _, payload in frames.items(added["ToWorker.RestoreOffer.1"]))
     check("ToWorker.RestoreOffer.1", str(messages.SCHEMAS[2].decode("ToWorker", payload)), str(offer))

@@ -21,7 +21,7 @@ import urllib.parse
 
 import frames
 from handshake import Failed, Handshake, Key, Retry, resume_field
-from messages import FINAL, LOOSE, SCHEMAS, VERSIONS, Breach, Value
+from messages import FINAL, LOOSE, SCHEMAS, VERSIONS, Breach, Value, digest
 from session import WINDOW, Bulk, Session
 from tasks import Tasks
 from websocket import Ended, WebSocket
@@ -91,6 +91,7 @@ class Connection:
         self.resumes, self.bulk, self.capabilities, self.schema = False, Bulk(0), 0, None
         self.control, self.heard_at, self.beat_at, self.probed = [], now, None, False
         self.unfinished = 0
+        self.digest_due = self.compare = False
 
 
 class Worker:
@@ -350,6 +351,8 @@ class Worker:
             self.take_credit(line, message.credit)
             if message.name == "Beat":
                 self.tell(line, Value("Echo", stamp=message.stamp, credit=self.credit()))
+        elif message.name == "Compare":
+            line.compare = True
 
     def denied(self, reason):
         final, name = reason.name in FINAL, reason.name
@@ -369,6 +372,7 @@ class Worker:
         if now >= line.beat_at or silence_s >= 1.5 * self.period_s and not line.probed:
             line.probed = silence_s >= 1.5 * self.period_s
             self.tell(line, Value("Beat", stamp=int(now * 1e6), credit=self.credit()))
+            line.digest_due = line.version >= 2
             self.next_beat(line, now)
 
     def next_beat(self, line, now):
@@ -397,6 +401,7 @@ class Worker:
         session, schema, room = self.session, line.schema, min(frames.BODY_BYTES_MAX, line.frame_bytes_max - 20) - 512
         inside, bulk = b"".join(self.numbered(line, room)), None
         if not session.replay:
+            inside += self.account(line)
             inside += b"".join(self.loose(line, room - len(inside)))
             if len(inside) + frames.PIECE_BYTES_MAX < room:
                 bulk = self.tasks.bulk(line.bulk.left())
@@ -431,6 +436,19 @@ class Worker:
             item = frames.pack_item(frames.NUMBERED, payload, number)
             room -= len(item)
             yield item
+
+    def account(self, line):
+        """What is held, as a number or one by one, behind everything numbered (SESS-8)"""
+        if line.welcomed_at is None or not (line.digest_due or line.compare) or (held := self.tasks.account()) is None:
+            return b""
+        numbers = {"received": self.session.received, "sent": self.session.sent}
+        if line.compare:
+            items = b"".join(task + line.schema.encode("u64", token) for task, token in held)
+            item = frames.LOOSE, line.schema.encode("FromWorker", Value("Holdings", **numbers, items=items))
+        else:
+            item = frames.CONTROL, line.schema.encode("Control", Value("Digest", **numbers, held=digest(held)))
+        line.digest_due = line.compare = False
+        return frames.pack_item(*item)
 
     def loose(self, line, room):
         """Offers and needs, each as an item"""

@@ -18,9 +18,10 @@ use rejoin_core::wire::message::{Stream, TaskSpec};
 use rejoin_core::{client, coordinator, worker};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
-use rejoin_smol::coordinator::{Ended, Handle, Notice, Overview, Server};
+use rejoin_smol::coordinator::{Ended, Handle, Notice, Overview, Port, Server};
 use rejoin_smol::disrupt::{Proxy, Settings};
 use rejoin_smol::journal::{Journal, MemoryJournal, OutputStore, Outputs};
+use rejoin_smol::tls::Trust;
 use rejoin_smol::url::Endpoint;
 use rejoin_smol::worker::{Glance, Options, Order, Watch};
 use smol::Timer;
@@ -126,6 +127,15 @@ impl Rig {
         adjust: impl FnOnce(&mut coordinator::Config),
         journal: impl FnOnce(MemoryJournal) -> J,
     ) -> Rig {
+        Rig::on(LOOPBACK, adjust, journal).await
+    }
+
+    /// A coordinator on a port that may speak TLS
+    pub async fn on<J: Journal + 'static>(
+        port: impl Into<Port>,
+        adjust: impl FnOnce(&mut coordinator::Config),
+        journal: impl FnOnce(MemoryJournal) -> J,
+    ) -> Rig {
         let workers = WORKERS.map(|name| key(name, Role::Worker));
         let keys = workers.into_iter().chain([key(CLIENT, Role::Client)]).collect();
         let mut config = coordinator::Config::new(ClusterId([7; 16]), 1, keys);
@@ -134,7 +144,7 @@ impl Rig {
         let dir = tempfile::tempdir().expect("a directory");
         let outputs = OutputStore::new(dir.path().into());
         let journal = journal(MemoryJournal::new(outputs.clone()));
-        let server = Server::start(LOOPBACK, config, journal).await.expect("a server");
+        let server = Server::start(port, config, journal).await.expect("a server");
         let (address, handle, notices) = (server.address(), server.handle(), server.notices());
         Rig { address, handle, outputs, server, notices, noticed: Mutex::default(), dir }
     }
@@ -156,11 +166,23 @@ impl Rig {
         endpoint: Endpoint,
         adjust: impl FnOnce(&mut worker::Config),
     ) -> LocalWorker {
+        self.worker_trusting(link, endpoint, Trust::system(), adjust)
+    }
+
+    /// The same over TLS
+    pub fn worker_trusting(
+        &self,
+        link: LinkConfig,
+        endpoint: Endpoint,
+        trust: Trust,
+        adjust: impl FnOnce(&mut worker::Config),
+    ) -> LocalWorker {
         let mut config = worker::Config::new(link);
         adjust(&mut config);
         let watch = Watch::default();
         let options = Options {
             endpoints: vec![endpoint],
+            trust,
             config,
             spool_dir: self.path().into(),
             start_log: None,

@@ -22,7 +22,7 @@ use crate::views;
 const EXIT_OPEN: u8 = 2;
 
 /// Runs one command against the coordinator, and says goodbye
-fn with<F>(reach: &Reach, follows: bool, work: F) -> u8
+pub fn with<F>(reach: &Reach, follows: bool, work: F) -> u8
 where
     F: AsyncFnOnce(&mut Caller) -> Result<u8, Failed>,
 {
@@ -41,11 +41,12 @@ where
 }
 
 /// The status for something that was printed
-fn printed(text: &str) -> u8 {
+pub fn printed(text: &str) -> u8 {
     if print(text) { 0 } else { EXIT_INTERRUPTED }
 }
 
-fn lines(value: &Value) -> String {
+/// A value over several lines
+pub fn lines(value: &Value) -> String {
     format!("{value:#}\n")
 }
 

@@ -219,6 +219,7 @@ impl Local {
                 | Event::Connected { .. }
                 | Event::Disconnected { .. }
                 | Event::Lost { .. }
+                | Event::Drifted { .. }
                 | Event::UnknownKey { .. }
                 | Event::Stopped,
             ) => Happened::Nothing,

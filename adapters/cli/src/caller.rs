@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::backoff::BackoffConfig;
 use rejoin_core::client::Config;
-use rejoin_core::ids::{BootId, PeerName, Role, TaskId};
-use rejoin_core::link::{LinkConfig, LinkState, Reason};
+use rejoin_core::ids::{PeerName, Role, TaskId};
+use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, WorkerView};
 use rejoin_smol::client::{Connection, Told};
-use rejoin_smol::clock::entropy;
 use serde::Deserialize;
 use smol::future::FutureExt;
 
 use crate::args::Reach;
-use crate::keys;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 use crate::say::complain;
+use crate::{access, keys};
 
 /// How long the first connection may take where nothing else was asked for
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
@@ -91,10 +90,9 @@ impl Caller {
             return Err(Failed::Usage(message));
         }
         let endpoints = reach.access.coordinators.clone();
-        let mut link = LinkConfig::new(key, BootId(entropy()?), "");
-        link.endpoints = endpoints.iter().map(ToString::to_string).collect();
+        let (mut link, trust) = access::link(&reach.access, key)?;
         link.backoff = BackoffConfig { cap: PAUSE_MAX, late_cap: PAUSE_MAX, ..BackoffConfig::default() };
-        let connection = Connection::new(endpoints, Config::new(link))?;
+        let connection = Connection::new(endpoints, Config::new(link))?.trusting(trust);
         let first = reach.patience.unwrap_or(FIRST_PATIENCE);
         Ok(Caller {
             connection,
@@ -172,12 +170,22 @@ impl Caller {
 
     /// Asks a question, and waits for its answer
     pub async fn ask<T: for<'de> Deserialize<'de>>(&mut self, question: &Question) -> Result<T, Failed> {
-        let answer = self.answer(question).await?;
+        let ask = self.begin(question)?;
+        self.answer_to(ask).await
+    }
+
+    /// Asks a question, to wait for its answer later
+    pub fn begin(&mut self, question: &Question) -> Result<u64, Failed> {
+        self.connection.ask(question).map_err(|error| Failed::Internal(error.to_string()))
+    }
+
+    /// Waits for an answer
+    pub async fn answer_to<T: for<'de> Deserialize<'de>>(&mut self, ask: u64) -> Result<T, Failed> {
+        let answer = self.answer(ask).await?;
         decode(&answer)
     }
 
-    async fn answer(&mut self, question: &Question) -> Result<Vec<u8>, Failed> {
-        let ask = self.connection.ask(question).map_err(|error| Failed::Internal(error.to_string()))?;
+    async fn answer(&mut self, ask: u64) -> Result<Vec<u8>, Failed> {
         let mut others = std::mem::take(&mut self.waiting);
         let answer = loop {
             match self.next().await? {
@@ -232,7 +240,8 @@ impl Caller {
         question: &Question,
         all: &mut Vec<T>,
     ) -> Result<bool, Failed> {
-        let answer = self.answer(question).await?;
+        let ask = self.begin(question)?;
+        let answer = self.answer(ask).await?;
         let Page { last, mut items } = decode(&answer)?;
         while !items.is_empty() {
             let (item, rest) = postcard::take_from_bytes(items).map_err(|_| foreign())?;

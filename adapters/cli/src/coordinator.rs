@@ -1,19 +1,23 @@
 //! `rejoin coordinator`: a coordinator on its own, with a journal that outlives it
 
 use std::io;
+use std::path::PathBuf;
 
 use async_signal::{Signal, Signals};
+use rejoin_core::binding::Binding;
 use rejoin_core::coordinator::{Config, Event};
 use rejoin_core::ids::{ClusterId, KeyId};
 use rejoin_smol::clock::entropy;
-use rejoin_smol::coordinator::{Handle, Notice, Server};
+use rejoin_smol::coordinator::{Handle, Notice, Port, Server};
 use rejoin_smol::journal::DurableJournal;
+use rejoin_smol::tls::Certificate;
 use smol::channel::bounded;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
 use crate::args::Coordinator;
 use crate::caller::Failed;
+use crate::certificate::CertificateWatch;
 use crate::descriptors;
 use crate::keys::{self, Changes, KeysError, KeysWatch};
 use crate::say::{complain, print};
@@ -35,15 +39,19 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
-    config.lease_ttl = Some(args.task_lease);
-    config.lease_grace = args.task_lease_grace;
+    config.flapping_within = args.flapping_within;
+    config.lease_ttl = Some(args.lease);
+    config.lease_grace = args.lease_grace;
     config.recovery_window = args.recovery_window;
     config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;
+    config.binding = args.shown.binding.unwrap_or_default();
+    config.audiences = args.public_urls.iter().map(ToString::to_string).collect();
+    let shown = shown(args)?;
     descriptors::raise()?;
     let journal = DurableJournal::open(&args.data).map_err(|error| Failed::Internal(error.to_string()))?;
-    let mut server =
-        Server::start(args.listen, config, journal).await.map_err(|error| Failed::Internal(error.to_string()))?;
+    let port = Port { listen: args.listen, certificate: shown.as_ref().map(|(certificate, _)| certificate.clone()) };
+    let mut server = Server::start(port, config, journal).await.map_err(|error| Failed::Internal(error.to_string()))?;
     let handle = server.handle();
     let recovered = server.recovered();
     tracing::info!(
@@ -79,6 +87,16 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
             }
         }
     };
+    let renewing = async {
+        let Some((certificate, paths)) = shown else { return smol::future::pending().await };
+        let mut watch = CertificateWatch::new(certificate, paths);
+        loop {
+            match watch.changed().await {
+                Ok(()) => tracing::info!("another certificate is shown from now on"),
+                Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the one before stays"),
+            }
+        }
+    };
     let stopped = async {
         signals.next().await;
         tracing::info!("stopping: workers keep what they have, and come back");
@@ -86,10 +104,29 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
         smol::future::pending::<()>().await;
     };
     let side = async {
-        reloading.or(told).or(stopped).await;
+        reloading.or(renewing).or(told).or(stopped).await;
         smol::future::pending::<io::Result<()>>().await
     };
     server.ended().or(side).await.map_err(|error| Failed::Internal(error.to_string()))
+}
+
+/// The certificate to show, if there is to be TLS, and the files it comes from (AUTH-7)
+fn shown(args: &Coordinator) -> Result<Option<(Certificate, [PathBuf; 2])>, Failed> {
+    let (Some(certificate), Some(key)) = (&args.shown.tls_cert, &args.shown.tls_key) else {
+        if args.shown.binding == Some(Binding::Require) {
+            return Err(Failed::Usage("--binding require needs TLS: give --tls-cert and --tls-key".into()));
+        }
+        if !args.listen.ip().to_canonical().is_loopback() && !args.shown.insecure_ws {
+            return Err(Failed::Usage(format!(
+                "{}: others on the way could read all tasks and results: give --tls-cert and --tls-key (`rejoin cert` \
+                 makes them), or --insecure-ws if you trust the network, or a proxy in front ends TLS",
+                args.listen
+            )));
+        }
+        return Ok(None);
+    };
+    let read = Certificate::from_files(certificate, key).map_err(|error| Failed::Usage(error.to_string()))?;
+    Ok(Some((read, [certificate.clone(), key.clone()])))
 }
 
 /// Takes over what has changed in the keys file (AUTH-6)
@@ -132,6 +169,9 @@ fn log(notice: &Notice) {
                 None => tracing::info!(%peer, "disconnected"),
             },
             Event::Lost { peer } => tracing::warn!(%peer, "lost: its tasks go to others"),
+            Event::Drifted { peer, lost, discarded } => {
+                tracing::warn!(%peer, lost, discarded, "did not hold what it should: mended, and something is wrong there or here");
+            }
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
             Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),

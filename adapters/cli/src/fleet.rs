@@ -22,6 +22,7 @@ use rejoin_smol::disrupt::{Profile, Proxy, Settings};
 use rejoin_smol::guardian::Guardian;
 use rejoin_smol::journal::{DurableJournal, DurableOutputs, Journal, MemoryJournal, OutputStore, Outputs, Records};
 use rejoin_smol::spool::{MEMORY_BYTES_MAX, Spool};
+use rejoin_smol::tls::Trust;
 use rejoin_smol::url::Endpoint;
 use rejoin_smol::worker::{Options, Watch, run};
 use smol::channel::bounded;
@@ -258,6 +259,7 @@ impl Maker {
         config.attempts_max = (self.slots * 4).clamp(64, 512);
         let options = Options {
             endpoints: vec![self.endpoint.clone()],
+            trust: Trust::system(),
             config,
             spool_dir: self.spool_dir.clone(),
             start_log: Some(self.starts_dir.join(key.name.as_str())),

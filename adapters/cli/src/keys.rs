@@ -233,14 +233,14 @@ fn role_word(role: Role) -> &'static str {
 
 /// What tells whether a file has been changed
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Stamp {
             inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),

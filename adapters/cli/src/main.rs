@@ -1,11 +1,14 @@
 //! The program `rejoin`
 
+pub mod access;
 pub mod args;
 pub mod ask;
 pub mod audit;
 pub mod backend;
 pub mod bar;
 pub mod caller;
+pub mod certificate;
+pub mod checkpoints;
 pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
@@ -63,6 +66,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Submit(options) => submit::submit(options, options.needs()?, options.terms()?),
         Command::Wait(options) => ask::wait(options),
         Command::Result(options) => ask::result(options),
+        Command::Checkpoints(options) => checkpoints::checkpoints(options),
         Command::Logs(options) => ask::logs(options),
         Command::Cancel(options) => ask::cancel(options),
         Command::Status(options) => ask::status(options),
@@ -70,6 +74,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Tasks(options) => ask::tasks(options),
         Command::Drain(options) => ask::drain(options),
         Command::Brake(options) => ask::brake(options),
+        Command::Cert(options) => certificate::cert(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

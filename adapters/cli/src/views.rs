@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rejoin_core::about::{Tag, Tags};
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{Failure, Outcome};
-use rejoin_core::wire::view::{BrakeView, StatusView, TaskView, Why, WorkerState, WorkerView};
+use rejoin_core::wire::view::{BrakeView, CheckpointView, StatusView, TaskView, Why, WorkerState, WorkerView};
 use serde_json::{Map, Value, json};
 
 /// A word for where a worker stands
@@ -270,6 +270,23 @@ pub fn tasks_text(tasks: &[TaskView]) -> String {
         [task.task.to_string(), task_state(task).into(), task.attempts.to_string(), worker, name, note]
     });
     table(["TASK", "STATE", "ATTEMPTS", "WORKER", "NAME", ""], rows)
+}
+
+/// Checkpoints in columns
+pub fn checkpoints_text(kept: &[CheckpointView]) -> String {
+    if kept.is_empty() {
+        return "no checkpoints\n".into();
+    }
+    let rows = kept.iter().map(|view| {
+        let CheckpointView { number, token, length, chunks } = view;
+        [number.to_string(), length.to_string(), chunks.to_string(), token.0.to_string()]
+    });
+    table(["NUMBER", "BYTES", "CHUNKS", "TOKEN"], rows)
+}
+
+/// A checkpoint as JSON
+pub fn checkpoint_json(view: &CheckpointView) -> Value {
+    json!({ "number": view.number, "bytes": view.length, "chunks": view.chunks, "token": view.token.0 })
 }
 
 /// A time in the largest unit that it fills, with one more below

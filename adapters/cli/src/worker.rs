@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
-use rejoin_core::ids::{BootId, Role};
-use rejoin_core::link::LinkConfig;
+use rejoin_core::ids::Role;
 use rejoin_core::worker::Config;
-use rejoin_smol::clock::entropy;
 use rejoin_smol::worker::{Ended, Options, Order, Watch, run};
 use smol::channel::{Sender, bounded};
 use smol::future::FutureExt;
@@ -19,7 +17,7 @@ use crate::caller::Failed;
 use crate::fleet::guardian;
 use crate::report::EXIT_INTERNAL;
 use crate::say::complain;
-use crate::{descriptors, keys};
+use crate::{access, descriptors, keys};
 
 /// Works until told to leave, or refused for good; returns the exit status
 pub fn worker(args: &Worker, offers: Tags) -> u8 {
@@ -43,8 +41,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         return Err(Failed::Usage(message));
     }
     descriptors::provide(1, args.slots)?;
-    let mut link = LinkConfig::new(key.clone(), BootId(entropy()?), "");
-    link.endpoints = args.access.coordinators.iter().map(ToString::to_string).collect();
+    let (mut link, trust) = access::link(&args.access, key.clone())?;
     link.heartbeat = args.heartbeat;
     let mut config = Config::new(link);
     config.slots = args.slots;
@@ -54,6 +51,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     let (spool_dir, _temporary) = spool_dir(args)?;
     let options = Options {
         endpoints: args.access.coordinators.clone(),
+        trust,
         config,
         spool_dir,
         start_log: None,
@@ -97,7 +95,8 @@ fn spool_dir(args: &Worker) -> Result<(PathBuf, Option<tempfile::TempDir>), Fail
         Some(path) => {
             let named = |error: std::io::Error| Failed::Usage(format!("{}: {error}", path.display()));
             std::fs::create_dir_all(path).map_err(named)?;
-            Ok((path.clone(), None))
+            // Tasks find it from whatever directory they are in.
+            Ok((path.canonicalize().map_err(named)?, None))
         }
         None => {
             let dir = tempfile::Builder::new().prefix("rejoin-worker-").tempdir()?;

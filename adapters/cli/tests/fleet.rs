@@ -6,6 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{Fleet, lives, until};
+use serde_json::Value;
 
 /// Puts a checkpoint in place
 const PUT: &str =
@@ -105,6 +106,36 @@ fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_kille
     assert_eq!(waited.code, Some(0), "{}", waited.err);
     let expected = fs::read_to_string(&sum).expect("a digest");
     assert_eq!(fleet.client("logs", [task.as_str()]).end().out, expected);
+}
+
+#[test]
+fn ckpt_2_checkpoints_are_listed_fetched_and_done_without() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
+    let script = format!(
+        r#"own="$REJOIN_CHECKPOINT_OUT.own"; head -c 5000001 /dev/urandom > "$own"; cp "$own" {copy};
+           mv "$own" "$REJOIN_CHECKPOINT_OUT"; sleep 300 & wait"#,
+        copy = copy.display()
+    );
+    fleet.submit(&["--id", "large"], &["sh", "-c", &script]);
+    until("the checkpoint", || fleet.json("result", &["id:large"])["checkpoint"] == 1);
+    let listed = fleet.json("checkpoints", &["id:large"]);
+    assert_eq!((&listed[0]["number"], &listed[0]["bytes"], &listed[1]), (&1.into(), &5_000_001.into(), &Value::Null));
+    let fetch = |number: &str| {
+        let to = fetched.to_str().expect("UTF-8");
+        fleet.client("checkpoints", ["id:large", "--fetch", to, "--number", number]).end()
+    };
+    let refused = fetch("7");
+    assert_eq!((refused.code, fetched.exists()), (Some(254), false));
+    assert!(refused.err.contains("no checkpoint 7, but 1"), "{}", refused.err);
+    assert_eq!(fetch("1").code, Some(0));
+    assert!(fs::read(&fetched).expect("a copy") == fs::read(&copy).expect("what was made"));
+    assert_eq!(fleet.client("checkpoints", ["id:large", "--drop", "--number", "1"]).end().code, Some(255));
+    assert_eq!(fleet.client("checkpoints", ["id:large", "--drop"]).end().code, Some(0));
+    assert_eq!(fleet.client("checkpoints", ["id:large", "--drop"]).end().code, Some(254), "there are none");
+    assert_eq!(fleet.client("checkpoints", ["id:large"]).end().out, "no checkpoints\n");
+    assert_eq!(fleet.client("checkpoints", ["id:nobodys"]).end().code, Some(254));
 }
 
 #[test]

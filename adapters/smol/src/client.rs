@@ -14,6 +14,7 @@ use smol::future::FutureExt;
 
 use crate::clock::{Clock, entropy, seed};
 use crate::line::{Line, LineEvent};
+use crate::tls::Trust;
 use crate::url::Endpoint;
 
 /// What a client has to tell
@@ -66,6 +67,11 @@ impl Connection {
         let client = Client::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
         let line = Line::new(endpoints, dial_time);
         Ok(Connection { clock, client, line, asks: 0, gave_up: None, frame: vec![0; FRAME_BYTES_MAX] })
+    }
+
+    /// Believes others than those that the system believes when a coordinator says by TLS which host it is
+    pub fn trusting(self, trust: Trust) -> Self {
+        Connection { line: self.line.trusting(trust), ..self }
     }
 
     /// Has a task done; the same one again is fine (TASK-1)
@@ -190,8 +196,8 @@ impl Connection {
     /// Takes in what happened; `None` is the passing of time
     fn take(&mut self, happened: Option<LineEvent>) {
         match happened {
-            Some(LineEvent::Connected { attempt }) => match entropy() {
-                Ok(entropy) => self.tell(Input::Connected { attempt, entropy }),
+            Some(LineEvent::Connected { attempt, binding }) => match entropy() {
+                Ok(entropy) => self.tell(Input::Connected { attempt, entropy, binding }),
                 Err(_) => self.tell(Input::Disconnected { attempt, loss: Loss::Local }),
             },
             Some(LineEvent::Message { attempt, bytes }) => self.tell(Input::Received { attempt, bytes: &bytes }),

@@ -18,9 +18,10 @@ use smol::future::FutureExt;
 use smol::net::TcpListener;
 
 use crate::clock::{Clock, entropy, seed};
-use crate::http::{self, Limits, Upgraded};
+use crate::http::{self, Limits, Upgraded, Visitor};
 use crate::journal::{Journal, Outputs};
 use crate::pump::{Pump, Queue, Report};
+use crate::tls::Certificate;
 
 /// Events taken in between two drains, so that one connection cannot starve the others, nor all of them the timers
 const BATCH: usize = 256;
@@ -28,6 +29,10 @@ const BATCH: usize = 256;
 const QUEUE: usize = 256;
 /// How long the last words of an orderly end may take to leave
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Connections whose end is remembered until they are upgraded
+const CLOSED_MAX: usize = 1024;
+/// How often at most a line is spent on connections that were refused
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Something that happened, with what the machine knows of it
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +87,11 @@ enum Ask {
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
     Stop,
     Overview { answer: Sender<Overview> },
-    Admit { address: Address, answer: Sender<Result<ConnId, Duration>> },
+    Admit { visitor: Visitor, answer: Sender<Admitted> },
 }
+
+/// The connection's name and the answer to its hello, if it had one; or when to come back
+type Admitted = Result<(ConnId, Option<Vec<u8>>), Duration>;
 
 impl Handle {
     /// Submits a task; accepted once [`Event::Accepted`] was told
@@ -146,6 +154,21 @@ impl Handle {
     }
 }
 
+/// Where a coordinator listens
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The address
+    pub listen: SocketAddr,
+    /// What it shows of itself; without one there is no TLS (AUTH-7)
+    pub certificate: Option<Certificate>,
+}
+
+impl From<SocketAddr> for Port {
+    fn from(listen: SocketAddr) -> Self {
+        Port { listen, certificate: None }
+    }
+}
+
 /// A coordinator on its port; dropping it ends it
 pub struct Server {
     handle: Handle,
@@ -172,7 +195,8 @@ impl Server {
     /// Recovers from the journal, then starts to serve a port
     ///
     /// Whoever starts it must read [`Server::notices`] to the end: they are not bounded.
-    pub async fn start<J: Journal>(listen: SocketAddr, config: Config, mut journal: J) -> io::Result<Server> {
+    pub async fn start<J: Journal>(port: impl Into<Port>, config: Config, mut journal: J) -> io::Result<Server> {
+        let Port { listen, certificate } = port.into();
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}; give another address"))
         })?;
@@ -188,19 +212,22 @@ impl Server {
         let (notices, noticed) = unbounded();
         let (upgraded_to, upgraded) = bounded(QUEUE);
         let handle = Handle { asks };
-        let door = smol::spawn(serve(listener, handle.clone(), upgraded_to));
+        let door = smol::spawn(serve(listener, certificate, handle.clone(), upgraded_to));
         let desk = Desk {
             clock,
             machine,
             outputs: journal.outputs(),
             writer: Writer::new(journal),
             conns: BTreeMap::new(),
+            upgrading: BTreeMap::new(),
+            closed: BTreeMap::new(),
             next_conn: 0,
             reports: bounded(QUEUE),
             asked,
             upgraded,
             notices,
             stopping: false,
+            complained: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
             _door: door,
@@ -236,17 +263,22 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, handle: Handle, upgraded: Sender<Upgraded<ConnId>>) -> io::Result<()> {
-    let admit = move |peer: SocketAddr| {
+async fn serve(
+    listener: TcpListener,
+    certificate: Option<Certificate>,
+    handle: Handle,
+    upgraded: Sender<Upgraded<ConnId>>,
+) -> io::Result<()> {
+    let admit = move |visitor: Visitor| {
         let handle = handle.clone();
         async move {
             let (answer, answered) = bounded(1);
-            let asked = handle.asks.send(Ask::Admit { address: address_of(peer), answer }).await;
+            let asked = handle.asks.send(Ask::Admit { visitor, answer }).await;
             let later = Err(Duration::from_secs(1));
             if asked.is_err() { later } else { answered.recv().await.unwrap_or(later) }
         }
     };
-    http::serve(listener, Limits::default(), admit, upgraded).await
+    http::serve(listener, Limits::default(), certificate, admit, upgraded).await
 }
 
 /// Makes the machine out of what the journal has
@@ -270,6 +302,10 @@ struct Desk<J: Journal> {
     outputs: J::Outputs,
     writer: Writer<J>,
     conns: BTreeMap<ConnId, Pump>,
+    /// Connections that are being upgraded, and who waits for the answer to the hello that came with it (AUTH-9)
+    upgrading: BTreeMap<ConnId, Option<Sender<Admitted>>>,
+    /// Connections that the machine has closed before they were upgraded
+    closed: BTreeMap<ConnId, Reason>,
     next_conn: u64,
     reports: Queue<(ConnId, Report)>,
     asked: Receiver<Ask>,
@@ -277,6 +313,8 @@ struct Desk<J: Journal> {
     notices: Sender<Notice>,
     /// Somebody wants an orderly end
     stopping: bool,
+    /// When it was last said that somebody was sent away
+    complained: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
     piece: Vec<u8>,
     _door: smol::Task<io::Result<()>>,
@@ -349,13 +387,18 @@ impl<J: Journal> Desk<J> {
             match self.machine.poll(&mut self.frame) {
                 Output::Journal { seq, record } => self.writer.append(seq, record)?,
                 Output::Send { conn, bytes } => {
-                    if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
+                    if let Some(answer) = self.upgrading.get_mut(&conn).and_then(Option::take) {
+                        let _ = answer.try_send(Ok((conn, Some(bytes.into()))));
+                    } else if self.conns.get(&conn).is_some_and(|pump| !pump.send(bytes)) {
                         self.tell(Input::Writable { conn, writable: false });
                     }
                 }
                 Output::Close { conn, reason } => {
+                    self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
                         hang_up(pump, reason);
+                    } else if let Some(answer) = self.upgrading.remove(&conn) {
+                        self.closed_early(conn, reason, answer);
                     }
                 }
                 Output::ReadOutput { token, stream, offset, max } => {
@@ -382,6 +425,31 @@ impl<J: Journal> Desk<J> {
                     None => return Ok(wake_at),
                 },
             }
+        }
+    }
+
+    /// Lets a connection be upgraded that is closed already, so that its peer learns why
+    fn closed_early(&mut self, conn: ConnId, reason: Reason, answer: Option<Sender<Admitted>>) {
+        if let Some(answer) = answer {
+            let _ = answer.try_send(Ok((conn, None)));
+        }
+        // Some are never upgraded: their peers have gone.
+        self.closed.insert(conn, reason);
+        if self.closed.len() > CLOSED_MAX {
+            self.closed.pop_first();
+        }
+    }
+
+    /// Says why somebody was sent away whose settings contradict this coordinator's, and not too often: anybody can
+    /// have it said
+    fn turned_away(&mut self, reason: Reason) {
+        let now = self.clock.now();
+        let quiet = self.complained.is_some_and(|at| now.since(at) < COMPLAIN_EVERY);
+        if matches!(reason, Reason::Unbound | Reason::Audience) && !quiet {
+            self.complained = Some(now);
+            tracing::warn!(%reason, "a connection was refused");
+        } else {
+            tracing::debug!(%reason, "connection closed");
         }
     }
 
@@ -465,13 +533,15 @@ impl<J: Journal> Desk<J> {
                 self.tell(Input::Closed { conn });
             }
             Wake::Report(conn, Report::Writable) => self.tell(Input::Writable { conn, writable: true }),
-            Wake::Upgraded(upgraded) => match upgraded.socket {
-                Some(socket) => {
-                    let conn = upgraded.admitted;
-                    self.conns.insert(conn, Pump::start(socket, conn, self.reports.0.clone()));
+            Wake::Upgraded(upgraded) => {
+                let conn = upgraded.admitted;
+                let (open, closed) = (self.upgrading.remove(&conn).is_some(), self.closed.remove(&conn));
+                match upgraded.socket.map(|socket| Pump::start(socket, conn, self.reports.0.clone())) {
+                    Some(pump) if open => _ = self.conns.insert(conn, pump),
+                    Some(pump) => hang_up(pump, closed.unwrap_or(Reason::Timeout)),
+                    None => self.tell(Input::Closed { conn }),
                 }
-                None => self.tell(Input::Closed { conn: upgraded.admitted }),
-            },
+            }
             Wake::Ask(ask) => self.answer(ask)?,
             Wake::Synced(synced) => {
                 let upto = synced?;
@@ -521,12 +591,19 @@ impl<J: Journal> Desk<J> {
                 let (stats, peers) = (self.machine.stats(), self.machine.peers().collect());
                 let _ = answer.try_send(Overview { counts, stats, peers });
             }
-            Ask::Admit { address, answer } => {
+            Ask::Admit { visitor: Visitor { address, binding, hello }, answer } => {
                 self.next_conn += 1;
                 let conn = ConnId(self.next_conn);
-                let entropy = entropy()?;
-                let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy }) {
-                    Ok(()) => Ok(conn),
+                let (address, entropy) = (address_of(address), entropy()?);
+                let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy, binding }) {
+                    Ok(()) => {
+                        self.upgrading.insert(conn, hello.is_some().then(|| answer.clone()));
+                        if let Some(hello) = hello {
+                            self.tell(Input::Received { conn, bytes: &hello });
+                            return Ok(());
+                        }
+                        Ok((conn, None))
+                    }
                     Err(Rejected::RetryAfter(us)) => Err(Duration::from_micros(us)),
                     Err(_) => Err(Duration::from_secs(1)),
                 };

@@ -1,7 +1,7 @@
 //! Running one command: a process group of its own, both outputs spooled, one outcome.
 
 use crate::checkpoint::{self, Checkpoints, Claimed, Made, NotTaken};
-use crate::guardian::{Guardian, MARK};
+use crate::guardian::{ATTEMPT_MARK, Guardian, MARK, kill_marked, signal_marked};
 use crate::journal::lock;
 use crate::spool::{self, Spool};
 use rustix::io::Errno;
@@ -179,7 +179,9 @@ impl Execution {
     pub fn start(id: u64, mut spec: CommandSpec, around: Surroundings, events: Sender<ExecEvent>) -> Self {
         let Surroundings { spool_dir: dir, guardian, exclusive, checkpoints } = around;
         spec.env.extend(checkpoints.as_ref().map(Checkpoints::env).unwrap_or_default());
+        let mark = guardian.as_ref().map(|guardian| guardian.attempt_mark(id));
         spec.env.extend(guardian.as_ref().map(|guardian| (MARK.into(), guardian.mark().into())));
+        spec.env.extend(mark.as_ref().map(|mark| (ATTEMPT_MARK.into(), mark.into())));
         let output = |stream| {
             Mutex::new(Output {
                 stream,
@@ -196,6 +198,7 @@ impl Execution {
             output_bytes_max: spec.output_bytes_max,
             leader: Mutex::new(Leader::Awaited),
             guardian,
+            mark,
             exclusive,
             checkpoints,
             claimed: Mutex::new(None),
@@ -228,7 +231,7 @@ impl Execution {
         self.shared.output(stream).spool.len()
     }
 
-    /// Sends SIGTERM to the process group, and SIGKILL when the grace time is over
+    /// Sends SIGTERM to the process group and, where there is a guardian, to what has left it; SIGKILL when the grace time is over
     ///
     /// Does nothing when that was done before or the program has ended by itself.
     pub fn cancel(&self) {
@@ -261,6 +264,8 @@ struct Shared {
     output_bytes_max: u64,
     leader: Mutex<Leader>,
     guardian: Option<Guardian>,
+    /// What its processes bear in their environment, whatever group they are in
+    mark: Option<String>,
     exclusive: bool,
     checkpoints: Option<Checkpoints>,
     /// A checkpoint that has not been read to its end
@@ -351,7 +356,7 @@ impl Shared {
     fn adopt(&self, pid: Pid) {
         let mut leader = lock(&self.leader);
         if let Some(guardian) = &self.guardian {
-            guardian.watch(pid, self.exclusive);
+            guardian.watch(pid, self.exclusive.then_some(self.id));
         }
         *leader = Leader::There(pid);
         if self.cause.get().is_some() {
@@ -387,6 +392,10 @@ impl Shared {
         future::or(future::or(pumping, ending), self.look_for_checkpoints()).await;
         if self.cause.get().is_some() {
             self.signal(Signal::KILL);
+            if let Some(mark) = self.mark.clone() {
+                // What was stopped is over, and so is what has left its group.
+                smol::unblock(move || kill_marked(&mark)).await;
+            }
         }
         if !drained {
             let silent = future::or(self.await_silence(), closed(cancelled));
@@ -558,6 +567,9 @@ impl Shared {
                     let _ = self.cause.set(cause);
                 }
                 signal_group(pid, signal);
+                if let Some(mark) = self.mark.clone() {
+                    smol::unblock(move || signal_marked(&mark, signal, Some(pid))).detach();
+                }
             }
             Leader::Reaped => {}
         }

@@ -7,7 +7,7 @@
 //!
 //! A worker that stands still cannot end anything either, and its lease may end meanwhile. So its guardian knows which
 //! groups are exclusive, and until when they may run: told anew whenever the lease is renewed, by the clock that goes on
-//! while the machine sleeps. What has not ended by then it kills (TASK-4).
+//! while the machine sleeps. What has not ended by then it kills, and what has left these groups (TASK-4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,13 +18,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid};
 
 use crate::clock::entropy;
 use crate::journal::lock;
 
 /// Variable that all processes of a worker's tasks have in their environment
 pub const MARK: &str = "REJOIN_WORKER";
+
+/// Variable that all processes of one attempt have in their environment, whatever group they are in
+pub(crate) const ATTEMPT_MARK: &str = "REJOIN_EXECUTION";
 
 /// What a worker says that ends in order
 const FAREWELL: &str = "bye\n";
@@ -53,8 +56,8 @@ struct State {
     /// Starts another one, should this one die
     command: Command,
     guard: Option<(Child, ChildStdin)>,
-    /// Process groups of tasks, and whether they are exclusive
-    groups: BTreeMap<i32, bool>,
+    /// Process groups of tasks, and which attempt it is if that is exclusive
+    groups: BTreeMap<i32, Option<u64>>,
     /// When exclusive ones must be over
     lease_end: Option<Duration>,
     complained: bool,
@@ -100,17 +103,22 @@ impl Guardian {
         &self.0.mark
     }
 
+    /// What the environment of an attempt must have under [`ATTEMPT_MARK`]
+    pub(crate) fn attempt_mark(&self, id: u64) -> String {
+        attempt_mark(self.mark(), id)
+    }
+
     /// The guardian's process, if there is one
     pub fn process(&self) -> Option<u32> {
         lock(&self.0.state).guard.as_ref().map(|(child, _)| child.id())
     }
 
-    /// A task's process group is there
-    pub(crate) fn watch(&self, group: Pid, exclusive: bool) {
+    /// A task's process group is there; if it is exclusive, of which attempt
+    pub(crate) fn watch(&self, group: Pid, exclusive: Option<u64>) {
         let group = group.as_raw_nonzero().get();
         let mut state = lock(&self.0.state);
         state.groups.insert(group, exclusive);
-        state.tell(&self.0.mark, &format!("{}{group}\n", sign(exclusive)));
+        state.tell(&self.0.mark, &group_line(group, exclusive));
     }
 
     /// Exclusive tasks must be over within this time from now (TASK-4)
@@ -134,7 +142,7 @@ impl State {
     fn begin(&mut self, mark: &str) -> io::Result<Pid> {
         let mut child = self.command.spawn()?;
         let Some(mut pipe) = child.stdin.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let known = self.groups.iter().map(|(group, exclusive)| format!("{}{group}\n", sign(*exclusive)));
+        let known = self.groups.iter().map(|(group, exclusive)| group_line(*group, *exclusive));
         let groups: String = known.chain(self.lease_end.map(lease_line)).collect();
         pipe.write_all(format!("{mark}\n{groups}").as_bytes())?;
         let process = Pid::from_child(&child);
@@ -187,8 +195,12 @@ impl Drop for State {
 }
 
 /// How a group is made known
-fn sign(exclusive: bool) -> char {
-    if exclusive { '!' } else { '+' }
+fn group_line(group: i32, exclusive: Option<u64>) -> String {
+    exclusive.map_or_else(|| format!("+{group}\n"), |id| format!("!{group} {id}\n"))
+}
+
+fn attempt_mark(worker: &str, id: u64) -> String {
+    format!("{worker}-{id}")
 }
 
 fn lease_line(end: Duration) -> String {
@@ -209,7 +221,8 @@ fn through_sleep() -> Duration {
 #[derive(Debug, Default)]
 struct Charges {
     groups: BTreeSet<i32>,
-    exclusive: BTreeSet<i32>,
+    /// Groups of exclusive attempts, and which these are
+    exclusive: BTreeMap<i32, u64>,
     lease_end: Option<Duration>,
 }
 
@@ -232,7 +245,7 @@ pub fn guard(orders: impl Read + Send + 'static) {
         match heard.recv_timeout(charges.time_left()) {
             Ok(line) if line == FAREWELL.trim_end() => return,
             Ok(line) => charges.take(&line),
-            Err(RecvTimeoutError::Timeout) => charges.end_exclusive(),
+            Err(RecvTimeoutError::Timeout) => charges.end_exclusive(&mark),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -258,7 +271,8 @@ impl Charges {
             self.lease_end = number.parse().ok().map(Duration::from_micros);
             return;
         }
-        let Ok(group) = number.parse() else { return };
+        let (group, attempt) = number.split_once(' ').map_or((number, None), |(group, id)| (group, id.parse().ok()));
+        let Ok(group) = group.parse() else { return };
         match sign {
             "-" => {
                 self.groups.remove(&group);
@@ -266,9 +280,7 @@ impl Charges {
             }
             _ => {
                 self.groups.insert(group);
-                if sign == "!" {
-                    self.exclusive.insert(group);
-                }
+                self.exclusive.extend(attempt.map(|attempt| (group, attempt)));
             }
         }
     }
@@ -280,13 +292,31 @@ impl Charges {
         left.map_or(LOOK_AT_LEAST, |left| left.clamp(LOOK_EVERY, LOOK_AT_LEAST))
     }
 
-    /// Ends what must be over by now
-    fn end_exclusive(&self) {
-        if self.lease_end.is_some_and(|end| end <= through_sleep()) {
-            self.exclusive.iter().for_each(|group| {
-                kill_group(*group);
-            });
+    /// Ends what must be over by now, in whatever group it is
+    fn end_exclusive(&self, mark: &str) {
+        if self.exclusive.is_empty() || self.lease_end.is_none_or(|end| end > through_sleep()) {
+            return;
         }
+        for (group, attempt) in &self.exclusive {
+            kill_group(*group);
+            signal_marked(&attempt_mark(mark, *attempt), Signal::KILL, None);
+        }
+    }
+}
+
+/// Sends a signal to all processes of an attempt that are known by their environment, but those of a group that has had
+/// it; whether there were any
+pub(crate) fn signal_marked(attempt_mark: &str, signal: Signal, but: Option<Pid>) -> bool {
+    let marked = marked(&format!("{ATTEMPT_MARK}={attempt_mark}"));
+    let others = marked.into_iter().filter(|process| but.is_none() || getpgid(Some(*process)).ok() != but);
+    others.filter(|process| kill_process(*process, signal).is_ok()).count() > 0
+}
+
+/// Kills all of an attempt's processes that are known by their environment: what is born meanwhile is found the next time
+pub(crate) fn kill_marked(attempt_mark: &str) {
+    let begun = Instant::now();
+    while signal_marked(attempt_mark, Signal::KILL, None) && begun.elapsed() < PERSISTENCE {
+        thread::sleep(LOOK_EVERY);
     }
 }
 

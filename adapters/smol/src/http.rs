@@ -20,13 +20,17 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use smol::channel::Sender;
+use smol::io::AsyncWriteExt;
 use smol::net::{TcpListener, TcpStream};
 use smol::{Executor, Timer, future};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use crate::greeting;
 use crate::journal::lock;
-use crate::transport::{Socket, Wire, within};
+use crate::tls::Certificate;
+use crate::transport::{Socket, within};
 use crate::url::WORKER_PATH;
+use crate::wire::{Tcp, Wire};
 
 /// Path of the health check
 pub const HEALTH_PATH: &str = "/healthz";
@@ -44,9 +48,18 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
     content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
 
+/// The first byte of a TLS handshake, with which no request begins
+const TLS_RECORD: u8 = 0x16;
+
+/// What is said to whoever speaks plain HTTP where TLS is spoken
+const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+    content-length: 50\r\n\r\nthis port speaks TLS only: use wss:// or https://\n";
+
 /// Bounds for connections that are not upgraded yet
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
+    /// Longest time for TLS to begin
+    pub tls_timeout: Duration,
     /// Longest time for a request's header to arrive, and to idle between requests
     pub header_timeout: Duration,
     /// Most bytes of a request's header
@@ -60,12 +73,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            tls_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             header_bytes_max: 8 * 1024,
             plain_time_max: Duration::from_secs(60),
             connections_max: 1024,
         }
     }
+}
+
+/// Somebody who asks to be let in
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// Where the connection comes from
+    pub address: SocketAddr,
+    /// What only the two ends of the TLS connection can derive; none without TLS (AUTH-7)
+    pub binding: Option<[u8; 32]>,
+    /// The first message of its handshake, if that came with the upgrade (AUTH-9)
+    pub hello: Option<Vec<u8>>,
 }
 
 /// What became of a connection that was admitted
@@ -77,10 +102,11 @@ pub struct Upgraded<T> {
     pub admitted: T,
 }
 
-/// Accepts connections until dropped, or until nobody receives from `upgraded` any more
+/// Accepts connections, by TLS where there is a certificate, until dropped, or until nobody receives from `upgraded` any more
 ///
 /// `admit` is asked for each valid upgrade before it is answered. Its error is the time after which the worker may
 /// try again, and goes out as a 503 with `Retry-After`. Whatever it admits gets to `upgraded`, with or without a link.
+/// What it gives beside that is the answer to the visitor's hello, for the response.
 ///
 /// Dropping the future closes all connections but those that are upgraded.
 ///
@@ -90,12 +116,13 @@ pub struct Upgraded<T> {
 pub async fn serve<A, T, F>(
     listener: TcpListener,
     limits: Limits,
+    certificate: Option<Certificate>,
     admit: A,
     upgraded: Sender<Upgraded<T>>,
 ) -> io::Result<()>
 where
-    A: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    A: Fn(Visitor) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
     let open = Arc::new(());
@@ -105,11 +132,18 @@ where
         loop {
             let (tcp, peer) = accept(&listener).await?;
             if Arc::strong_count(&open) > limits.connections_max {
-                turn_away(&tcp);
+                // To a peer that begins TLS these words would be noise.
+                if certificate.is_none() {
+                    turn_away(&tcp);
+                }
             } else {
                 let (slot, admit, upgraded) = (open.clone(), admit.clone(), upgraded.clone());
+                let certificate = certificate.clone();
                 let attended = async move {
-                    attend(tcp, limits, Routes { admit, peer, admitted: Arc::default() }, upgraded).await;
+                    if let Some(wire) = secure(tcp, limits, certificate).await {
+                        let visitor = Visitor { address: peer, binding: wire.binding(), hello: None };
+                        attend(wire, limits, Routes { admit, visitor, admitted: Arc::default() }, upgraded).await;
+                    }
                     drop(slot);
                 };
                 executor.spawn(attended).detach();
@@ -160,13 +194,27 @@ fn turn_away(tcp: &TcpStream) {
     tcp.write_all(BUSY).ok();
 }
 
-async fn attend<A, T, F>(tcp: TcpStream, limits: Limits, routes: Routes<A, T>, upgraded: Sender<Upgraded<T>>)
+/// Begins TLS, where there is a certificate; none if nothing comes of it
+async fn secure(tcp: TcpStream, limits: Limits, certificate: Option<Certificate>) -> Option<Wire> {
+    let mut tcp = Tcp::new(tcp.into()).ok()?;
+    let Some(certificate) = certificate else { return Some(Wire::plain(tcp)) };
+    let secured = async {
+        if tcp.first_byte().await.ok()?? == TLS_RECORD {
+            return certificate.accept(tcp).await.ok();
+        }
+        tcp.write_all(NO_TLS).await.ok()?;
+        within(DRAIN_PATIENCE, tcp.drain()).await;
+        None
+    };
+    within(limits.tls_timeout, secured).await.flatten()
+}
+
+async fn attend<A, T, F>(wire: Wire, limits: Limits, routes: Routes<A, T>, upgraded: Sender<Upgraded<T>>)
 where
-    A: Fn(SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    A: Fn(Visitor) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
-    let Ok(wire) = Wire::new(tcp.into()) else { return };
     let admitted = routes.admitted.clone();
     let http = http1::Builder::new()
         .timer(SmolTimer::new())
@@ -194,15 +242,15 @@ where
 /// The answers to one connection's requests
 struct Routes<A, T> {
     admit: A,
-    peer: SocketAddr,
+    visitor: Visitor,
     /// What admission gave, once the upgrade has been answered
     admitted: Arc<Mutex<Option<T>>>,
 }
 
 impl<A, T, F> Service<Request<Incoming>> for Routes<A, T>
 where
-    A: Fn(SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    A: Fn(Visitor) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
     type Response = Response<Line>;
@@ -213,7 +261,7 @@ where
         let path = request.uri().path();
         let answer = match path.strip_suffix('/').unwrap_or(path) {
             WORKER_PATH => match accept_key(&request) {
-                Ok(accept) => return self.upgrade(accept),
+                Ok(accept) => return self.upgrade(accept, greeting::decode(request.headers(), greeting::HELLO)),
                 Err(refusal) => refusal.answer(),
             },
             HEALTH_PATH => health(request.method()),
@@ -225,18 +273,27 @@ where
 
 impl<A, T, F> Routes<A, T>
 where
-    A: Fn(SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<T, Duration>> + Send + 'static,
+    A: Fn(Visitor) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(T, Option<Vec<u8>>), Duration>> + Send + 'static,
     T: Send + 'static,
 {
-    fn upgrade(&self, accept: HeaderValue) -> future::Boxed<Result<Response<Line>, Infallible>> {
-        let (admit, peer, slot) = (self.admit.clone(), self.peer, self.admitted.clone());
+    fn upgrade(
+        &self,
+        accept: HeaderValue,
+        hello: Option<Vec<u8>>,
+    ) -> future::Boxed<Result<Response<Line>, Infallible>> {
+        let (admit, slot) = (self.admit.clone(), self.admitted.clone());
+        let visitor = Visitor { hello, ..self.visitor.clone() };
         Box::pin(async move {
-            Ok(match admit(peer).await {
-                Ok(admitted) => {
+            Ok(match admit(visitor).await {
+                Ok((admitted, challenge)) => {
                     *lock(&slot) = Some(admitted);
                     let answer = answer(StatusCode::SWITCHING_PROTOCOLS, "");
-                    with(offer_websocket(answer), header::SEC_WEBSOCKET_ACCEPT, accept)
+                    let answer = with(offer_websocket(answer), header::SEC_WEBSOCKET_ACCEPT, accept);
+                    match challenge.as_deref().and_then(greeting::encode) {
+                        Some(challenge) => with(answer, greeting::CHALLENGE, challenge),
+                        None => answer,
+                    }
                 }
                 Err(wait) => {
                     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -368,8 +425,9 @@ impl Body for Line {
 mod tests {
     use super::*;
     use crate::dial::{DialError, dial};
+    use crate::tls::Trust;
     use smol::channel::{self, Receiver};
-    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    use smol::io::AsyncReadExt;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const UPGRADE: &str = "GET /v1/worker HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
@@ -384,8 +442,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (upgraded, links) = channel::unbounded();
-        let admit = move |peer| ready(admit(peer));
-        (address, links, Box::pin(serve(listener, limits, admit, upgraded)))
+        let admit = move |visitor: Visitor| ready(admit(visitor.address).map(|()| ((), None)));
+        (address, links, Box::pin(serve(listener, limits, None, admit, upgraded)))
     }
 
     /// Runs `client` beside a server, and fails when that takes too long
@@ -523,7 +581,7 @@ mod tests {
                 let wait = Duration::new(seconds, nanos);
                 let (address, _links, server) = serving(Limits::default(), move |_| Err(wait)).await;
                 let endpoint = format!("ws://{address}").parse().unwrap();
-                let dialled = async { Ok(dial(&endpoint, Duration::from_secs(20)).await) };
+                let dialled = async { Ok(dial(&endpoint, &Trust::system(), Duration::from_secs(20)).await) };
                 let ended = async { Err(server.await) };
                 let error = future::or(dialled, ended).await.unwrap().unwrap_err();
                 let told = Some(Duration::from_secs(told));
@@ -543,7 +601,8 @@ mod tests {
             let server = smol::spawn(server);
             let mut plain = TcpStream::connect(address).await.unwrap();
             let endpoint = format!("ws://{address}").parse().unwrap();
-            let (mut reader, _writer) = dial(&endpoint, Duration::from_secs(20)).await.unwrap().split();
+            let (mut reader, _writer) =
+                dial(&endpoint, &Trust::system(), Duration::from_secs(20)).await.unwrap().split();
             let (_far, mut far) = links.recv().await.unwrap().socket.unwrap().split();
             server.cancel().await;
             assert!(plain.read(&mut [0]).await.is_ok_and(|count| count == 0));

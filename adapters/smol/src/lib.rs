@@ -43,7 +43,9 @@
 //!         let time = async { clock.wait_until(wake_at).await; None };
 //!         let happened = async { Some(line.next().await) }.or(time).await;
 //!         worker.handle(clock.now(), match &happened {
-//!             Some(LineEvent::Connected { attempt }) => Input::Connected { attempt: *attempt, entropy: entropy()? },
+//!             Some(LineEvent::Connected { attempt, binding }) => {
+//!                 Input::Connected { attempt: *attempt, entropy: entropy()?, binding: *binding }
+//!             }
 //!             Some(LineEvent::Message { attempt, bytes }) => Input::Received { attempt: *attempt, bytes },
 //!             Some(LineEvent::Writable { attempt }) => Input::Writable { attempt: *attempt, writable: true },
 //!             Some(LineEvent::Disconnected { attempt, loss }) => Input::Disconnected { attempt: *attempt, loss: *loss },
@@ -59,7 +61,7 @@
 //! # let key = Key { id: KeyId([1; 8]), secret: Secret::new([2; 32]), name: "w".parse()?, role: Role::Worker };
 //! # let config = coordinator::Config::new(ClusterId([3; 16]), 1, vec![key.clone()]);
 //! # let outputs = OutputStore::new(std::env::temp_dir().into());
-//! # let loopback = ([127, 0, 0, 1], 0).into();
+//! # let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
 //! # let server = Server::start(loopback, config, MemoryJournal::new(outputs)).await?;
 //! # let (task, spec) = (TaskId::from_text("echo"), TaskSpec { priority: 2, retries: 0 });
 //! # server.handle().submit(task, spec, vec![], b"hello".to_vec()).await?;
@@ -86,12 +88,15 @@ pub mod coordinator;
 pub mod dial;
 pub mod disrupt;
 pub mod exec;
+mod greeting;
 pub mod guardian;
 pub mod http;
 pub mod journal;
 pub mod line;
 mod pump;
 pub mod spool;
+pub mod tls;
 pub mod transport;
 pub mod url;
+mod wire;
 pub mod worker;

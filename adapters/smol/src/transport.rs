@@ -8,21 +8,20 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
 use async_tungstenite::{ByteWriter, WebSocketReceiver, WebSocketSender, WebSocketStream};
-use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
-use smol::{Async, Timer, future};
+use smol::{Timer, future};
+
+use crate::wire::Wire;
 
 pub use async_tungstenite::tungstenite::Bytes;
 
@@ -79,7 +78,7 @@ impl Socket {
     pub fn split(self) -> (Reader, Writer) {
         let Self { ws, wire } = self;
         let (sender, receiver) = ws.split();
-        let reader = Reader { messages: receiver, arrived: wire.arrived.clone() };
+        let reader = Reader { messages: receiver, arrived: wire.arrived() };
         (reader, Writer { messages: ByteWriter::new(sender), wire })
     }
 }
@@ -218,7 +217,7 @@ impl Writer {
         };
         within(CLOSE_PATIENCE, farewell).await;
         // The reader may still hold the connection.
-        wire.tcp.get_ref().shutdown(Shutdown::Both).ok();
+        wire.cut();
     }
 }
 
@@ -228,70 +227,18 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// A TCP connection that counts what it reads
-///
-/// It registers wakers by `poll_readable` and `poll_writable`, not by the futures of
-/// `smol::net::TcpStream`. Those forget the waker when any write succeeds, and here the reader
-/// writes too, to answer pings: a writer waiting for room would sleep on.
-#[derive(Clone, Debug)]
-pub(crate) struct Wire {
-    tcp: Arc<Async<TcpStream>>,
-    arrived: Arc<AtomicU64>,
-}
-
-impl Wire {
-    /// Messages are small and late ones are worthless, so nothing may linger in the system
-    pub(crate) fn new(tcp: Arc<Async<TcpStream>>) -> io::Result<Self> {
-        tcp.get_ref().set_nodelay(true)?;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        // Keeps the backlog where the owner can still see it; without it the link works as well.
-        socket2::SockRef::from(tcp.get_ref()).set_tcp_notsent_lowat(UNSENT_BYTES).ok();
-        Ok(Self { tcp, arrived: Arc::default() })
-    }
-
-    /// Ends the sending direction, then discards what arrives until the peer ends its own
-    pub(crate) async fn drain(&self) -> io::Result<()> {
-        self.tcp.get_ref().shutdown(Shutdown::Write)?;
-        // Not by `poll_read`, where two tasks that wait would wake each other without end.
-        while self.tcp.read_with(|mut tcp| tcp.read(&mut [0; 4096])).await? > 0 {}
-        Ok(())
-    }
-}
-
-/// Unsent bytes in the system's buffer above which a connection counts as not writable
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT_BYTES: u32 = 16 * 1024;
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut &*self.tcp).poll_read(cx, buf))?;
-        self.arrived.fetch_add(count as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(count))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self.tcp).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self.tcp).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.tcp.get_ref().shutdown(Shutdown::Write))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::dial::dial;
     use crate::http::{Limits, serve};
+    use crate::tls::Trust;
     use crate::url::Endpoint;
     use async_tungstenite::tungstenite::{self, WebSocket};
-    use std::io::Write;
+    use smol::Async;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::atomic::Ordering;
     use std::time::Instant;
 
     pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -311,8 +258,9 @@ pub(crate) mod tests {
         let (listener, endpoint) = listen();
         let listener = Async::new(listener).unwrap().into();
         let (upgraded, links) = smol::channel::unbounded();
-        let server = smol::spawn(serve(listener, Limits::default(), |_| std::future::ready(Ok(())), upgraded));
-        let near = dial(&endpoint, PATIENCE).await.unwrap();
+        let server =
+            smol::spawn(serve(listener, Limits::default(), None, |_| std::future::ready(Ok(((), None))), upgraded));
+        let near = dial(&endpoint, &Trust::system(), PATIENCE).await.unwrap();
         let far = links.recv().await.unwrap().socket.unwrap();
         server.cancel().await;
         (near.split(), far.split())
@@ -326,7 +274,7 @@ pub(crate) mod tests {
             tcp.set_read_timeout(Some(PATIENCE)).unwrap();
             tungstenite::accept(tcp).unwrap()
         });
-        let (near, peer) = future::zip(dial(&endpoint, PATIENCE), peer).await;
+        let (near, peer) = future::zip(dial(&endpoint, &Trust::system(), PATIENCE), peer).await;
         (near.unwrap().split(), peer)
     }
 

@@ -1,8 +1,8 @@
 //! The coordinator's URL in one normal form
 //!
-//! People write the same coordinator in many ways: `box`, `ws://box:7878/`,
-//! `HTTP://Box:7878/v1/worker`. [`Endpoint`] parses them all into the one form
-//! everything else works with, `ws://box:7878/v1/worker`, and turns away what
+//! People write the same coordinator in many ways: `box`, `wss://box:7878/`,
+//! `HTTPS://Box:7878/v1/worker`. [`Endpoint`] parses them all into the one form
+//! everything else works with, `wss://box:7878/v1/worker`, and turns away what
 //! cannot be meant or must not be there, such as a password. A parsed endpoint
 //! prints as text that parses to an equal endpoint.
 
@@ -23,7 +23,7 @@ pub const MAX_URL_LEN: usize = 512;
 /// Where a coordinator takes worker links
 ///
 /// - scheme: `ws` and `http` mean `ws`, `wss` and `https` mean `wss`, in any
-///   case; none means `ws`
+///   case; none means `ws` on this machine, and `wss` elsewhere (AUTH-7)
 /// - port: as given, else 80 for `ws`, 443 for `wss` and [`DEFAULT_PORT`] where
 ///   no scheme is given either
 /// - host: lower case, without the dot of a fully qualified name; IPv6 in brackets
@@ -67,10 +67,7 @@ impl Endpoint {
 
     /// Whether the host is this machine: a loopback address or a `localhost` name
     pub fn is_loopback(&self) -> bool {
-        match &self.host {
-            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
-            Host::Ip(ip) => ip.to_canonical().is_loopback(),
-        }
+        self.host.is_loopback()
     }
 }
 
@@ -95,7 +92,7 @@ impl FromStr for Endpoint {
         let (host, port) = split_port(authority)?;
         let host: Host = host.parse()?;
         let endpoint = Self {
-            tls: tls.unwrap_or(false),
+            tls: tls.unwrap_or(!host.is_loopback()),
             host_text: host.bare(),
             host,
             port: port.unwrap_or_else(|| tls.map_or(DEFAULT_PORT, scheme_port)),
@@ -178,6 +175,13 @@ enum Host {
 }
 
 impl Host {
+    fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Self::Ip(ip) => ip.to_canonical().is_loopback(),
+        }
+    }
+
     fn bare(&self) -> String {
         match self {
             Self::Name(name) => name.clone(),
@@ -335,28 +339,28 @@ mod tests {
     #[test]
     fn every_spelling_has_one_normal_form() {
         let table = [
-            ("box", "ws://box:7878/v1/worker"),
-            ("//box", "ws://box:7878/v1/worker"),
-            ("box:9000", "ws://box:9000/v1/worker"),
-            ("Box.Example.ORG.", "ws://box.example.org:7878/v1/worker"),
-            ("ws:81", "ws://ws:81/v1/worker"),
+            ("box", "wss://box:7878/v1/worker"),
+            ("//box", "wss://box:7878/v1/worker"),
+            ("box:9000", "wss://box:9000/v1/worker"),
+            ("Box.Example.ORG.", "wss://box.example.org:7878/v1/worker"),
+            ("ws:81", "wss://ws:81/v1/worker"),
             ("ws://box", "ws://box:80/v1/worker"),
             ("HTTP://box/", "ws://box:80/v1/worker"),
             ("WsS://box", "wss://box:443/v1/worker"),
             ("https://h/x/", "wss://h:443/x/v1/worker"),
             ("https://h:00444/x//y///", "wss://h:444/x/y/v1/worker"),
-            ("h/x://y", "ws://h:7878/x:/y/v1/worker"),
-            ("10.0.0.7/", "ws://10.0.0.7:7878/v1/worker"),
+            ("h/x://y", "wss://h:7878/x:/y/v1/worker"),
+            ("10.0.0.7/", "wss://10.0.0.7:7878/v1/worker"),
             ("[::1]", "ws://[::1]:7878/v1/worker"),
             ("ws://[FE80:0::0:1]:81", "ws://[fe80::1]:81/v1/worker"),
-            ("h/v1/worker", "ws://h:7878/v1/worker"),
-            ("h//v1//worker/", "ws://h:7878/v1/worker"),
-            ("h/v1/worker/v1/worker/", "ws://h:7878/v1/worker"),
-            ("h/p/v1/worker", "ws://h:7878/p/v1/worker"),
-            ("h/pv1/worker", "ws://h:7878/pv1/worker/v1/worker"),
-            ("h/v1/worker/p", "ws://h:7878/v1/worker/p/v1/worker"),
-            ("h/%761/work%65r", "ws://h:7878/v1/worker"),
-            ("h/a%2fb%20@", "ws://h:7878/a%2Fb%20@/v1/worker"),
+            ("h/v1/worker", "wss://h:7878/v1/worker"),
+            ("h//v1//worker/", "wss://h:7878/v1/worker"),
+            ("h/v1/worker/v1/worker/", "wss://h:7878/v1/worker"),
+            ("h/p/v1/worker", "wss://h:7878/p/v1/worker"),
+            ("h/pv1/worker", "wss://h:7878/pv1/worker/v1/worker"),
+            ("h/v1/worker/p", "wss://h:7878/v1/worker/p/v1/worker"),
+            ("h/%761/work%65r", "wss://h:7878/v1/worker"),
+            ("h/a%2fb%20@", "wss://h:7878/a%2Fb%20@/v1/worker"),
         ];
         for (spelling, normal) in table {
             let endpoint: Endpoint = spelling.parse().expect(spelling);
@@ -415,8 +419,8 @@ mod tests {
     #[test]
     fn length_is_checked_before_and_after_normalising() {
         let with_path = |len: usize| format!("h/{}", "a".repeat(len)).parse::<Endpoint>();
-        // "ws://h:7878/" and "/v1/worker" stand around the path.
-        let room = MAX_URL_LEN - 12 - WORKER_PATH.len();
+        // "wss://h:7878/" and "/v1/worker" stand around the path.
+        let room = MAX_URL_LEN - 13 - WORKER_PATH.len();
         assert!(with_path(room).is_ok());
         assert_eq!(with_path(room + 1), Err(UrlError::TooLong));
         assert_eq!(with_path(MAX_URL_LEN), Err(UrlError::TooLong));

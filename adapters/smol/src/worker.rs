@@ -27,6 +27,7 @@ use crate::guardian::Guardian;
 use crate::journal::lock;
 use crate::line::{Line, LineEvent};
 use crate::pump::Queue;
+use crate::tls::Trust;
 use crate::url::Endpoint;
 
 /// Events taken in between two drains, so that a flood cannot starve the timers
@@ -41,6 +42,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The coordinator: the endpoints of `config`, in the same order
     pub endpoints: Vec<Endpoint>,
+    /// Who is believed when a coordinator says by TLS which host it is
+    pub trust: Trust,
     /// The machine's settings
     pub config: Config,
     /// Where output that does not fit into memory goes until the coordinator has it
@@ -181,7 +184,7 @@ impl Runner {
         Ok(Runner {
             clock,
             worker,
-            line: Line::new(options.endpoints, dial_time),
+            line: Line::new(options.endpoints, dial_time).trusting(options.trust),
             executions: BTreeMap::new(),
             saved: BTreeMap::new(),
             restores: BTreeMap::new(),
@@ -507,9 +510,9 @@ impl Runner {
 
     fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Event::Line(LineEvent::Connected { attempt }) => {
+            Event::Line(LineEvent::Connected { attempt, binding }) => {
                 let entropy = entropy()?;
-                self.tell(Input::Connected { attempt, entropy });
+                self.tell(Input::Connected { attempt, entropy, binding });
             }
             Event::Line(LineEvent::Message { attempt, bytes }) => {
                 self.tell(Input::Received { attempt, bytes: &bytes });

@@ -3,13 +3,13 @@
 //! This binary plays all parts: a test starts it again as a worker, which starts it again as its guardian.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rejoin_smol::exec::{CommandSpec, ExecEvent, Execution, Surroundings};
 use rejoin_smol::guardian::{Guardian, guard};
-use smol::channel::unbounded;
+use smol::channel::{Receiver, unbounded};
 
 /// Which part is played, and the script of the worker's task
 const PART: &str = "GUARDIAN_TEST_PART";
@@ -107,6 +107,16 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Starts a script as an attempt that is not exclusive
+fn start(guardian: &Guardian, dir: &Path, id: u64, script: &str) -> (Execution, Receiver<ExecEvent>) {
+    let mut spec = CommandSpec::new("sh");
+    spec.args = vec!["-c".into(), script.into()];
+    let (events, happened) = unbounded();
+    let around =
+        Surroundings { spool_dir: dir.into(), guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
+    (Execution::start(id, spec, around, events), happened)
+}
+
 fn gone_after_the_kill(script: &str, names: &[&str]) {
     let pids = Pids::new();
     let dir = pids.0.path().to_str().expect("UTF-8");
@@ -140,14 +150,7 @@ fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
     let dir = pids.0.path().to_str().expect("UTF-8");
     let script = "echo $$ > DIR/task.x; mv DIR/task.x DIR/task; sleep 300".replace("DIR", dir);
     let guardian = Guardian::start(play("guardian")).expect("a guardian");
-    let start = |id, script: &str| {
-        let mut spec = CommandSpec::new("sh");
-        spec.args = vec!["-c".into(), script.into()];
-        let (events, happened) = unbounded();
-        let spool_dir = pids.0.path().into();
-        let around = Surroundings { spool_dir, guardian: Some(guardian.clone()), exclusive: false, checkpoints: None };
-        (Execution::start(id, spec, around, events), happened)
-    };
+    let start = |id, script: &str| start(&guardian, pids.0.path(), id, script);
     let (execution, _events) = start(1, &script);
     let task = pids.get("task");
     let first = guardian.process().expect("it runs");
@@ -163,6 +166,24 @@ fn a_guardian_that_dies_is_replaced_by_one_that_knows_everything() {
     assert!(lives(task), "nobody was harmed by that");
     drop(execution);
     until("the end of the task", || !lives(task));
+}
+
+#[test]
+fn task_7_what_is_stopped_ends_whatever_group_it_is_in() {
+    let pids = Pids::new();
+    let dir = pids.0.path().to_str().expect("UTF-8");
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > DIR/far.x; mv DIR/far.x DIR/far; while :; do sleep 300; done' & \
+                  echo $$ > DIR/task.x; mv DIR/task.x DIR/task; wait; sleep 300";
+    let guardian = Guardian::start(play("guardian")).expect("a guardian");
+    let start = |id, script: &str| start(&guardian, pids.0.path(), id, script);
+    let (execution, happened) = start(1, &script.replace("DIR", dir));
+    let (other, _others) = start(2, &"echo $$ > DIR/other.x; mv DIR/other.x DIR/other; sleep 300".replace("DIR", dir));
+    let all = ["task", "far", "other"].map(|name| pids.get(name));
+    execution.cancel();
+    while !matches!(smol::block_on(happened.recv()), Ok(ExecEvent::Finished { .. })) {}
+    assert_eq!(all.map(lives), [false, false, true], "the task, what has left its group, and another task");
+    drop(other);
+    until("the end of the other", || !lives(all[2]));
 }
 
 #[test]
@@ -200,6 +221,7 @@ fn task_4_an_exclusive_task_of_a_worker_that_stands_still_ends_with_its_lease() 
         let pids = Pids::new();
         let dir = pids.0.path().to_str().expect("UTF-8");
         let script = "trap '' TERM; sleep 300 & echo $! > DIR/child.x; mv DIR/child.x DIR/child; \
+                      setsid sh -c 'echo $$ > DIR/far.x; mv DIR/far.x DIR/far; exec sleep 300' & \
                       echo $$ > DIR/task.x; mv DIR/task.x DIR/task; while :; do sleep 300; done";
         let mut command = play("worker");
         command.env(SCRIPT, script.replace("DIR", dir)).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -208,7 +230,7 @@ fn task_4_an_exclusive_task_of_a_worker_that_stands_still_ends_with_its_lease() 
         }
         let begun = Instant::now();
         let mut worker = command.spawn().expect("a worker");
-        let all: Vec<i32> = ["task", "child"].iter().map(|name| pids.get(name)).collect();
+        let all: Vec<i32> = ["task", "child", "far"].iter().map(|name| pids.get(name)).collect();
         let process = rustix::process::Pid::from_child(&worker);
         rustix::process::kill_process(process, rustix::process::Signal::STOP).expect("a worker to stop");
         if exclusive {

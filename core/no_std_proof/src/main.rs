@@ -128,8 +128,8 @@ fn run() -> Option<Outcome> {
                 worker::Output::Connect { attempt, .. } => {
                     dial = attempt;
                     let (address, entropy) = (Address::LOOPBACK, [8; 32]);
-                    coordinator.handle(NOW, coordinator::Input::Accepted { conn: CONN, address, entropy }).ok()?;
-                    worker.handle(NOW, worker::Input::Connected { attempt, entropy: [9; 32] }).ok()?;
+                    coordinator.handle(NOW, coordinator::Input::Accepted { conn: CONN, address, entropy, binding: None }).ok()?;
+                    worker.handle(NOW, worker::Input::Connected { attempt, entropy: [9; 32], binding: None }).ok()?;
                 }
                 worker::Output::Send { bytes } => up.push_back(bytes.into()),
                 worker::Output::Run { token, .. } => {

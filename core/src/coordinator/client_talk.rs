@@ -187,6 +187,10 @@ impl Desk {
         if peer.reading.is_some() || peer.piece.is_some() {
             return None;
         }
+        if let Some(reading) = self.next_fetch(ix) {
+            self.roster.get_mut(ix).reading = Some(reading);
+            return Some(reading);
+        }
         let most = self.next_piece(ix)?;
         let peer = self.roster.get(ix);
         if peer.role == Role::Worker {
@@ -252,7 +256,7 @@ impl Desk {
     }
 
     /// Effects that arose while outputs were being asked for
-    fn let_effects_happen(&mut self) {
+    pub(super) fn let_effects_happen(&mut self) {
         while let Some(effect) = self.gate.next_effect() {
             self.apply(effect);
         }

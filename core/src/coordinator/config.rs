@@ -1,8 +1,10 @@
 //! Settings of a coordinator
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, TERM_MAX, WIRE_VERSION, WIRE_VERSION_OLDEST};
@@ -76,6 +78,10 @@ pub struct Config {
     pub compress: bool,
     /// Values for what connections find out by themselves (LIVE-6)
     pub pins: Pins,
+    /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
+    pub binding: Binding,
+    /// The URLs by which this coordinator may be dialled, in the dialling end's normal form; none: any (AUTH-7)
+    pub audiences: Vec<String>,
 }
 
 /// Who stays when a second holder of a key comes while the first one answers (AUTH-4)
@@ -122,6 +128,8 @@ impl Config {
             wire_version: WIRE_VERSION,
             compress: true,
             pins: Pins::default(),
+            binding: Binding::default(),
+            audiences: Vec::new(),
         }
     }
 

@@ -1,7 +1,8 @@
-//! Connections that have not proved who they are (AUTH-1 to AUTH-6)
+//! Connections that have not proved who they are (AUTH-1 to AUTH-7)
 //!
 //! Nothing here changes anything but counters and this table. It is bounded, and so is the time of each entry.
 
+use crate::binding::{Binding, TLS_EXPORTER};
 use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
 use crate::limits::{
     BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST,
@@ -11,20 +12,31 @@ use crate::outline::{Name, Outline};
 use crate::time::Instant;
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript};
+use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript, fingerprint};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::config::Config;
 use super::peers::Roster;
 
 /// What the door says of itself in M2
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Face {
-    pub(crate) cluster: ClusterId,
-    pub(crate) epoch: u64,
-    pub(crate) wire_version: u16,
-    pub(crate) compress: bool,
+pub(crate) struct Face<'a> {
+    cluster: ClusterId,
+    epoch: u64,
+    wire_version: u16,
+    compress: bool,
+    binding: Binding,
+    audiences: &'a [String],
+}
+
+impl<'a> Face<'a> {
+    pub(crate) fn of(config: &'a Config) -> Self {
+        let Config { cluster, epoch, wire_version, compress, binding, ref audiences, .. } = *config;
+        Face { cluster, epoch, wire_version, compress, binding, audiences }
+    }
 }
 
 /// A connection in front of the door
@@ -32,6 +44,8 @@ pub(crate) struct Face {
 struct Waiting {
     deadline: Instant,
     entropy: [u8; 32],
+    /// What the handshake can be bound to (AUTH-7)
+    binding: Option<[u8; 32]>,
     /// Let in only if it resumes an open session
     only_open: bool,
     challenged: Option<Box<Challenged>>,
@@ -45,6 +59,8 @@ struct Challenged {
     open: Option<SessionId>,
     version: u16,
     compress: bool,
+    /// Which M1 this answers, and how, until it came a second time (AUTH-9)
+    answered: Option<([u8; 32], Vec<u8>)>,
 }
 
 /// A peer that has proved who it is
@@ -93,9 +109,16 @@ impl Door {
     }
 
     /// Takes a connection in; returns one that has to go instead (AUTH-5)
-    pub(crate) fn accept(&mut self, now: Instant, conn: ConnId, entropy: [u8; 32], only_open: bool) -> Option<ConnId> {
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        entropy: [u8; 32],
+        binding: Option<[u8; 32]>,
+        only_open: bool,
+    ) -> Option<ConnId> {
         let deadline = now + HANDSHAKE_TIME;
-        self.waiting.insert(conn, Waiting { deadline, entropy, only_open, challenged: None });
+        self.waiting.insert(conn, Waiting { deadline, entropy, binding, only_open, challenged: None });
         self.strangers.insert(conn);
         let crowded = if self.strangers.len() > self.max / 2 {
             self.strangers.first().copied()
@@ -130,11 +153,24 @@ impl Door {
     }
 
     /// Takes M1 or M3 in
-    pub(crate) fn receive(&mut self, now: Instant, conn: ConnId, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        bytes: &[u8],
+        face: Face<'_>,
+        roster: &Roster,
+    ) -> Verdict {
         let Some(waiting) = self.waiting.get_mut(&conn) else { return Verdict::Refuse(None, Reason::Timeout) };
         let verdict = match waiting.challenged.take() {
             None => waiting.hello(now, bytes, face, roster),
-            Some(challenged) => challenged.proof(bytes, roster),
+            Some(mut challenged) => match challenged.again(bytes) {
+                Some(answer) => {
+                    waiting.challenged = Some(challenged);
+                    Verdict::Answer(answer)
+                }
+                None => challenged.proof(bytes, roster),
+            },
         };
         match &verdict {
             Verdict::Answer(_) => {
@@ -167,13 +203,21 @@ impl Door {
 }
 
 impl Waiting {
-    fn hello(&mut self, now: Instant, bytes: &[u8], face: Face, roster: &Roster) -> Verdict {
-        let reject = |code| Verdict::Refuse(Some(encoded(Refusal::Reject(code))), Reason::Rejected);
+    fn hello(&mut self, now: Instant, bytes: &[u8], face: Face<'_>, roster: &Roster) -> Verdict {
+        let reject_for = |code, reason| Verdict::Refuse(Some(encoded(Refusal::Reject(code))), reason);
+        let reject = |code| reject_for(code, Reason::Rejected);
         let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
         let spoken = WIRE_VERSION_OLDEST..=face.wire_version;
         let Some(version) = hello.versions.iter().copied().find(|version| spoken.contains(version)) else {
             return reject(RejectCode::Version);
         };
+        if !face.audiences.is_empty() && !face.audiences.iter().any(|audience| audience == hello.audience) {
+            return reject_for(RejectCode::Audience, Reason::Audience);
+        }
+        let bound = self.binding.filter(|_| face.binding != Binding::Off && hello.binding == TLS_EXPORTER);
+        if bound.is_none() && face.binding == Binding::Require {
+            return reject_for(RejectCode::Unbound, Reason::Unbound);
+        }
         let Some(key) = roster.key(hello.key, &hello.name, hello.role) else {
             return Verdict::Unknown(encoded(Refusal::Reject(RejectCode::UnknownKey)), hello.key);
         };
@@ -188,7 +232,7 @@ impl Waiting {
         let challenge = Challenge {
             version,
             capabilities,
-            binding: &[],
+            binding: if bound.is_some() { TLS_EXPORTER } else { &[] },
             cluster: face.cluster,
             epoch: face.epoch,
             frame_bytes_max: FRAME_BYTES_MAX as u32,
@@ -200,7 +244,8 @@ impl Waiting {
         let mut answer = alloc::vec![0; 512];
         let len = challenge.encode(&mut answer);
         let nonces = [&hello.nonce[..], &challenge.nonce[..]];
-        let proofs = Transcript::start(bytes).challenge(&key.secret, nonces, &answer[..len], &[]);
+        let binding = bound.as_ref().map_or(&[][..], |value| value);
+        let proofs = Transcript::start(bytes).challenge(&key.secret, nonces, &answer[..len], binding);
         let len = append_mac(&mut answer, len, &proofs.mac_c());
         answer.truncate(len);
         self.deadline = self.deadline.min(now + PROOF_TIME);
@@ -211,12 +256,19 @@ impl Waiting {
             open: session.map(|s| s.numbers.id),
             version,
             compress: capabilities & CAPABILITY_LZ4 != 0,
+            answered: Some((fingerprint(bytes), answer.clone())),
         }));
         Verdict::Answer(answer)
     }
 }
 
 impl Challenged {
+    /// The same answer to the same M1: the one that came with the upgrade may not have got through (AUTH-9)
+    fn again(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (hello, answer) = self.answered.take()?;
+        (hello == fingerprint(bytes)).then_some(answer)
+    }
+
     fn proof(&self, bytes: &[u8], roster: &Roster) -> Verdict {
         let Some((proof, signed, mac)) = Proof::decode(bytes) else {
             return Verdict::Refuse(None, Reason::NotAuthenticated);

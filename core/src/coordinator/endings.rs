@@ -31,6 +31,9 @@ impl Desk {
         result: &[u8],
         streams: [StreamEnd; 2],
     ) {
+        if let Some(session) = &mut self.roster.get_mut(ix).session {
+            session.drift.is_over(token);
+        }
         let attempt = self.tasks.attempts.get_mut(&token).filter(|a| a.peer == ix && a.task == task);
         let Some(attempt) = attempt else {
             if planted::is(Bug::StaleTokenAccepted) {
@@ -92,9 +95,15 @@ impl Desk {
         }
     }
 
+    /// How a task ended, if it has, whether it is forgotten or not
+    pub(super) fn outcome_of(&self, task: TaskId) -> Option<Outcome> {
+        let end = self.tasks.all.get(&task).and_then(|task| task.ended.as_ref());
+        end.map(|end| end.outcome).or(self.tasks.forgotten.get(&task).map(|old| old.outcome))
+    }
+
     fn refuse_result(&mut self, ix: PeerIx, task: TaskId, token: Token) {
         let end = self.tasks.all.get(&task).and_then(|task| task.ended.as_ref());
-        let outcome = end.map(|end| end.outcome).or(self.tasks.forgotten.get(&task).map(|old| old.outcome));
+        let outcome = self.outcome_of(task);
         let settlement = if end.is_some_and(|end| end.token == Some(token)) {
             self.stats.duplicate_results += 1;
             Settlement::Duplicate
@@ -164,6 +173,7 @@ impl Desk {
 
     /// The coordinator itself ends an attempt as failed, for good
     pub(super) fn fail_attempt(&mut self, token: Token, failure: Failure) {
+        self.part_with(token);
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (peer, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
         let early = attempt.early.take();
@@ -193,6 +203,11 @@ impl Desk {
         task.payload = Box::default();
         let live = task.live.clone();
         for other in live {
+            if planted::is(Bug::RetiredUntold) {
+                self.drop_attempt(other);
+                continue;
+            }
+            self.part_with(other);
             if let Some(attempt) = self.drop_attempt(other) {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
             }

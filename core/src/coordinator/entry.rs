@@ -20,7 +20,7 @@ use crate::wire::handshake::{Refusal, Resume};
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
-use super::door::{Verdict, Verified, encoded};
+use super::door::{Face, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
 use super::{Contention, Desk, Event, PeerState, Timer};
 
@@ -48,6 +48,8 @@ pub(crate) struct Live {
     pub(crate) awaiting_begin: bool,
     /// To be told right behind the welcome (TASK-4)
     pub(crate) lease: Option<Lease>,
+    /// The peer is asked what it holds; whether that has been said (SESS-8)
+    pub(crate) compare: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +78,13 @@ impl Contending {
 }
 
 impl Desk {
-    pub(super) fn accepted(&mut self, conn: ConnId, address: Address, entropy: [u8; 32]) -> Result<(), Rejected> {
+    pub(super) fn accepted(
+        &mut self,
+        conn: ConnId,
+        address: Address,
+        entropy: [u8; 32],
+        binding: Option<[u8; 32]>,
+    ) -> Result<(), Rejected> {
         if self.door.has(conn) || self.conns.contains_key(&conn) {
             return Err(Rejected::Conflict);
         }
@@ -89,7 +97,7 @@ impl Desk {
             }
         };
         self.stats.accepted += 1;
-        if let Some(crowded) = self.door.accept(self.now, conn, entropy, only_open) {
+        if let Some(crowded) = self.door.accept(self.now, conn, entropy, binding, only_open) {
             self.timers.set(Timer::Conn(crowded), None);
             self.closes.push_back((crowded, Reason::Crowded));
         }
@@ -130,8 +138,7 @@ impl Desk {
 
     /// A handshake message came in
     fn knocked(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
-        let face = self.face();
-        match self.door.receive(self.now, conn, bytes, face, &self.roster) {
+        match self.door.receive(self.now, conn, bytes, Face::of(&self.config), &self.roster) {
             Verdict::Answer(answer) => {
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
@@ -291,7 +298,7 @@ impl Desk {
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
         let (key, welcome) = (verified.key, Some(welcome));
-        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease };
+        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, compare: None };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
         self.restart_transfers(ix);
@@ -464,6 +471,7 @@ impl Desk {
         peer.session = None;
         peer.previous = None;
         peer.answers.clear();
+        peer.fetching.clear();
         let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
         self.place(ix);

@@ -2,8 +2,6 @@
 //!
 //! They are never refused, and may always deliver.
 
-use core::time::Duration;
-
 use crate::ids::Role;
 use crate::link::Reason;
 
@@ -43,8 +41,7 @@ impl Desk {
     /// Whether a worker has lost its connection so often, and so lately, that it gets less work
     pub(super) fn is_flapping(&self, ix: PeerIx) -> bool {
         let Peer { cuts, .. } = self.roster.get(ix);
-        let within: Duration = self.config.flapping_within;
-        cuts.len() > CUTS_MAX && cuts.front().is_some_and(|first| self.now < *first + within)
+        cuts.len() > CUTS_MAX && cuts.front().is_some_and(|first| self.now < *first + self.config.flapping_within)
     }
 
     /// Where a worker stands among others: by what it holds, and behind all of them if it flaps

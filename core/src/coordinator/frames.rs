@@ -8,7 +8,7 @@ use crate::lease::Lease;
 use crate::limits::CHUNKS_SINCE;
 use crate::time::{Instant, micros};
 use crate::wire::codec::Scratch;
-use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker};
+use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker, Verdict};
 
 use super::Desk;
 use super::entry::{Conn, Live};
@@ -60,6 +60,7 @@ impl Desk {
 fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame: &mut [u8]) -> usize {
     let Some(session) = &peer.session else { return 0 };
     let news = live.welcome.is_some()
+        || live.compare == Some(false)
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)
         || session.has_news()
         || !peer.to_tell.is_empty()
@@ -77,6 +78,9 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if let Some(Lease { ttl, grace }) = live.lease.take() {
         let fits = body.push(Class::Control, &Control::Lease { ttl_us: micros(ttl), grace_us: micros(grace) });
         debug_assert!(fits, "the second one does as well");
+    }
+    if live.compare == Some(false) && body.push(Class::Control, &Control::Compare) {
+        live.compare = Some(true);
     }
     if let Some(session) = &mut peer.session {
         live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);
@@ -99,7 +103,10 @@ fn replay(peer: &mut Peer, tasks: &Tasks, version: u16, body: &mut BodyWriter<'_
             return false;
         }
         let Some(session) = &mut peer.session else { return true };
-        if is_pointless(sent, tasks) {
+        if let Sent::Assign(token) = sent
+            && is_pointless(sent, tasks)
+        {
+            session.drift.is_over(token);
             // The worker never counted it, so that its credit is free again (LANES-2).
             session.numbers.restate(Sent::Void);
             session.tasks_given -= 1;
@@ -151,11 +158,11 @@ fn say_new(peer: &mut Peer, tasks: &mut Tasks, version: u16, body: &mut BodyWrit
                     watch.progress_queued = false;
                 }
             }
+            Sent::Settled(token, ..) | Sent::Verdict(token, Verdict::Discard) => session.drift.settled(token, number),
             Sent::Void
             | Sent::Cancel(..)
             | Sent::Recall(_)
             | Sent::Verdict(..)
-            | Sent::Settled(..)
             | Sent::Accepted(_)
             | Sent::Refused(..)
             | Sent::Outcome(_)
@@ -262,6 +269,8 @@ fn send_piece(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks,
     }
     let (task, token, stream, offset) = match *from {
         Reading::Output { task, token, stream, offset, .. } => (task, token, stream, offset),
+        // That goes into an answer.
+        Reading::Shown { .. } => return,
         Reading::Chunk { token, number, offset, .. } => {
             let attempt = tasks.attempts.get_mut(&token);
             let sending = attempt.and_then(|attempt| attempt.restoring.as_mut());

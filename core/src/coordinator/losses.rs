@@ -76,6 +76,7 @@ impl Desk {
         };
         task.leased = None;
         for token in task.live.clone() {
+            self.part_with(token);
             if let Some(attempt) = self.drop_attempt(token) {
                 self.say(attempt.peer, Sent::Cancel(token, CancelReason::Replaced));
             }

@@ -11,8 +11,9 @@
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
 //! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
-//! | `worker_talk`, `client_talk`, `views` | what peers say, and what clients are told |
+//! | `worker_talk`, `client_talk`, `views`, `fetches` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
+//! | `drift` | whether workers hold what they should, while they are connected |
 //! | `endings` | results, retries, crashes and cancels |
 //! | `flapping` | workers whose links break again and again |
 //! | `brake` | many workers that vanish at a time |
@@ -27,8 +28,10 @@ mod checkpoints;
 mod client_talk;
 mod config;
 mod door;
+mod drift;
 mod endings;
 mod entry;
+mod fetches;
 mod flapping;
 mod frames;
 mod gate;
@@ -60,7 +63,7 @@ pub use self::tasks::{Counts, TaskState};
 
 use self::admission::Admission;
 use self::brake::Brake;
-use self::door::{Door, Face};
+use self::door::Door;
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
@@ -189,7 +192,7 @@ impl Coordinator {
                 Ok(())
             }
             _ if desk.gate.has_failed() => Err(Rejected::Stopped),
-            Input::Accepted { conn, address, entropy } => desk.accepted(conn, address, entropy),
+            Input::Accepted { conn, address, entropy, binding } => desk.accepted(conn, address, entropy, binding),
             Input::Received { conn, bytes } => {
                 desk.received(conn, bytes, &mut self.scratch);
                 Ok(())
@@ -262,7 +265,7 @@ impl Coordinator {
             Some(Reading::Output { token, stream, offset, max, .. }) => {
                 return Output::ReadOutput { token, stream, offset, max };
             }
-            Some(Reading::Chunk { home, within, max, .. }) => {
+            Some(Reading::Chunk { home, within, max, .. } | Reading::Shown { home, within, max, .. }) => {
                 return Output::ReadChunk { home, offset: within, max };
             }
             None => {}
@@ -346,6 +349,9 @@ impl Coordinator {
             let retries = if task.ended.is_none() { task.retries } else { 0 };
             (id, task.state, task.attempts, retries, task.losses, task.crashes).hash(&mut digest);
             (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
+            for checkpoint in task.checkpoints() {
+                (checkpoint.token, checkpoint.number).hash(&mut digest);
+            }
         }
         for (token, attempt) in &self.desk.tasks.attempts {
             (token, attempt.peer, attempt.running, attempt.detached, attempt.progress).hash(&mut digest);
@@ -641,11 +647,6 @@ impl Desk {
         self.tokens_asked += TOKEN_BLOCK;
         self.gate.write(&Record::Tokens { below: self.tokens_asked });
         self.tokens_asked_at = self.gate.written();
-    }
-
-    fn face(&self) -> Face {
-        let Config { cluster, epoch, wire_version, compress, .. } = self.config;
-        Face { cluster, epoch, wire_version, compress }
     }
 
     /// Heartbeat period for a fleet of this size (LIVE-1)

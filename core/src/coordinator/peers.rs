@@ -18,6 +18,9 @@ use crate::wire::message::{
     CancelReason, CheckpointRefused, Follow, InventoryItem, Outcome, Refused, Settlement, Stream, Verdict,
 };
 
+use super::drift::Drift;
+use super::fetches::Fetch;
+
 /// A peer's place in the roster
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerIx(pub(crate) u32);
@@ -110,6 +113,8 @@ pub(crate) struct PeerSession {
     pub(crate) draining: bool,
     /// Under which exclusive attempts run; none where the peer knows of none (TASK-4)
     pub(crate) lease: Option<Lease>,
+    /// Whether the worker holds what it should (SESS-8)
+    pub(crate) drift: Drift,
     lanes: [VecDeque<Sent>; 3],
 }
 
@@ -138,6 +143,7 @@ impl PeerSession {
             offers: Tags::default(),
             draining: false,
             lease: None,
+            drift: Drift::default(),
             lanes: Default::default(),
         }
     }
@@ -186,6 +192,7 @@ impl PeerSession {
         o.count(Counter::Numbers(id, Giver::Dialler), self.tellable);
         o.count(Counter::Tasks(id), self.tasks_given);
         o.count(Counter::Tasks(id), self.tasks_granted);
+        o.put(self.drift.mismatches);
         o.put((self.inventory.parts, self.inventory.complete, self.inventory.items.len()));
         for item in &self.inventory.items {
             o.name(Name::Token(item.token));
@@ -248,6 +255,8 @@ pub(crate) struct Peer {
     pub(crate) piece: Option<Piece>,
     /// Answers to a client's last questions
     pub(crate) answers: BTreeMap<u64, Box<[u8]>>,
+    /// Pieces of checkpoints that a client waits for
+    pub(crate) fetching: VecDeque<Fetch>,
     /// The place is free: its client has left
     vacant: bool,
 }
@@ -304,6 +313,8 @@ pub(crate) enum Reading {
     Output { task: TaskId, token: Token, stream: Stream, offset: u64, max: u32 },
     /// Of a chunk, for a worker that starts from a checkpoint: where in the checkpoint, and where in the chunk
     Chunk { token: Token, number: u64, offset: u64, home: u64, within: u64, max: u32 },
+    /// Of a chunk, for a client that asked
+    Shown { ask: u64, home: u64, within: u64, max: u32 },
 }
 
 /// A piece on its way to a peer
@@ -340,6 +351,7 @@ impl Peer {
             reading: None,
             piece: None,
             answers: BTreeMap::new(),
+            fetching: VecDeque::new(),
             vacant: false,
         }
     }

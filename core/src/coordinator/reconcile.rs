@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::channel::Violation;
-use crate::ids::Token;
+use crate::ids::{SessionId, Token};
 use crate::limits::WORKER_ATTEMPTS_MAX;
 use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
@@ -54,6 +54,7 @@ impl Desk {
             return;
         }
         session.reconciled = true;
+        session.drift.start_over();
         let inventory = core::mem::take(&mut session.inventory);
         let (id, boot) = (session.numbers.id, session.boot);
         let known = peer.boot.replace(boot);
@@ -87,6 +88,11 @@ impl Desk {
                 } else {
                     self.judge(ix, &item)
                 };
+                if verdict == Verdict::Discard
+                    && let Some(session) = self.roster.get_mut(ix).session_mut(id)
+                {
+                    session.drift.discard(item.token, item.task);
+                }
                 self.gate.then(Effect::Say(ix, id, Sent::Verdict(item.token, verdict)));
                 let from = self.tasks.all.get(&item.task).and_then(|task| task.checkpoint.as_ref());
                 let inline = from.is_some_and(|from| from.names().is_empty());
@@ -158,6 +164,10 @@ impl Desk {
         }
         let peer = self.roster.get_mut(ix);
         peer.held.insert(token);
+        if let Some(adopted) = self.tasks.attempts.get_mut(&token) {
+            // Under a session that is no more: it is there without an assignment in this one.
+            adopted.sent_as = Some((SessionId([0; 16]), 0));
+        }
         // As if it had been given now: what becomes of it must find it in the journal.
         self.gate.write(&Record::Assign { task, token, attempt, worker: peer.name.clone() });
         self.story.note(self.now, item.task, Some(item.token), "adopted");

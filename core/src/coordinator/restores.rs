@@ -124,15 +124,23 @@ impl Desk {
 
     /// The embedder answers; if it has nothing, the checkpoint cannot be read
     pub(super) fn chunk_read(&mut self, home: u64, offset: u64, bytes: &[u8]) {
-        let asked =
-            |from: &Reading| matches!(*from, Reading::Chunk { home: h, within, .. } if (h, within) == (home, offset));
+        let asked = |from: &Reading| match *from {
+            Reading::Chunk { home: h, within, .. } | Reading::Shown { home: h, within, .. } => {
+                (h, within) == (home, offset)
+            }
+            Reading::Output { .. } => false,
+        };
         let Some(ix) = self.roster.iter().find(|(_, peer)| peer.reading.as_ref().is_some_and(asked)).map(|(ix, _)| ix)
         else {
             return;
         };
         let peer = self.roster.get_mut(ix);
         let Some(from) = peer.reading.take() else { return };
-        let Reading::Chunk { token, number, max, .. } = from else { return };
+        let (token, number, max) = match from {
+            Reading::Chunk { token, number, max, .. } => (token, number, max),
+            Reading::Shown { ask, max, .. } => return self.shown(ix, ask, bytes.get(..max as usize)),
+            Reading::Output { .. } => return,
+        };
         self.readers.insert(ix);
         if bytes.len() >= max as usize {
             peer.piece = Some(Piece { from, bytes: bytes[..max as usize].into() });

@@ -21,6 +21,8 @@ pub enum Input<'a> {
         address: Address,
         /// 32 fresh random bytes
         entropy: [u8; 32],
+        /// What both ends of the TLS connection beneath can derive from it by RFC 9266, if there is one (AUTH-7)
+        binding: Option<[u8; 32]>,
     },
     /// A message arrived
     Received {
@@ -206,6 +208,18 @@ pub enum Event {
     Lost {
         /// Which one
         peer: PeerName,
+    },
+    /// A connected worker did not hold what it should: it was asked, and what was found is mended (SESS-8)
+    ///
+    /// Neither lost nor discarded: it only counts its attempts in another way. In either case something is wrong there, or
+    /// here.
+    Drifted {
+        /// Which one
+        peer: PeerName,
+        /// Attempts that it does not have; their tasks go to others
+        lost: u64,
+        /// Attempts that it should not have, and was told to forget
+        discarded: u64,
     },
     /// Somebody came with a key that is not known, and was refused; another try will follow
     ///

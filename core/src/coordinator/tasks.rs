@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::about::About;
 use crate::blob::{ChunkName, Sending};
+use crate::drift::mark;
 use crate::ids::{SessionId, TaskId, Token};
 use crate::lease::Lease;
 use crate::stream::Incoming;
@@ -186,6 +187,8 @@ pub(crate) struct Ended {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) task: TaskId,
+    /// What it counts as in a digest (SESS-8)
+    pub(crate) mark: u64,
     pub(crate) peer: PeerIx,
     pub(crate) attempt: u32,
     /// Number of its assignment in the session it was given in; `None` before it was sent
@@ -414,6 +417,7 @@ impl Tasks {
         let restores = task.checkpoint.is_some();
         let new = Attempt {
             task: id,
+            mark: mark(id, token),
             peer,
             attempt,
             sent_as: None,

@@ -1,7 +1,7 @@
 //! What clients are told when they ask about the coordinator (section 12 of PROTOCOL.md)
 //!
-//! An answer says nothing that is not durable (JOURN-3): it is made once everything written before the question is, and
-//! an outcome that is younger than that is left out.
+//! An answer says nothing that is not durable (JOURN-3): it is made once everything written before the question is, with no
+//! outcome that is younger than that, and leaves once everything written before it was made is durable as well.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -14,6 +14,7 @@ use crate::time::micros;
 use crate::wire::message::{Outcome, Stream};
 use crate::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
+use super::fetches::Fetch;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
 use super::tasks::TaskState;
@@ -26,6 +27,9 @@ impl Desk {
             && let Some(worker) = self.roster.worker(name)
         {
             self.drain_worker(worker);
+        }
+        if let Question::DropCheckpoints(task) = question {
+            self.drop_checkpoints(task);
         }
         if let Some(session) = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id) {
             self.gate.then(Effect::Answer(ix, session, ask, question));
@@ -59,17 +63,23 @@ impl Desk {
                 let task = self.tasks.all.get(id).filter(|task| task.state != TaskState::Accepting);
                 encoded(&task.map(|task| task.terms))
             }
+            Question::Checkpoints(task) | Question::DropCheckpoints(task) => encoded(&self.checkpoint_views(*task)),
+            Question::CheckpointPiece { task, number, offset } => {
+                return self.fetch(ix, Fetch { session, ask, task: *task, number: *number, offset: *offset });
+            }
         };
+        self.reply(ix, session, ask, answer);
+    }
+
+    /// Tells an answer as soon as everything that it may be derived from is durable (JOURN-3)
+    pub(super) fn reply(&mut self, ix: PeerIx, session: SessionId, ask: u64, answer: Vec<u8>) {
         let peer = self.roster.get_mut(ix);
         // Who asks anew has the answers to what it asked before that many questions.
         while peer.answers.len() >= ASKS_MAX {
             peer.answers.pop_first();
         }
         peer.answers.insert(ask, answer.into());
-        if let Some(session) = peer.session_mut(session) {
-            session.say(Sent::Answer(ask));
-            self.touch(ix);
-        }
+        self.gate.then(Effect::Say(ix, session, Sent::Answer(ask)));
     }
 
     /// Somebody wants a worker to drain: it gets nothing more, and is told now or when it is back (TASK-8)
@@ -169,7 +179,7 @@ fn spoken_in(why: Why, version: u16) -> Why {
     if why == Why::LeaseHeld && version < TERMS_SINCE { Why::Pausing } else { why }
 }
 
-fn encoded<T: Serialize>(view: &T) -> Vec<u8> {
+pub(super) fn encoded<T: Serialize>(view: &T) -> Vec<u8> {
     match postcard::to_allocvec(view) {
         Ok(bytes) => bytes,
         Err(_) => unreachable!("memory grows, and every field can be encoded"),

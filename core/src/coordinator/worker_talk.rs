@@ -91,6 +91,8 @@ impl Desk {
             | Control::Beat { .. }
             | Control::Echo { .. }
             | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -98,13 +100,20 @@ impl Desk {
                 }
                 self.confirmed(ix);
             }
+            Control::Digest { received, sent, held } => {
+                if self.roster.get(ix).role != Role::Worker {
+                    return Err(Violation);
+                }
+                self.take_digest(conn, ix, (received, sent), held)?;
+            }
             Control::Welcome(_)
             | Control::Denied(_)
             | Control::Ack { .. }
             | Control::Credit(_)
             | Control::Beat { .. }
             | Control::Echo { .. }
-            | Control::Lease { .. } => {
+            | Control::Lease { .. }
+            | Control::Compare => {
                 let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {
@@ -182,6 +191,7 @@ impl Desk {
             }
             FromWorker::RestoreNeed { token, number, wanted } => self.take_restore_need(ix, token, number, wanted)?,
             FromWorker::RestoreBad { token, number } => self.take_restore_bad(ix, token, number),
+            FromWorker::Holdings { received, sent, items } => self.take_holdings(conn, ix, (received, sent), items)?,
         }
         Ok(())
     }
@@ -210,8 +220,14 @@ impl Desk {
     }
 
     fn given_back(&mut self, ix: PeerIx, token: Token) {
-        if self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.peer == ix && !attempt.running) {
-            self.take_unstarted_back(token);
+        if let Some(session) = &mut self.roster.get_mut(ix).session {
+            session.drift.is_over(token);
+        }
+        match self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix).map(|attempt| attempt.running) {
+            Some(false) => self.take_unstarted_back(token),
+            // An inventory called it running while it was being started, and that failed.
+            Some(true) => self.lost_attempt(token, false),
+            None => {}
         }
     }
 

@@ -136,7 +136,11 @@ impl Compaction {
             Record::Forgotten { task, .. } => {
                 keep_if(matches!(self.census.fates.get(&task), Some(Fate::Forgotten(_)) | None))
             }
-            Record::Checkpoint { task, .. } => keep_if(!self.census.fates.contains_key(&task)),
+            Record::Checkpoint { task, .. } => {
+                // What is said of the newest one from here on is said of this.
+                self.unread.remove(&task);
+                keep_if(!self.census.fates.contains_key(&task))
+            }
             Record::Piece { home, .. } | Record::Chunk { home, .. } => keep_if(!self.census.gone.contains(&home)),
             Record::Manifest { task, homes, .. } => {
                 let whole = homes_of(homes).all(|home| !self.census.gone.contains(&home));

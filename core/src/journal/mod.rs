@@ -148,7 +148,7 @@ pub enum Record<'a> {
         #[serde(with = "serde_bytes", borrow)]
         homes: &'a [u8],
     },
-    /// The newest checkpoint of a task cannot be read: the one before is the newest (CKPT-4)
+    /// The newest checkpoint of a task cannot be read (CKPT-4), or is not wanted any more (CKPT-2): the one before is the newest
     Unreadable {
         /// Which task
         task: TaskId,

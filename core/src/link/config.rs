@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::backoff::BackoffConfig;
+use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{BootId, ClusterId};
 use crate::limits::{
@@ -36,6 +37,8 @@ pub struct LinkConfig {
     pub compress: bool,
     /// Values for what connections find out by themselves (LIVE-6)
     pub pins: Pins,
+    /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
+    pub binding: Binding,
     /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
     pub handshake_time: Duration,
 }
@@ -53,6 +56,7 @@ impl LinkConfig {
             wire_version: WIRE_VERSION,
             compress: true,
             pins: Pins::default(),
+            binding: Binding::default(),
             handshake_time: HANDSHAKE_TIME,
         }
     }

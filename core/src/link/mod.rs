@@ -14,11 +14,14 @@ pub use self::state::{LinkState, Reason};
 
 use self::state::LinkStep;
 use crate::backoff::{Backoff, Loss};
+use crate::binding::{Binding, TLS_EXPORTER};
 use crate::channel::{Channel, Violation};
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
-use crate::limits::{CHUNKS_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::{
+    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST,
+};
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -46,6 +49,15 @@ pub(crate) enum LinkEvent {
     Resumed,
     /// A new session was opened: nothing that was sent counts
     Anew,
+}
+
+/// What a worker says of all that it holds (SESS-8)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// As a number
+    Digest,
+    /// One by one
+    Holdings,
 }
 
 /// The dialling end
@@ -82,6 +94,8 @@ pub(crate) struct Link<L> {
     /// The lease that this connection renews, and when M3 was made: the first such renewal (TASK-4)
     lease: Option<Lease>,
     proved_at: Instant,
+    /// The coordinator wants to know what is held (SESS-8)
+    compare: bool,
     leaving: Leaving,
     /// Frames can be sent on a connection that the owner has not noticed yet
     fresh: bool,
@@ -108,6 +122,8 @@ enum Leaving {
 struct HelloState {
     transcript: Transcript,
     nonce: [u8; 32],
+    /// What the handshake can be bound to, as M1 has offered (AUTH-7)
+    binding: Option<[u8; 32]>,
 }
 
 impl core::fmt::Debug for HelloState {
@@ -159,6 +175,7 @@ impl<L: Log> Link<L> {
             confirm: false,
             lease: None,
             proved_at: now,
+            compare: false,
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
@@ -195,7 +212,13 @@ impl<L: Log> Link<L> {
     // What happens.
 
     /// The transport is open: say who we are
-    pub(crate) fn opened(&mut self, now: Instant, attempt: u64, entropy: [u8; 32]) -> Result<(), Rejected> {
+    pub(crate) fn opened(
+        &mut self,
+        now: Instant,
+        attempt: u64,
+        entropy: [u8; 32],
+        binding: Option<[u8; 32]>,
+    ) -> Result<(), Rejected> {
         if !self.is_current(attempt) {
             return Ok(());
         }
@@ -206,11 +229,16 @@ impl<L: Log> Link<L> {
         self.backoff.opened();
         self.give_up_at = Some(now + self.config.handshake_time);
         self.stats.connections += 1;
+        let binding = binding.filter(|_| self.config.binding != Binding::Off);
+        if binding.is_none() && self.config.binding == Binding::Require {
+            self.failed_handshake(now, Reason::Unbound);
+            return Ok(());
+        }
         let hello = Hello {
             versions: self.versions().rev().collect(),
             capabilities: if self.config.compress { CAPABILITY_LZ4 } else { 0 },
             audience: &self.config.endpoints[self.endpoint],
-            binding: &[],
+            binding: if binding.is_some() { TLS_EXPORTER } else { &[] },
             role: self.config.key.role,
             name: self.config.key.name.clone(),
             key: self.config.key.id,
@@ -225,7 +253,7 @@ impl<L: Log> Link<L> {
         self.greeting.clear();
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
-        self.hello = Some(HelloState { transcript: Transcript::start(&self.greeting), nonce: entropy });
+        self.hello = Some(HelloState { transcript: Transcript::start(&self.greeting), nonce: entropy, binding });
         Ok(())
     }
 
@@ -310,10 +338,16 @@ impl<L: Log> Link<L> {
             return self.failed_handshake(now, Reason::NotAuthenticated);
         };
         let nonces = [&hello.nonce[..], &challenge.nonce[..]];
-        let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, &[]);
-        let answers_us = self.versions().contains(&challenge.version) && challenge.binding.is_empty();
+        let bound = hello.binding.filter(|_| challenge.binding == TLS_EXPORTER);
+        let binding = bound.as_ref().map_or(&[][..], |value| value);
+        let proofs = hello.transcript.challenge(&self.config.key.secret, nonces, signed, binding);
+        let version_is_ours = self.versions().contains(&challenge.version);
+        let answers_us = version_is_ours && (bound.is_some() || challenge.binding.is_empty());
         if !proofs.mac_c_is(&mac) || !answers_us {
             return self.failed_handshake(now, Reason::NotAuthenticated);
+        }
+        if bound.is_none() && self.config.binding == Binding::Require {
+            return self.failed_handshake(now, Reason::Unbound);
         }
         if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
             // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
@@ -335,6 +369,8 @@ impl<L: Log> Link<L> {
             Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey | RejectCode::Version) => {
                 self.failed_handshake(now, Reason::Rejected);
             }
+            Refusal::Reject(RejectCode::Unbound) => self.failed_handshake(now, Reason::Unbound),
+            Refusal::Reject(RejectCode::Audience) => self.failed_handshake(now, Reason::Audience),
         }
     }
 
@@ -435,6 +471,14 @@ impl<L: Log> Link<L> {
                 self.lease = Some(Lease::new(ttl_us, grace_us));
                 Ok(LinkEvent::Nothing)
             }
+            Control::Compare => {
+                let known = self.version() >= DIGEST_SINCE && self.config.key.role == Role::Worker;
+                if !known || !self.is_welcomed() {
+                    return Err(Violation);
+                }
+                self.compare = true;
+                Ok(LinkEvent::Nothing)
+            }
             Control::Denied(denied) => {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
@@ -445,7 +489,8 @@ impl<L: Log> Link<L> {
             | Control::Ack { .. }
             | Control::Credit(_)
             | Control::Beat { .. }
-            | Control::Echo { .. } => {
+            | Control::Echo { .. }
+            | Control::Digest { .. } => {
                 if self.state == LinkState::Proving {
                     // The welcome, or a refusal, comes first.
                     return Err(Violation);
@@ -629,6 +674,7 @@ impl<L: Log> Link<L> {
         self.begin
             || self.confirm
             || self.leaving == Leaving::Due
+            || (self.compare && self.state == LinkState::Connected)
             || channel.has_news(now, session, session.received(), self.tasks)
     }
 
@@ -657,6 +703,27 @@ impl<L: Log> Link<L> {
     pub(crate) fn measure(&mut self, now: Instant, body: &mut BodyWriter<'_>) -> bool {
         let (Some(channel), Some(session)) = (&mut self.channel, &self.session) else { return false };
         channel.measure(now, body, session, self.tasks)
+    }
+
+    /// What is to be said of all attempts held, once everything numbered was sent on this connection (SESS-8)
+    pub(crate) fn account_due(&self) -> Option<Account> {
+        let channel = self.channel.as_ref().filter(|channel| channel.version >= DIGEST_SINCE)?;
+        let replayed = self.session.as_ref().is_some_and(Session::replayed);
+        if self.state != LinkState::Connected || !replayed || self.leaving != Leaving::No {
+            None
+        } else if self.compare {
+            Some(Account::Holdings)
+        } else {
+            channel.digest_due.then_some(Account::Digest)
+        }
+    }
+
+    /// It was said
+    pub(crate) fn accounted(&mut self) {
+        self.compare = false;
+        if let Some(channel) = &mut self.channel {
+            channel.digest_due = false;
+        }
     }
 
     /// Counts a bulk piece sent
@@ -797,6 +864,7 @@ impl<L: Log> Link<L> {
         self.begin = false;
         self.confirm = false;
         self.lease = None;
+        self.compare = false;
     }
 
     fn drop_session(&mut self) {

@@ -75,6 +75,10 @@ pub enum Reason {
     RetryAfter,
     /// The coordinator rejected the handshake, without proof of who it is
     Rejected,
+    /// One end wants the handshake to be bound to TLS, and it cannot be (AUTH-7)
+    Unbound,
+    /// The coordinator is not to be reached by the URL that was dialled (AUTH-7)
+    Audience,
     /// The coordinator refused this peer, under seal (AUTH-2)
     Denied(Denied),
     /// The peer is a coordinator older than one seen before, or of another cluster (JOURN-2)
@@ -98,7 +102,11 @@ impl Reason {
             Reason::Stopping | Reason::Superseded | Reason::Left => 4000,
             Reason::Crowded | Reason::RetryAfter => 4001,
             Reason::Silence | Reason::Timeout => 4003,
-            Reason::NotAuthenticated | Reason::Rejected | Reason::WrongCoordinator => 4100,
+            Reason::NotAuthenticated
+            | Reason::Rejected
+            | Reason::Unbound
+            | Reason::Audience
+            | Reason::WrongCoordinator => 4100,
             Reason::BadTag => 4101,
             Reason::Protocol | Reason::Denied(Denied::Protocol | Denied::Busy { .. }) => 4102,
             Reason::Denied(_) => 4500,
@@ -112,11 +120,19 @@ impl fmt::Display for Reason {
             Reason::Silence => "nothing was heard for too long",
             Reason::Timeout => "no answer in time",
             Reason::NotAuthenticated => {
-                "the other end could not prove who it is: check that the key is of this cluster"
+                "the other end could not prove who it is: check that the key is of this cluster, and that nothing in \
+                 between ends TLS unless channel binding is off"
             }
             Reason::BadTag => "a frame was damaged on the way",
             Reason::Protocol => "a sealed frame broke the rules: check that both ends are of one version",
             Reason::RetryAfter => "the coordinator is busy",
+            Reason::Unbound => {
+                "channel binding is required and cannot be had: both ends must speak TLS, with nothing in between that \
+                 ends it, and neither may have binding off"
+            }
+            Reason::Audience => {
+                "the coordinator is not to be reached by this URL: dial its public URL, or have this one added there"
+            }
             Reason::Rejected => "the coordinator does not know this key: add it to its keys file, or use another",
             Reason::Denied(Denied::Revoked) => "its key has been revoked: get a new one",
             Reason::Denied(Denied::Removed) => "it was removed by an operator",

@@ -269,6 +269,10 @@ pub enum RejectCode {
     UnknownKey,
     /// No common wire version
     Version,
+    /// The coordinator wants the handshake to be bound to TLS, and it cannot be (AUTH-7)
+    Unbound,
+    /// The coordinator is not to be reached by the URL that was dialled (AUTH-7)
+    Audience,
 }
 
 impl Refusal {
@@ -286,6 +290,8 @@ impl Refusal {
                     RejectCode::Malformed => 0,
                     RejectCode::UnknownKey => 1,
                     RejectCode::Version => 2,
+                    RejectCode::Unbound => 3,
+                    RejectCode::Audience => 4,
                 }]);
                 w.len
             }
@@ -303,6 +309,8 @@ impl Refusal {
             [0] => RejectCode::Malformed,
             [1] => RejectCode::UnknownKey,
             [2] => RejectCode::Version,
+            [3] => RejectCode::Unbound,
+            [4] => RejectCode::Audience,
             _ => return None,
         };
         r.end(Refusal::Reject(code))

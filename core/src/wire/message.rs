@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{BODY_BYTES_MAX, CHUNKS_SINCE, MESSAGE_BYTES_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::{BODY_BYTES_MAX, CHUNKS_SINCE, DIGEST_SINCE, MESSAGE_BYTES_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
 use crate::terms::Conditions;
 use crate::wire::view::Question;
 
@@ -217,6 +217,17 @@ pub enum Control {
         /// Within so many microseconds of its end everything exclusive must be over
         grace_us: u64,
     },
+    /// What the worker holds, as a number; in the frame of each `Beat`, since wire version 2 (SESS-8)
+    Digest {
+        /// Highest number of the coordinator's taken in
+        received: u64,
+        /// Highest number given, all of them sent on this connection
+        sent: u64,
+        /// XOR of the [marks](crate::drift::mark) of all attempts held and not reported as over
+        held: u64,
+    },
+    /// The worker is to say what it holds, since wire version 2 (SESS-8)
+    Compare,
 }
 
 /// Absolute totals, never lowered (LANES-2)
@@ -472,6 +483,16 @@ pub enum FromWorker<'a> {
         /// Which checkpoint
         number: u64,
     },
+    /// What the worker holds, in answer to [`Control::Compare`]; loose (SESS-8)
+    Holdings {
+        /// Highest number of the coordinator's taken in
+        received: u64,
+        /// Highest number given, all of them sent on this connection
+        sent: u64,
+        /// Task and token of each attempt held and not reported as over, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        items: &'a [u8],
+    },
 }
 
 impl FromWorker<'_> {
@@ -482,6 +503,7 @@ impl FromWorker<'_> {
             | FromWorker::Piece { .. }
             | FromWorker::RestoreNeed { .. }
             | FromWorker::RestoreBad { .. } => CHUNKS_SINCE,
+            FromWorker::Holdings { .. } => DIGEST_SINCE,
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
             | FromWorker::Result { .. }
@@ -500,7 +522,8 @@ impl FromWorker<'_> {
             | FromWorker::Offer { .. }
             | FromWorker::Piece { .. }
             | FromWorker::RestoreNeed { .. }
-            | FromWorker::RestoreBad { .. } => true,
+            | FromWorker::RestoreBad { .. }
+            | FromWorker::Holdings { .. } => true,
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
             | FromWorker::Result { .. }

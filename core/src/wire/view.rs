@@ -36,6 +36,34 @@ pub enum Question {
         /// Whatever is delayed is lost now
         end: bool,
     },
+    /// The checkpoints that are kept of a task, newest first; answered by a list of [`CheckpointView`]s, since wire version 2 (CKPT-2)
+    Checkpoints(TaskId),
+    /// A piece of a checkpoint; answered by an option of bytes, at most
+    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX) and none at its end, since wire version 2
+    CheckpointPiece {
+        /// Of which task
+        task: TaskId,
+        /// Which of its checkpoints
+        number: u64,
+        /// From where on
+        offset: u64,
+    },
+    /// Do without the checkpoints of a task, so that its next attempt begins anew; answered by what is left, as
+    /// [`Question::Checkpoints`] is, since wire version 2
+    DropCheckpoints(TaskId),
+}
+
+/// A durable checkpoint
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// Its number among those of its task
+    pub number: u64,
+    /// Which attempt made it
+    pub token: Token,
+    /// Its bytes
+    pub length: u64,
+    /// In how many chunks it is kept; 0 if it came in one message
+    pub chunks: u32,
 }
 
 /// Many workers have vanished at a time, so that they are not taken for lost yet (TASK-10)

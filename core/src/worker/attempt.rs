@@ -102,6 +102,8 @@ impl AttemptState {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) task: TaskId,
+    /// What it counts as in a digest (SESS-8)
+    pub(crate) mark: u64,
     pub(crate) attempt: u32,
     pub(crate) priority: u8,
     /// Order of arrival
@@ -120,6 +122,8 @@ pub(crate) struct Attempt {
     pub(crate) report_queued: bool,
     /// In the queue of results, or numbered
     pub(crate) result_queued: bool,
+    /// Its result has a number in this session
+    pub(crate) result_numbered: bool,
     /// The embedder is to be told to stop it
     pub(crate) cancel_due: Option<StopReason>,
     /// What it has to keep to
@@ -246,6 +250,11 @@ impl Attempt {
             }
             AttemptState::Finished | AttemptState::Gone => Held::Finished,
         }
+    }
+
+    /// Whether the coordinator believes it here, as far as it has been told (SESS-8)
+    pub(crate) fn counts(&self) -> bool {
+        !self.result_numbered && !matches!(self.state, AttemptState::Abandoned | AttemptState::Gone)
     }
 
     /// Whether it may start: it is wanted, and what it is to start from is there (SESS-7, CKPT-4)

@@ -1,7 +1,7 @@
 //! Pieces that have come and wait for the embedder, in memory that is allocated once
 
 use alloc::boxed::Box;
-use alloc::vec;
+use alloc::vec::Vec;
 
 use heapless::Deque;
 
@@ -10,6 +10,8 @@ use crate::limits::WORKER_BULK_WINDOW_BYTES;
 
 /// Most pieces that wait; a coordinator's are never so small that there are more in a window
 const PIECES_MAX: usize = 256;
+/// Bytes that wait at most
+const RING_BYTES: usize = WORKER_BULK_WINDOW_BYTES as usize;
 
 /// Where a piece belongs
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,27 +23,30 @@ pub(crate) struct Head {
 }
 
 /// A ring of bytes, and what they are
+///
+/// A copy has memory for what was ever in use alone, and allocates more when it needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
     heads: Box<Deque<Head, PIECES_MAX>>,
-    ring: Box<[u8]>,
+    /// As far as it was ever in use: most workers never need it, and to clear it costs them their start
+    ring: Vec<u8>,
     start: usize,
     len: usize,
 }
 
 impl Intake {
     pub(crate) fn new() -> Self {
-        let ring = vec![0; WORKER_BULK_WINDOW_BYTES as usize].into();
-        Intake { heads: Box::new(Deque::new()), ring, start: 0, len: 0 }
+        Intake { heads: Box::new(Deque::new()), ring: Vec::with_capacity(RING_BYTES), start: 0, len: 0 }
     }
 
     /// Keeps a piece; `false` if there is no room for it
     pub(crate) fn push(&mut self, head: Head, bytes: &[u8]) -> bool {
-        if self.len + bytes.len() > self.ring.len() || self.heads.push_back(head).is_err() {
+        if self.len + bytes.len() > RING_BYTES || self.heads.push_back(head).is_err() {
             return false;
         }
-        let at = (self.start + self.len) % self.ring.len();
-        let first = bytes.len().min(self.ring.len() - at);
+        let at = (self.start + self.len) % RING_BYTES;
+        let first = bytes.len().min(RING_BYTES - at);
+        self.ring.resize(self.ring.len().max(at + first), 0);
         self.ring[at..at + first].copy_from_slice(&bytes[..first]);
         self.ring[..bytes.len() - first].copy_from_slice(&bytes[first..]);
         self.len += bytes.len();
@@ -51,10 +56,10 @@ impl Intake {
     /// Hands the oldest piece over, into a buffer that is large enough for any
     pub(crate) fn pop(&mut self, out: &mut [u8]) -> Option<Head> {
         let head = self.heads.pop_front()?;
-        let first = head.len.min(self.ring.len() - self.start);
+        let first = head.len.min(RING_BYTES - self.start);
         out[..first].copy_from_slice(&self.ring[self.start..self.start + first]);
         out[first..head.len].copy_from_slice(&self.ring[..head.len - first]);
-        self.start = (self.start + head.len) % self.ring.len();
+        self.start = (self.start + head.len) % RING_BYTES;
         self.len -= head.len;
         Some(head)
     }
@@ -63,6 +68,7 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn pieces_come_out_as_they_went_in_all_around_the_ring_and_no_more_than_there_is_room_for() {

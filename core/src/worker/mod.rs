@@ -30,6 +30,7 @@ pub use crate::worker::seam::{Input, Output, StopReason};
 
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
+use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{TaskId, Token};
 use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
@@ -137,7 +138,7 @@ impl Worker {
         let now = self.now;
         let desk = &mut *self.desk;
         let result = match input {
-            Input::Connected { attempt, entropy } => desk.link.opened(now, attempt, entropy),
+            Input::Connected { attempt, entropy, binding } => desk.link.opened(now, attempt, entropy, binding),
             Input::Received { attempt, bytes } => {
                 if let Some(body) = desk.link.receive(now, attempt, bytes, &mut self.scratch) {
                     desk.take_batch(now, body);
@@ -426,6 +427,10 @@ impl Desk {
             // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
+        if planted::is(Bug::AssignmentForgotten) && token.0 % 4 == 1 {
+            self.assigned += 1;
+            return Ok(());
+        }
         let mut slot = self.payloads.reserve().ok_or(Violation)?;
         let result = self.results.reserve().ok_or(Violation)?;
         let checkpoint = self.checkpoints.reserve().ok_or(Violation)?;
@@ -436,6 +441,7 @@ impl Desk {
         self.arrivals += 1;
         let attempt = Attempt {
             task,
+            mark: mark(task, token),
             attempt,
             priority,
             arrival: self.arrivals,
@@ -448,6 +454,7 @@ impl Desk {
             unjudged: false,
             report_queued: false,
             result_queued: false,
+            result_numbered: false,
             cancel_due: None,
             conditions,
             lapsed: false,
@@ -743,6 +750,7 @@ impl Desk {
             attempt.unjudged = !matches!(attempt.state, AttemptState::Abandoned | AttemptState::Gone);
             attempt.report_queued = false;
             attempt.result_queued = false;
+            attempt.result_numbered = false;
             attempt.checkpoint.start_over();
             self.unjudged += u16::from(attempt.unjudged);
         }

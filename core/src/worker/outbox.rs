@@ -12,11 +12,11 @@ use crate::limits::{
     BULK_PIECE_BYTES_MAX, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX,
     WORKER_UNACKED_MAX,
 };
-use crate::link::Link;
+use crate::link::{Account, Link};
 use crate::outline::{Name, Outline};
-use crate::session::FixedLog;
+use crate::session::{FixedLog, Numbers};
 use crate::time::Instant;
-use crate::wire::message::{BodyWriter, Class, FromWorker, InventoryItem, Stream};
+use crate::wire::message::{BodyWriter, Class, Control, FromWorker, InventoryItem, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
 
@@ -42,7 +42,9 @@ pub(crate) struct Table(Box<Attempts>);
 impl Table {
     /// Allocates all its room
     pub(crate) fn new() -> Self {
-        Table(Box::new(Attempts::new()))
+        // Half a mebibyte that unoptimised code would otherwise move through several frames of a thread's small stack.
+        const EMPTY: Attempts = Attempts::new();
+        Table(Box::new(EMPTY))
     }
 }
 
@@ -75,7 +77,12 @@ impl DerefMut for Table {
 type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
 
 const INVENTORY_ITEM_BYTES_MAX: usize = 48;
-const INVENTORY_PART_BYTES: usize = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_MAX;
+const HOLDINGS_ITEM_BYTES_MAX: usize = 26;
+const ITEMS_BYTES: usize = {
+    let part = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_MAX;
+    let holdings = WORKER_ATTEMPTS_MAX * HOLDINGS_ITEM_BYTES_MAX;
+    if part > holdings { part } else { holdings }
+};
 
 /// What waits to be sent: ids only, each attempt at most once per lane
 #[derive(Clone, Debug)]
@@ -149,7 +156,7 @@ impl Outbox {
             piece: None,
             may_transfer: false,
             piece_bytes: vec![0; BULK_PIECE_BYTES_MAX].into(),
-            items: vec![0; INVENTORY_PART_BYTES].into(),
+            items: vec![0; ITEMS_BYTES].into(),
         }
     }
 
@@ -323,9 +330,36 @@ impl Outbox {
                 full = true;
             }
         }
-        if !full && self.write_transfers(link, attempts, stores, body) {
+        if !full && self.write_account(link, attempts, body) && self.write_transfers(link, attempts, stores, body) {
             self.write_piece(now, link, attempts, body);
         }
+    }
+
+    /// Writes what is held, as a number or one by one; `false` when the frame is full (SESS-8)
+    ///
+    /// What was given back and has no number yet is not held any more, and the coordinator cannot know: then it waits.
+    fn write_account(&mut self, link: &mut Link<SentLog>, attempts: &Attempts, body: &mut BodyWriter<'_>) -> bool {
+        let Some(account) = link.account_due().filter(|_| self.given_back.is_empty()) else { return true };
+        let Some(Numbers { received, sent, .. }) = link.session().map(|session| session.numbers()) else { return true };
+        let held = attempts.iter().filter(|(_, attempt)| attempt.counts());
+        let fits = match account {
+            Account::Digest => {
+                let held = held.fold(0, |all, (_, attempt)| all ^ attempt.mark);
+                body.push(Class::Control, &Control::Digest { received, sent, held })
+            }
+            Account::Holdings => {
+                let mut len = 0;
+                for (token, attempt) in held {
+                    len += postcard::to_slice(&(attempt.task, *token), &mut self.items[len..])
+                        .map_or(0, |item| item.len());
+                }
+                body.push(Class::Loose, &FromWorker::Holdings { received, sent, items: &self.items[..len] })
+            }
+        };
+        if fits {
+            link.accounted();
+        }
+        fits
     }
 
     /// Writes offers and what is missing of others; `false` when the frame is full (CKPT-1, CKPT-4)
@@ -430,8 +464,11 @@ impl Outbox {
     fn advance(&mut self, sent: Sent, attempts: &mut Attempts) {
         match sent {
             Sent::Inventory(_) => self.inventory_next += 1,
-            Sent::Result(_) => {
+            Sent::Result(token) => {
                 self.results.pop_front();
+                if let Some(attempt) = attempts.get_mut(&token) {
+                    attempt.result_numbered = true;
+                }
             }
             Sent::GivenBack(_) => {
                 self.given_back.pop_front();

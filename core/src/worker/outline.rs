@@ -30,7 +30,7 @@ impl Worker {
 impl Attempt {
     fn outline(&self, o: &mut Outline) {
         o.put((self.task, self.attempt, self.state, self.outcome, self.progress));
-        o.put((self.unjudged, self.report_queued, self.result_queued, self.cancel_due));
+        o.put((self.unjudged, self.report_queued, self.result_queued, self.result_numbered, self.cancel_due));
         o.put((self.conditions, self.lapsed, self.stalled));
         let kept = &self.checkpoint;
         o.put((kept.slot.is_some(), kept.current, kept.waiting, kept.awaited, kept.answered));

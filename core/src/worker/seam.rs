@@ -19,6 +19,8 @@ pub enum Input<'a> {
         attempt: u64,
         /// 32 fresh random bytes
         entropy: [u8; 32],
+        /// What both ends of the TLS connection beneath can derive from it by RFC 9266, if there is one (AUTH-7)
+        binding: Option<[u8; 32]>,
     },
     /// A message arrived
     Received {

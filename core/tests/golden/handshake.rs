@@ -87,7 +87,8 @@ fn frame_6_every_handshake_message_is_encoded_as_ever() {
         assert_eq!((decoded, signed.len(), mac), (proof, found.len() - 34, MAC));
     }
     every([Refusal::RetryAfter(0), Refusal::Reject(RejectCode::Version)]);
-    let codes = every([RejectCode::Malformed, RejectCode::UnknownKey, RejectCode::Version]);
+    use RejectCode::{Audience, Malformed, Unbound, UnknownKey, Version};
+    let codes = every([Malformed, UnknownKey, Version, Unbound, Audience]);
     for refusal in [Refusal::RetryAfter(1_500_000)].into_iter().chain(codes.map(Refusal::Reject)) {
         let name = match refusal {
             Refusal::RetryAfter(_) => "RetryAfter".into(),

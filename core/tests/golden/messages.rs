@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use rejoin_core::about::{About, Tag, Tags};
+use rejoin_core::drift::mark;
 use rejoin_core::ids::{ClusterId, PeerName, SessionId, TaskId, Token};
 use rejoin_core::terms::{Class as TaskClass, Conditions, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{
@@ -69,6 +70,11 @@ fn class_of(is_loose: bool) -> Class {
     if is_loose { Class::Loose } else { Class::Numbered(1) }
 }
 
+/// Whether it came with the second version
+fn is_second(message: &Control) -> bool {
+    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare)
+}
+
 fn control() -> Vec<Control> {
     let welcome = Welcome {
         generation: 1,
@@ -91,6 +97,9 @@ fn control() -> Vec<Control> {
         Control::Echo { stamp: 1_000_000, credit: CREDIT },
         Control::Bye,
         Control::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
+        Control::Digest { received: 1, sent: 300, held: mark(TASK, TOKEN) },
+        Control::Digest { received: 0, sent: 0, held: 0 },
+        Control::Compare,
     ];
     all.extend(
         every([
@@ -129,6 +138,9 @@ fn from_worker<'a>(items: &'a [u8], tags: &'a [u8]) -> Vec<FromWorker<'a>> {
         FromWorker::Piece { token, number: 300, offset: 65_536, bytes: b"a piece" },
         FromWorker::RestoreNeed { token, number: 300, wanted: &[0b10] },
         FromWorker::RestoreBad { token, number: 300 },
+        FromWorker::Holdings { received: 300, sent: 2, items: &[] },
+        // One item: the task, and token 17.
+        FromWorker::Holdings { received: 300, sent: 2, items: &[0x11; 17] },
     ];
     all.extend(outcomes().into_iter().map(|outcome| FromWorker::Result {
         task,
@@ -206,6 +218,9 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Drain(name.clone()),
         Question::Terms(task),
         Question::Brake { end: true },
+        Question::Checkpoints(task),
+        Question::CheckpointPiece { task, number: 300, offset: 65_536 },
+        Question::DropCheckpoints(task),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
@@ -367,8 +382,7 @@ fn every_variant_has_a_vector() {
 fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() {
     let mut book =
         Book::open("messages_2.txt", "What wire format 2 adds, each message as the only item of a frame's body");
-    let second = |message: &Control| matches!(message, Control::Lease { .. });
-    let said = control().into_iter().filter(second).collect();
+    let said = control().into_iter().filter(is_second).collect();
     add!(book, Control, |_| Class::Control, said);
     let from_worker = from_worker(&[], &[]).into_iter().filter(|message| message.since() == 2).collect();
     add!(book, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker);
@@ -390,7 +404,7 @@ fn frame_6_every_message_is_encoded_as_ever() {
     let numbered = Class::Numbered(1);
     let about = About { title: "gzip a.log".into(), needs: tags(), ..About::default() }.encode().expect("legal");
     let answer = postcard::to_allocvec(&true).expect("an answer can be encoded");
-    let said = control().into_iter().filter(|message| !matches!(message, Control::Lease { .. })).collect();
+    let said = control().into_iter().filter(|message| !is_second(message)).collect();
     add!(book, Control, |_| Class::Control, said);
     let (items, tags) = (inventory(), tags().encode().expect("legal tags"));
     let first = |since: u16| since == 1;

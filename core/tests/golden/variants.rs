@@ -36,15 +36,15 @@ macro_rules! variants {
 }
 
 variants! {
-    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease;
-    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad;
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare;
+    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings;
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
     Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
-    Question: Status Workers Tasks Task Drain Terms Brake;
+    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
     WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
     Tag: Label Amount;
@@ -61,7 +61,7 @@ variants! {
     Stream: Out Err;
     Refused: Conflict Unknown Full TooLarge BadSpec;
     Refusal: RetryAfter Reject;
-    RejectCode: Malformed UnknownKey Version;
+    RejectCode: Malformed UnknownKey Version Unbound Audience;
 }
 
 /// Passes on values that have every variant of their type among them

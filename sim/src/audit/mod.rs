@@ -15,7 +15,7 @@ use rejoin_core::wire::message::Outcome;
 use crate::words::words;
 
 macro_rules! checks {
-    ($($name:ident $sentence:literal),* $(,)?) => {
+    ($($name:ident $sentence:literal for $($rule:literal)*),* $(,)?) => {
         /// What must hold
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Check {
@@ -32,57 +32,65 @@ macro_rules! checks {
                     $(Check::$name => $sentence),*
                 }
             }
+
+            /// Rules of the protocol that it watches over
+            pub fn rules(self) -> &'static [&'static str] {
+                match self {
+                    $(Check::$name => &[$($rule),*]),*
+                }
+            }
         }
     };
 }
 
 checks! {
-    S1 "a submission that was acknowledged as accepted is durable, and known in every later state",
-    S2 "the same submit again is the same task",
-    S3 "a task ends once, and its outcome never changes",
-    S4 "an attempt's result is applied at most once",
-    S5 "an outcome that is told is durable",
-    S6 "a worker forgets a result only when the coordinator has it durably",
-    S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing",
-    S8 "nothing that comes on a connection that was replaced changes anything",
-    S9 "two attempts of an exclusive task never run at a time",
-    S10 "attempts only rise, and no token is given twice",
-    S11 "whoever resumes says every number once, in order, as it was; nobody who keeps to the rules is found to break them",
-    S12 "acknowledgements never go back, and never name what was not sent",
-    S13 "checkpoints rise, and an attempt starts from the newest durable one",
-    S14 "only the newest attempt of a task makes checkpoints, and none after its end",
-    S15 "a message that was altered on its way changes nothing",
-    S16 "a bad frame counts once, and nothing behind it counts at all",
-    S17 "every queue, window and table is within its bound",
-    S18 "a result that comes again is known as such",
-    S19 "the most urgent comes first, in the order of submits among equals, and nothing that was cancelled",
-    S20 "no task is counted twice, nor one that nobody submitted",
-    S21 "no worker runs more tasks than it has slots",
-    S22 "dials obey the law of backoff, and are spread",
-    S23 "a peer has one connection at a time",
-    S24 "an idle link beats within its period",
-    S25 "no timer spins, whatever the clock shows",
-    S26 "cancel and result race to one outcome, the same at both ends",
-    S27 "what a coordinator recovers depends on its durable records alone",
-    S28 "to whoever speaks an older version nothing is said that is newer",
-    S30 "after a drain nothing is left",
-    S31 "a task that ended as succeeded was executed to its end",
-    S32 "all that clients are told of a task is one history",
-    S33 "with replay switched off, tasks end as they do with it",
-    L1 "every accepted task ends within the bound after the network has healed",
-    L2 "every peer is connected within the bound after the network has healed",
-    L3 "an end that hears nothing finds that out within its bound",
-    L4 "no result waits at a worker that is connected",
-    L5 "tasks of workers that never come back are done by others",
-    L6 "the noise dies down: in quiet there is nothing but heartbeats",
-    L7 "the least urgent tasks are done as well",
-    L8 "a poisonous task ends as failed",
-    L9 "whoever could not send can send again",
-    L10 "after the network has healed, work is done as fast as if nothing had been broken",
-    L11 "a drain ends, and loses nothing",
-    L12 "a checkpoint is durable after the time of one upload",
-    Log1 "output arrives without gap, overlap or error",
-    Outside "what tasks act upon is as their workload says that it must be",
+    S1 "a submission that was acknowledged as accepted is durable, and known in every later state" for "TASK-1" "JOURN-3",
+    S2 "the same submit again is the same task" for "TASK-1",
+    S3 "a task ends once, and its outcome never changes" for "TASK-3",
+    S4 "an attempt's result is applied at most once" for "TASK-3",
+    S5 "an outcome that is told is durable" for "JOURN-3",
+    S6 "a worker forgets a result only when the coordinator has it durably" for "TASK-3" "SESS-7",
+    S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing" for "TASK-3",
+    S8 "nothing that comes on a connection that was replaced changes anything" for "SESS-4",
+    S9 "two attempts of an exclusive task never run at a time" for "TASK-4",
+    S10 "attempts only rise, and no token is given twice" for "TASK-2",
+    S11 "whoever resumes says every number once, in order, as it was; nobody who keeps to the rules is found to break them" for "SESS-1" "SESS-3" "SESS-5",
+    S12 "acknowledgements never go back, and never name what was not sent" for "SESS-2",
+    S13 "checkpoints rise, and an attempt starts from the newest durable one" for "CKPT-3" "CKPT-4",
+    S14 "only the newest attempt of a task makes checkpoints, and none after its end" for "CKPT-3",
+    S15 "a message that was altered on its way changes nothing" for "AUTH-1" "FRAME-1",
+    S16 "a bad frame counts once, and nothing behind it counts at all" for "FRAME-2",
+    S17 "every queue, window and table is within its bound" for "LANES-2" "AUTH-5",
+    S18 "a result that comes again is known as such" for "TASK-3",
+    S19 "the most urgent comes first, in the order of submits among equals, and nothing that was cancelled" for "LANES-1" "TASK-9",
+    S20 "no task is counted twice, nor one that nobody submitted" for "TASK-1",
+    S21 "no worker runs more tasks than it has slots" for "TASK-9" "LANES-2",
+    S22 "dials obey the law of backoff, and are spread" for "BACK-1" "BACK-2",
+    S23 "a peer has one connection at a time" for "AUTH-4",
+    S24 "an idle link beats within its period" for "LIVE-1",
+    S25 "no timer spins, whatever the clock shows" for "LIVE-1" "LIVE-2",
+    S26 "cancel and result race to one outcome, the same at both ends" for "TASK-7",
+    S27 "what a coordinator recovers depends on its durable records alone" for "JOURN-4" "JOURN-5",
+    S28 "to whoever speaks an older version nothing is said that is newer" for "FRAME-6",
+    S30 "after a drain nothing is left" for "TASK-8",
+    S31 "a task that ended as succeeded was executed to its end" for "TASK-3",
+    S32 "all that clients are told of a task is one history" for "TASK-3" "JOURN-3",
+    S33 "with replay switched off, tasks end as they do with it" for "SESS-7",
+    S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
+    L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
+    L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
+    L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",
+    L4 "no result waits at a worker that is connected" for "SESS-3" "LANES-1",
+    L5 "tasks of workers that never come back are done by others" for "TASK-5",
+    L6 "the noise dies down: in quiet there is nothing but heartbeats" for "LIVE-1" "BACK-1",
+    L7 "the least urgent tasks are done as well" for "LANES-1",
+    L8 "a poisonous task ends as failed" for "TASK-6",
+    L9 "whoever could not send can send again" for "LANES-2",
+    L10 "after the network has healed, work is done as fast as if nothing had been broken" for "SESS-4",
+    L11 "a drain ends, and loses nothing" for "TASK-8",
+    L12 "a checkpoint is durable after the time of one upload" for "CKPT-1",
+    Log1 "output arrives without gap, overlap or error" for "LOG-1",
+    Outside "what tasks act upon is as their workload says that it must be" for "TASK-3",
 }
 
 impl fmt::Display for Check {

@@ -27,9 +27,10 @@ pub(super) struct Wire {
     lines: BTreeMap<ConnId, Line>,
     talks: BTreeMap<SessionId, Talk>,
     sessions: BTreeMap<usize, VecDeque<SessionId>>,
-    /// The connection that counts for each peer, and since when there is none, by the coordinator's clock
+    /// The connection that counts for each peer
     current: BTreeMap<usize, ConnId>,
-    away: BTreeMap<usize, Instant>,
+    /// Since when a session has had none, by the coordinator's clock
+    away: BTreeMap<SessionId, Instant>,
 }
 
 impl Wire {
@@ -54,6 +55,8 @@ struct Line {
 /// A session
 #[derive(Clone, Debug, Default)]
 struct Talk {
+    /// Of the last connection on which the coordinator said welcome
+    generation: u64,
     /// The highest number that each end has used, by its side
     sent: [u64; 2],
     /// Up to which number each end says that it has received
@@ -108,7 +111,9 @@ impl Auditor {
     pub(crate) fn ended_at(&mut self, conn: ConnId, peer: usize, now: Instant) {
         if self.wire.current.get(&peer) == Some(&conn) {
             self.wire.current.remove(&peer);
-            self.wire.away.insert(peer, now);
+            if let Some(session) = self.wire.lines.get(&conn).and_then(|line| line.session) {
+                self.wire.away.insert(session, now);
+            }
         }
     }
 
@@ -166,14 +171,19 @@ impl Auditor {
                     && let Some(old) = sessions.pop_front()
                 {
                     wire.talks.remove(&old);
+                    wire.away.remove(&old);
                 }
             }
             Control::Welcome(welcome) => match (welcome.resumed, line.resume) {
                 (Some(received), Some(resume)) => {
-                    let away = wire.away.remove(&peer).map_or(Duration::ZERO, |at| self.coordinator_now.since(at));
+                    let away =
+                        wire.away.remove(&resume.session).map_or(Duration::ZERO, |at| self.coordinator_now.since(at));
                     wire.current.insert(peer, conn);
-                    let lifetime = self.lifetime;
-                    self.expect(Check::S11, away <= lifetime, || {
+                    let (lifetime, talk) = (self.lifetime, wire.talks.get_mut(&resume.session));
+                    let before = talk.map_or(0, |talk| std::mem::replace(&mut talk.generation, welcome.generation));
+                    // A connection that ended before its welcome was said is not seen, and the session lives on from its end.
+                    let unseen = welcome.generation > before + 1;
+                    self.expect(Check::S11, unseen || away <= lifetime, || {
                         format!("a session goes on after {away:?} without a connection, and lives for {lifetime:?}")
                     });
                     line.due[Side::Coordinator as usize] = Some(resume.received + 1);
@@ -183,9 +193,11 @@ impl Auditor {
                 }
                 (Some(_), None) => self.expect(Check::S11, false, || "a session goes on that nobody resumed".into()),
                 (None, _) => {
-                    wire.away.remove(&peer);
                     wire.current.insert(peer, conn);
                     line.due[Side::Coordinator as usize] = Some(1);
+                    if let Some(talk) = line.session.and_then(|session| wire.talks.get_mut(&session)) {
+                        talk.generation = welcome.generation;
+                    }
                     // What is said before the peer learns that, and begins anew, counts as never sent (AUTH-3).
                     if line.resume.take().is_some() {
                         line.session = None;
@@ -203,7 +215,9 @@ impl Auditor {
             | Control::Beat { .. }
             | Control::Echo { .. }
             | Control::Bye
-            | Control::Lease { .. } => {}
+            | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare => {}
         }
     }
 
@@ -214,8 +228,11 @@ impl Auditor {
             format!("the {by} acknowledges {received} after {before}, and {sent} were sent")
         });
         talk.told[by as usize] = before.max(received);
-        let kept = talk.meanings[by.other() as usize].split_off(&received.saturating_add(1));
-        talk.meanings[by.other() as usize] = kept;
+        while let Some(first) =
+            talk.meanings[by.other() as usize].first_entry().filter(|first| *first.key() <= received)
+        {
+            first.remove();
+        }
         while by == Side::Coordinator
             && let Some(first) = talk.results.first_entry().filter(|first| *first.key() <= received)
         {

@@ -196,7 +196,9 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Beat { .. }
             | Control::Echo { .. }
             | Control::Bye
-            | Control::Lease { .. },
+            | Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare,
         )
         | None => {}
     }
@@ -226,7 +228,7 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
             o.name(Name::Token(token));
             o.put(number);
         }
-        Some(FromWorker::Offers { .. } | FromWorker::Draining) | None => {}
+        Some(FromWorker::Offers { .. } | FromWorker::Draining | FromWorker::Holdings { .. }) | None => {}
     }
 }
 

@@ -306,8 +306,8 @@ impl World {
         });
         let (theirs, ours) = (bytes(self.draw()), bytes(self.draw()));
         let address = Address::LOOPBACK;
-        self.tell_chief(coordinator::Input::Accepted { conn, address, entropy: ours }, frame);
-        let input = worker::Input::Connected { attempt, entropy: theirs };
+        self.tell_chief(coordinator::Input::Accepted { conn, address, entropy: ours, binding: None }, frame);
+        let input = worker::Input::Connected { attempt, entropy: theirs, binding: None };
         self.tell_worker(worker, input, frame).expect("it was dialled");
     }
 
@@ -373,6 +373,8 @@ impl World {
         let workers: u64 = self.stations.iter().map(|station| station.machine.stats().violations).sum();
         let breaches = workers + self.chief.stats().violations;
         self.audit().expect(Check::S11, breaches == 0, || format!("{breaches} breaches were found"));
+        let mismatches = self.chief.stats().mismatches;
+        self.audit().expect(Check::S34, mismatches == 0, || format!("{mismatches} digests were not as expected"));
     }
 
     /// Panics if a machine contradicts itself

@@ -41,7 +41,7 @@ use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::{Instant, Loss, coordinator};
 
-use self::net::Socket;
+use self::net::{Arrived, Socket};
 use self::nodes::{Chief, Life, Machine, Peer};
 pub use self::phases::{Ending, Figures};
 pub use self::view::Stop;
@@ -157,6 +157,8 @@ pub struct Simulation {
     send_buffer: u64,
     /// Some fault says again what was said before
     remembers: bool,
+    /// Some worker is put back, or has a double, so that it may say what is not so
+    doubled: bool,
     /// Nothing breaks any more
     healed: bool,
     /// Breaches of the rules that lives which have ended had found
@@ -178,8 +180,9 @@ pub struct Simulation {
     orphans: Vec<TaskId>,
     /// How long a batch of tasks took at the end, where that is measured (L10)
     goodput: Option<Duration>,
-    /// Working memory for what frames say
+    /// Working memory for what frames say, and for what arrives
     scratch: Vec<u8>,
+    arrived: Vec<Arrived>,
     tally: Tally,
     cover: Cover,
     auditor: Auditor,
@@ -187,7 +190,7 @@ pub struct Simulation {
     figures: Figures,
     /// What each attempt printed, and of which one clients have how much
     printed: BTreeMap<Token, Vec<u8>>,
-    /// Every checkpoint that was made: of which task, its number, and the digest of its content
+    /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
@@ -243,6 +246,7 @@ impl Simulation {
             latency: knob(Knob::Latency).map_or(LATENCY, Duration::from_micros),
             send_buffer: knob(Knob::SendBuffer).unwrap_or(SEND_BUFFER),
             remembers: has(&[Kind::Replay, Kind::Splice, Kind::Impostor]),
+            doubled: has(&[Kind::Snapshot, Kind::Clone]),
             healed: false,
             breaches: 0,
             provoked: 0,
@@ -255,6 +259,7 @@ impl Simulation {
             orphans: Vec::new(),
             goodput: None,
             scratch: Vec::new(),
+            arrived: Vec::new(),
             tally: Tally::default(),
             cover: Cover::default(),
             auditor: Auditor::default(),
@@ -381,7 +386,10 @@ impl Simulation {
     fn put_off(&mut self, who: Who, entity: u64, happening: &Happening) -> bool {
         let Some((kind, until)) = self.stands_still(who) else { return false };
         self.tally.hit(kind);
-        self.happen_at(until, entity, happening.clone());
+        // When all heals it goes on at once, unless it is to stay as it is.
+        let heals = Instant::ZERO + self.schedule.safety + Duration::from_micros(1);
+        let stays = matches!(who, Who::Peer(peer) if self.peers[peer].frozen);
+        self.happen_at(if stays { until } else { until.min(heals) }, entity, happening.clone());
         true
     }
 
@@ -552,6 +560,11 @@ impl Simulation {
                 Who::Chief => self.chief.machine.as_ref().and_then(|machine| machine.wake_at()),
                 Who::Peer(peer) => self.peers[peer].machine.as_ref().and_then(Machine::wake_at),
             };
+            if let Some((_, until)) = self.stands_still(who) {
+                // It began to in this very moment, and what its clock shows by now it has not seen.
+                self.set_wake(who, until);
+                continue;
+            }
             let life = self.life_mut(who);
             if life.overslept {
                 // It was not told the time, and will be woken.

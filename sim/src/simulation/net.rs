@@ -77,6 +77,10 @@ pub(super) struct Net {
     pub(super) flaps: Timed,
     /// What strikes the next greeting
     pub(super) downgrade: Option<Fault>,
+    /// The next greeting comes twice (AUTH-9)
+    pub(super) regreet: bool,
+    /// The connection on which the next answer is lost
+    pub(super) unanswered: Option<ConnId>,
 }
 
 impl Way {
@@ -168,10 +172,12 @@ impl Pipe {
     }
 
     pub(super) fn remember(&mut self, message: &[u8]) {
-        if self.history.len() == REMEMBERED {
-            self.history.pop_front();
-        }
-        self.history.push_back(message.into());
+        let full = self.history.len() == REMEMBERED;
+        let oldest = if full { self.history.pop_front() } else { None };
+        let mut room = oldest.unwrap_or_default();
+        room.clear();
+        room.extend_from_slice(message);
+        self.history.push_back(room);
     }
 
     /// Whether part of a message is there

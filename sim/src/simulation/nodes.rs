@@ -205,8 +205,12 @@ impl Machine {
 
     pub(super) fn connected(&mut self, now: Instant, attempt: u64, entropy: [u8; 32]) -> Result<(), Rejected> {
         match self {
-            Machine::Worker(worker) => worker.handle(now, rejoin_core::worker::Input::Connected { attempt, entropy }),
-            Machine::Client(client) => client.handle(now, rejoin_core::client::Input::Connected { attempt, entropy }),
+            Machine::Worker(worker) => {
+                worker.handle(now, rejoin_core::worker::Input::Connected { attempt, entropy, binding: None })
+            }
+            Machine::Client(client) => {
+                client.handle(now, rejoin_core::client::Input::Connected { attempt, entropy, binding: None })
+            }
         }
     }
 

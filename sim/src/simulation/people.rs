@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rejoin_core::Seed;
 use rejoin_core::about::About;
-use rejoin_core::blob::{chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
@@ -29,6 +29,8 @@ use crate::world::{client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
+/// One that does not stop is killed after that long (TASK-7)
+const KILLED_AFTER: Duration = Duration::from_secs(2);
 /// Longest time that the upload of a checkpoint takes where nothing is broken
 const UPLOAD_TAKES: Duration = Duration::from_secs(3);
 /// Ways between the ends until an upload is through, most of them while it finds out what the link carries
@@ -225,13 +227,18 @@ impl Simulation {
         if self.peers[peer].guarded.is_some() {
             self.guard(peer);
         }
+        let whole = self.figures.events.is_multiple_of(64.max(self.tasks.len().next_power_of_two() as u64 / 2));
+        // Clients fill their windows in a moment, and have them full for as long.
+        let client = !self.is_worker(peer) && self.figures.events.is_multiple_of(16);
         if let Some(machine) = &self.peers[peer].machine
-            && self.figures.events.is_multiple_of(64.max(self.tasks.len().next_power_of_two() as u64 / 2))
+            && (whole || client)
         {
             // Panics if a queue, window or table is larger than it may be.
             machine.check();
             self.auditor.expect(Check::S17, true, String::new);
-            self.trace.mix(machine.digest());
+            if whole {
+                self.trace.mix(machine.digest());
+            }
         }
     }
 
@@ -253,7 +260,7 @@ impl Simulation {
                     execution.stops = true;
                     // Every other exclusive one does not stop by itself: it is killed when it must be over.
                     let stubborn = execution.exclusive && token.0 % 2 == 0;
-                    let after = grace.filter(|_| stubborn).unwrap_or_default().max(STOPS_AFTER);
+                    let after = grace.filter(|_| stubborn).unwrap_or_default().clamp(STOPS_AFTER, KILLED_AFTER);
                     let stopped = Happening::Work { peer, life, token, moment: Moment::Stopped };
                     self.happen(after, peer as u64, stopped);
                 }
@@ -424,7 +431,10 @@ impl Simulation {
                 (number, whole.map_or(&[][..], |kept| &kept.1))
             }
         });
-        let made = checkpoint.is_none_or(|(number, bytes)| self.made.contains(&(id, number, chunk_name(bytes))));
+        let made = checkpoint.is_none_or(|(number, bytes)| {
+            let content = content_name(&chunk_names(bytes));
+            self.made.contains(&(id, number, content))
+        });
         let checkpoint = checkpoint.map(|(_, bytes)| bytes.to_vec());
         self.auditor.expect_of(Check::S14, id, made, || format!("{id} starts from a checkpoint that it never made"));
         let checkpoint = checkpoint.as_deref();
@@ -542,17 +552,15 @@ impl Simulation {
                     }
                     let id = node.running.get(&token).map(|execution| execution.id);
                     let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+                    let names = chunk_names(&bytes);
                     let kept = if bytes.len() <= INLINE_BYTES_MAX {
                         worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes })
                     } else {
                         let length = bytes.len() as u64;
-                        let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
-                        let names: Vec<_> =
-                            spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect();
                         worker.handle(now, worker::Input::LargeCheckpoint { token, length, names: &names })
                     };
                     if let (Ok(()), Some(number), Some(id)) = (kept, worker.newest_checkpoint(token), id) {
-                        self.made.insert((id, number, chunk_name(&bytes)));
+                        self.made.insert((id, number, content_name(&names)));
                         if bytes.len() > INLINE_BYTES_MAX {
                             node.saved.insert((token, number), bytes);
                             node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
@@ -577,8 +585,11 @@ impl Simulation {
     fn expect_uploaded(&mut self, peer: usize, token: Token) {
         let Some(execution) = self.peers[peer].running.get(&token) else { return };
         let (id, Some(since)) = (execution.id, execution.uploads) else { return };
-        let (takes, most) =
-            (self.now.since(since), UPLOAD_TAKES + self.latency * UPLOAD_TRIPS + self.chief.sync_takes * 3);
+        // Where a buffer holds less than a piece, each piece waits for the one before to arrive.
+        let narrow = self.schedule.setting(Knob::SendBuffer).is_some_and(|bytes| bytes < BULK_PIECE_BYTES_MAX as u64);
+        let pieces = self.tasks.get(&id).map_or(0, |task| task.saves.div_ceil(BULK_PIECE_BYTES_MIN as u32));
+        let trips = UPLOAD_TRIPS + if narrow { pieces * 2 } else { 0 };
+        let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * trips + self.chief.sync_takes * 3);
         if since > self.calm_since {
             self.auditor.expect_of(Check::L12, id, takes <= most, || {
                 format!("a checkpoint of {token} is not durable after {takes:?}, and {most:?} is the most")
@@ -605,6 +616,18 @@ impl Simulation {
 fn about_of(task: &Task) -> Vec<u8> {
     let about = About { terms: task.terms, ..About::default() };
     about.encode().expect("terms were looked at when they were read")
+}
+
+/// The names of a checkpoint's chunks
+fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
+    let length = bytes.len() as u64;
+    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
+}
+
+/// What a checkpoint's content is known by, so that no byte is hashed twice
+fn content_name(names: &[ChunkName]) -> ChunkName {
+    chunk_name(names.as_flattened())
 }
 
 /// What is submitted under the id of a task that it is not

@@ -312,6 +312,10 @@ impl Simulation {
             work = work.saturating_add(takes);
             longest = longest.max(takes);
             pauses = pauses.max(retry_pauses(ms(Knob::RetryPause, 100), fails));
+            if task.terms.class == Class::Exclusive {
+                // Each worker that it takes along has had a lease.
+                pauses = pauses.saturating_add(self.longest_lease().saturating_mul(task.poison.min(lost)));
+            }
             poisonous |= task.poison > 0;
         }
         // Whoever goes takes along what runs beside, and who flaps runs one at a time, so that slots are of no help.
@@ -326,6 +330,13 @@ impl Simulation {
         all * 2 + self.time_lost()
     }
 
+    /// Longest time that an exclusive task waits for a lease to end
+    fn longest_lease(&self) -> Duration {
+        let ms = |knob, usual| Duration::from_millis(self.schedule.setting(knob).unwrap_or(usual));
+        let ttl = ms(Knob::LeaseTtl, LEASE_TTL_MS).max(heartbeat(&self.schedule) * 3);
+        (ttl + ms(Knob::LeaseGrace, LEASE_GRACE_MS)) * 2 + Duration::from_secs(2)
+    }
+
     /// Longest time that a task waits for a worker that stays away, or for its lease to end
     fn longest_absence(&self) -> Duration {
         let ms = |knob, usual| Duration::from_millis(self.schedule.setting(knob).unwrap_or(usual));
@@ -334,8 +345,7 @@ impl Simulation {
             What::Fault(_) | What::Cancel { .. } | What::Again { .. } | What::Clash { .. } => None,
         });
         let lost_after = ms(Knob::LostAfter, 4_000);
-        let ttl = ms(Knob::LeaseTtl, LEASE_TTL_MS).max(heartbeat(&self.schedule) * 3);
-        let wait = (ttl + ms(Knob::LeaseGrace, LEASE_GRACE_MS)) * 2 + Duration::from_secs(2);
+        let wait = self.longest_lease();
         let given_up = tasks.map(|terms| {
             let lease = if terms.class == Class::Exclusive { wait } else { Duration::ZERO };
             terms.given_up_after(lost_after) + lease

@@ -139,7 +139,7 @@ impl Simulation {
         }
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let Some(machine) = &mut self.chief.machine else { return self.break_now(conn) };
-        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
+        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy, binding: None };
         let accepted = machine.handle(now, input);
         self.dirty.insert(Who::Chief);
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
@@ -225,6 +225,8 @@ impl Simulation {
         let (now, quiet) = (self.now, self.quiet);
         // A tenth is jitter (LIVE-1).
         let within = heartbeat(&self.schedule) * 11 / 10 + Duration::from_millis(1);
+        // The coordinator answers beats, the first of which comes that long after its welcome has arrived.
+        let within = within + if from == Side::Coordinator { self.latency * 2 } else { Duration::ZERO };
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         let before = std::mem::replace(&mut socket.spoke[from as usize], now);
         if quiet {
@@ -400,7 +402,7 @@ impl Simulation {
         }
         let now = self.now;
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.arrived);
         let was_deaf = socket.pipe(towards).deaf && socket.pipe(towards).in_flight > 0;
         socket.pipe(towards).arrive(now, |one| all.push(one));
         if towards == Side::Coordinator {
@@ -415,7 +417,7 @@ impl Simulation {
         if was_deaf && socket.is_open(towards) {
             self.tally.hit(Kind::HalfOpen);
         }
-        for one in all {
+        for one in all.drain(..) {
             if !ghost && !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(towards)) {
                 break;
             }
@@ -438,6 +440,7 @@ impl Simulation {
                 }
             }
         }
+        self.arrived = all;
         if room {
             self.writable_again(conn, towards.other());
         }
@@ -463,8 +466,15 @@ impl Simulation {
                 } else if rogue {
                     self.deliver_idle(conn, message, Check::S7);
                 } else if let Some(machine) = &mut self.chief.machine {
+                    let before = machine.stats();
                     // After its journal has failed it takes nothing in.
                     let _ = machine.handle(now, coordinator::Input::Received { conn, bytes: message });
+                    let after = machine.stats();
+                    if after.digests > before.digests && !self.doubled {
+                        self.auditor.expect(Check::S34, after.mismatches == before.mismatches, || {
+                            format!("on connection {} another digest came than was expected", conn.0)
+                        });
+                    }
                 }
             }
             Who::Peer(peer) => {

@@ -9,6 +9,7 @@ use rejoin_core::journal::Record;
 use rejoin_core::wire::message::{Follow, TaskSpec};
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::dial::dial;
+use rejoin_smol::tls::Trust;
 use rejoin_smol::url::Endpoint;
 use rejoin_tests::{FailingJournal, Rig, endpoint, run, shell};
 use smol::future::FutureExt;
@@ -31,7 +32,7 @@ async fn with_failure(failing: FailingJournal) {
     let mut rig = Rig::with(|_| {}, |_| journal).await;
     let _worker = rig.worker("w0", rig.address);
     let at: Endpoint = endpoint(rig.address);
-    let (mut idle, _writer) = dial(&at, Duration::from_secs(5)).await.expect("a link").split();
+    let (mut idle, _writer) = dial(&at, &Trust::system(), Duration::from_secs(5)).await.expect("a link").split();
     let mut client = rig.client(rig.address);
     for n in 0..20 {
         let task = TaskId::from_text(&n.to_string());

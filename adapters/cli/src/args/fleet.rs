@@ -13,13 +13,14 @@ use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
 use crate::args::terms::TermsOptions;
+use crate::args::tls::{Security, Shown};
 use crate::args::usage;
 use crate::args::values::{address, amount, bytes, duration, heartbeat, id_text, label, task, title};
 
 /// Where coordinators are, and who wants to get in
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Access {
-    /// Where the coordinator is, as in ws://box:7878 or ws://box/prefix
+    /// Where the coordinator is, as in wss://box:7878 or wss://box/prefix
     ///
     /// May be given several times, or in the environment several separated by commas:
     /// any of them that answers will do.
@@ -37,6 +38,10 @@ pub struct Access {
     /// The key file that `rejoin key new` made
     #[arg(long, value_name = "FILE", env = "REJOIN_KEY", hide_env_values = true)]
     pub key: PathBuf,
+
+    /// How far it, and the way to it, are trusted
+    #[command(flatten)]
+    pub security: Security,
 }
 
 /// How a client reaches its coordinator
@@ -76,6 +81,16 @@ pub struct Coordinator {
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub keys: PathBuf,
 
+    /// What it shows of itself
+    #[command(flatten)]
+    pub shown: Shown,
+
+    /// A URL by which workers and clients may dial; may be given several times
+    ///
+    /// Whoever was led here by another URL is refused. By default any URL will do.
+    #[arg(long = "public-url", value_name = "URL", verbatim_doc_comment)]
+    pub public_urls: Vec<Endpoint>,
+
     /// Heartbeat period of all links, 50ms to 40s
     ///
     /// A link is given up after 2.5 of them without a word. By default it follows
@@ -83,23 +98,21 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", verbatim_doc_comment, value_parser = heartbeat)]
     pub heartbeat: Option<Duration>,
 
-    /// How long a worker may go on with exclusive tasks without a word
-    ///
-    /// There are no exclusive tasks yet, so that nothing depends on it.
-    #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "30s", value_parser = duration)]
-    pub lease: Duration,
-
     /// From a worker's disconnection to giving its tasks to others
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub lost_after: Duration,
 
+    /// A worker whose link breaks more than five times within D gets one task at a time
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    pub flapping_within: Duration,
+
     /// How long an exclusive task may run without a word from here; at least three heartbeats
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
-    pub task_lease: Duration,
+    pub lease: Duration,
 
     /// How much later it is over, killed if need be
     #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
-    pub task_lease_grace: Duration,
+    pub lease_grace: Duration,
 
     /// How long workers may take to come back after a start of the coordinator
     ///
@@ -263,6 +276,34 @@ pub struct ResultOf {
     pub json: bool,
 }
 
+/// What `rejoin checkpoints` is called with
+#[derive(Debug, Args)]
+pub struct Checkpoints {
+    /// How to reach the coordinator
+    #[command(flatten)]
+    pub reach: Reach,
+
+    /// Which task: an id as `submit` prints it, or id:TEXT
+    #[arg(value_name = "TASK", value_parser = task)]
+    pub task: TaskId,
+
+    /// Write a copy of the newest one to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "drop")]
+    pub fetch: Option<PathBuf>,
+
+    /// Not the newest one, but the one of this number
+    #[arg(long, value_name = "N", requires = "fetch", conflicts_with = "drop")]
+    pub number: Option<u64>,
+
+    /// Do without them: the next attempt begins anew; one that runs now may make others
+    #[arg(long)]
+    pub drop: bool,
+
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["fetch", "drop"])]
+    pub json: bool,
+}
+
 /// What `rejoin logs` is called with
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -391,8 +432,8 @@ Exit status:
 
 pub(super) const WORKER_HELP: &str = "\
 Examples:
-    rejoin worker --coordinator ws://box:7878 --key lab-3.key --slots 4
-    rejoin worker --coordinator ws://box/fleet --key lab-4.key --label os=linux --resource gpu=2
+    rejoin worker --coordinator wss://box:7878 --ca box.pem --key lab-3.key --slots 4
+    rejoin worker --coordinator wss://box/fleet --key lab-4.key --label os=linux --resource gpu=2
 
 Exit status:
   0      asked to end by SIGTERM or Ctrl-C, or drained
@@ -402,7 +443,7 @@ Exit status:
 pub(super) const SUBMIT_HELP: &str = "\
 Examples:
   A task, and its output once it has ended:
-    rejoin submit --coordinator ws://box:7878 --key me.key --wait -- make -C /src test
+    rejoin submit --coordinator wss://box:7878 --key me.key --wait -- make -C /src test
   The same task however often this is called:
     rejoin submit --id backup-2024-05-01 --retries 3 --need disk=large -- ./backup
     rejoin wait id:backup-2024-05-01
@@ -437,6 +478,16 @@ Exit status:
   254    internal error, no coordinator within --patience, or no such task
   255    wrong usage";
 
+pub(super) const CHECKPOINTS_HELP: &str = "\
+Examples:
+    rejoin checkpoints id:training
+    rejoin checkpoints id:training --fetch model.part
+
+Exit status:
+  0      done
+  254    internal error, no coordinator within --patience, no such task, or no such checkpoint
+  255    wrong usage";
+
 pub(super) const LOGS_HELP: &str = "\
 Example:
     rejoin logs --follow id:backup-2024-05-01
@@ -458,7 +509,7 @@ Exit status:
 
 pub(super) const STATUS_HELP: &str = "\
 Example:
-    rejoin status --coordinator ws://box:7878 --key me.key
+    rejoin status --coordinator wss://box:7878 --key me.key
 
 Exit status:
   0      printed

@@ -8,18 +8,22 @@ mod keys;
 mod run;
 mod sim;
 mod terms;
+mod tls;
 mod values;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use fleet::{Access, Brake, Cancel, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker};
+pub use fleet::{
+    Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker,
+};
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
 pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
+pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
 
@@ -63,8 +67,8 @@ pub enum Command {
     /// coordinator that ends, however it does, goes on where it was when it is started
     /// again with the same directory. Workers and clients come back by themselves.
     ///
-    /// Links are authenticated, not encrypted: beyond networks that you trust, put a
-    /// tunnel around them.
+    /// Links are always authenticated; with --tls-cert they are encrypted as well, as
+    /// they must be beyond networks that you trust.
     #[command(verbatim_doc_comment, after_long_help = fleet::COORDINATOR_HELP)]
     Coordinator(Coordinator),
     /// Run tasks for a coordinator
@@ -85,6 +89,9 @@ pub enum Command {
     /// Print how a task has ended
     #[command(verbatim_doc_comment, after_long_help = fleet::RESULT_HELP)]
     Result(ResultOf),
+    /// List the checkpoints that are kept of a task, fetch one, or do without them
+    #[command(after_long_help = fleet::CHECKPOINTS_HELP)]
+    Checkpoints(Checkpoints),
     /// Print what a task has written so far
     ///
     /// If another attempt takes the place of one that was lost, its output follows from
@@ -116,6 +123,12 @@ pub enum Command {
     /// up to five minutes: it is hardly all of them that have failed.
     #[command(verbatim_doc_comment, after_long_help = fleet::BRAKE_HELP)]
     Brake(Brake),
+    /// Make a certificate for a coordinator, signed by itself
+    ///
+    /// Whoever dials the coordinator is given the certificate by --ca; the private key
+    /// stays with the coordinator.
+    #[command(verbatim_doc_comment, after_long_help = tls::CERT_HELP)]
+    Cert(Cert),
     /// Make and revoke the keys that workers and clients prove themselves with
     #[command(after_long_help = keys::HELP)]
     Key {

@@ -12,6 +12,7 @@ use rejoin_smol::url::Endpoint;
 
 use crate::args::fleet::{Access, Reach, tags};
 use crate::args::terms::TermsOptions;
+use crate::args::tls::Security;
 use crate::args::usage;
 use crate::args::values::{amount, bytes, duration, label as label_of, title};
 use crate::items::{Source, label};
@@ -95,6 +96,10 @@ pub struct Run {
     #[arg(long, value_name = "FILE", requires = "coordinators")]
     pub key: Option<PathBuf>,
 
+    /// How far that coordinator, and the way to it, are trusted
+    #[command(flatten)]
+    pub security: Security,
+
     /// What people call the run; `rejoin tasks` shows it
     #[arg(long, value_name = "TEXT", value_parser = title)]
     pub name: Option<String>,
@@ -156,7 +161,7 @@ Examples:
   One item per line of a file, output in the order of the lines:
     rejoin run --from urls.txt --keep-order -- curl -sS {}
   On the workers of a fleet:
-    rejoin run --coordinator ws://box:7878 --key me.key -- ./convert ::: a b c
+    rejoin run --coordinator wss://box:7878 --key me.key -- ./convert ::: a b c
   See the work survive links that are cut all the time:
     rejoin run --disrupt storm --seed 7 -- sh -c 'sleep 1; echo \"$1\"' sh {} ::: 1 2 3
 
@@ -238,13 +243,16 @@ impl Run {
     /// A usage error if there is no key file.
     pub fn fleet(&self, key_from_env: Option<OsString>) -> Result<Option<Reach>, clap::Error> {
         if self.coordinators.is_empty() {
+            if self.security != Security::default() {
+                return Err(usage("run", ErrorKind::MissingRequiredArgument, NO_COORDINATOR));
+            }
             return Ok(None);
         }
         let from_env = || key_from_env.filter(|path| !path.is_empty()).map(PathBuf::from);
         let Some(key) = self.key.clone().or_else(from_env) else {
             return Err(usage("run", ErrorKind::MissingRequiredArgument, NO_KEY));
         };
-        let access = Access { coordinators: self.coordinators.clone(), key };
+        let access = Access { coordinators: self.coordinators.clone(), key, security: self.security.clone() };
         Ok(Some(Reach { access, patience: None }))
     }
 }
@@ -255,6 +263,8 @@ const NO_ITEMS: &str = "no items given; write `::: ITEM...` after the command, o
     `--from FILE` (`--from -` to type them, one per line)";
 const TWO_SOURCES: &str = "items are given both after `:::` and by `--from`; leave out one of the two";
 const NO_DATA: &str = "`--resume` goes on with a run that kept what it did; name its directory by `--data DIR`";
+const NO_COORDINATOR: &str = "`--ca`, `--insecure-ws` and `--binding` are about links to a fleet; name its coordinator by \
+    `--coordinator URL`";
 const NO_KEY: &str = "`--coordinator` lets nobody in without a key; give its file by `--key FILE` or in REJOIN_KEY";
 const SECOND_LIST: &str = "`:::` occurs twice; write all items after the first one, \
     and give an item that is `:::` itself by `--from`";
@@ -320,7 +330,7 @@ mod tests {
         let run = parse(&line).unwrap();
         let reach = run.fleet(Some("from-env".into())).unwrap().unwrap();
         let urls: Vec<_> = reach.access.coordinators.iter().map(ToString::to_string).collect();
-        assert_eq!(urls, ["ws://box:7878/v1/worker", "ws://other:1/v1/worker"]);
+        assert_eq!(urls, ["wss://box:7878/v1/worker", "ws://other:1/v1/worker"]);
         assert_eq!((reach.access.key, reach.patience), ("from-env".into(), None));
         assert_eq!(run.name.as_deref(), Some("x y"));
         let given = parse(&["--key", "given", "--coordinator", "box", "--", "c"]).unwrap();

@@ -26,7 +26,7 @@ pub(super) struct TermsOptions {
     #[arg(long, value_name = "D", value_parser = duration)]
     lost_after: Option<Duration>,
 
-    /// When another worker gets a task whose worker is away: never, when-lost (the default), or after D
+    /// When another worker gets it: never, when-lost (the default), or D after its worker went
     #[arg(long, value_name = "WHEN", default_value = "when-lost", value_parser = replace, hide_default_value = true)]
     replace: Replace,
 

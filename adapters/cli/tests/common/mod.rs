@@ -1,6 +1,6 @@
 //! A fleet of processes in a folder of its own; they end with it
 
-#![allow(unreachable_pub, reason = "a room of a test is no library")]
+#![allow(dead_code, unreachable_pub, reason = "a room of tests, none of which needs all of it, is no library")]
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -49,6 +49,11 @@ impl Fleet {
         fleet
     }
 
+    /// The coordinator's URL where it speaks TLS
+    pub fn secure_url(&self) -> String {
+        format!("wss://{}", self.address)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -56,7 +61,7 @@ impl Fleet {
     fn command(&self, program: &OsStr) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.dir.path()).stdin(Stdio::null());
-        for variable in ["REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
+        for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
         command

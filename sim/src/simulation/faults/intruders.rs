@@ -54,7 +54,7 @@ impl Simulation {
         let open = [rogue.is_some(), true];
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let machine = self.chief.machine.as_mut()?;
-        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy };
+        let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy, binding: None };
         machine.handle(now, input).ok()?;
         self.sockets.insert(conn, Socket { open, rogue, ..Socket::dialled(conn, self.now) });
         self.dirty.insert(Who::Chief);

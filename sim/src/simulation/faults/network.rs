@@ -42,6 +42,7 @@ impl Simulation {
                 self.flaps(peer);
             }
             Kind::Downgrade => net.downgrade = Some(fault),
+            Kind::Regreet => net.regreet = true,
             // Those that strike what is sent next.
             _ => way.struck.push_back(fault),
         }

@@ -40,7 +40,11 @@ impl Simulation {
         let net = &self.peers[peer].net;
         let way = &net.ways[towards as usize];
         let waits = !way.struck.is_empty() || way.overtaken.is_some();
-        (waits || (net.downgrade.is_some() && towards == Side::Coordinator)) && !self.is_whole(Who::Peer(peer))
+        let greeting = match towards {
+            Side::Coordinator => net.downgrade.is_some() || net.regreet,
+            Side::Peer => net.unanswered.is_some(),
+        };
+        (waits || greeting) && !self.is_whole(Who::Peer(peer))
     }
 
     /// What becomes of a message that leaves: the bytes that go on their way in its place
@@ -58,6 +62,9 @@ impl Simulation {
             self.alter(conn, towards, 0);
             return vec![framed(&altered)];
         }
+        if let Some(parts) = self.regreeted(conn, peer, towards, message) {
+            return parts;
+        }
         let role = if self.is_worker(peer) { Role::Worker } else { Role::Client };
         let again = self.said_before(peer, towards);
         let way = &mut self.peers[peer].net.ways[towards as usize];
@@ -70,7 +77,9 @@ impl Simulation {
             self.alter(conn, towards, if of == conn { 0 } else { out[0].len() });
             return out;
         };
-        if fault.kind == Kind::Hold && !is_of_kind(message, role, towards, fault.amount) {
+        // A greeting that comes twice is answered twice, which is no damage: `regreet` is about that.
+        let spares = fault.kind == Kind::Duplicate && Hello::decode(message).is_some();
+        if spares || (fault.kind == Kind::Hold && !is_of_kind(message, role, towards, fault.amount)) {
             way.struck.push_front(fault);
             way.overtaken = held;
             return vec![framed(message)];
@@ -126,7 +135,10 @@ impl Simulation {
         let fault = self.peers[peer].net.ways[towards as usize].struck.front()?;
         let back = |peer: usize, back: u64| {
             let socket = self.peers[peer].conn.and_then(|conn| self.sockets.get(&conn))?;
-            socket.pipes[towards as usize].history.iter().rev().nth(back as usize).cloned()
+            let history = &socket.pipes[towards as usize].history;
+            let said = history.iter().rev().nth(back as usize)?;
+            // In front of M3 a greeting is one that comes twice (AUTH-9).
+            (history.len() > 2 || Hello::decode(said).is_none()).then(|| said.clone())
         };
         match fault.kind {
             // None before it is the message itself, and that would be a duplicate.
@@ -136,6 +148,22 @@ impl Simulation {
                 back((peer + 1 + fault.amount as usize % others) % self.people(), 0).filter(|_| self.people() > 1)
             }
             _ => None,
+        }
+    }
+
+    /// A greeting twice, as if it had come with the upgrade, and without the answer that went back with that (AUTH-9)
+    fn regreeted(&mut self, conn: ConnId, peer: usize, towards: Side, message: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let net = &mut self.peers[peer].net;
+        match towards {
+            Side::Coordinator if net.regreet && Hello::decode(message).is_some() => {
+                (net.regreet, net.unanswered) = (false, Some(conn));
+                Some(vec![framed(message); 2])
+            }
+            Side::Peer if net.unanswered.take() == Some(conn) => {
+                self.tally.hit(Kind::Regreet);
+                Some(Vec::new())
+            }
+            Side::Coordinator | Side::Peer => None,
         }
     }
 
@@ -211,7 +239,14 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
             Said::Control(Control::Welcome(_) | Control::Denied(_) | Control::Lease { .. }) => kind == 1,
             Said::Control(Control::Ack { .. }) => kind == 2,
             Said::Control(Control::Beat { .. } | Control::Echo { .. }) => kind == 3,
-            Said::Control(Control::Confirm { .. } | Control::Begin { .. } | Control::Credit(_) | Control::Bye) => false,
+            Said::Control(
+                Control::Confirm { .. }
+                | Control::Begin { .. }
+                | Control::Credit(_)
+                | Control::Bye
+                | Control::Digest { .. }
+                | Control::Compare,
+            ) => false,
             Said::Numbered(..) | Said::Void(_) | Said::Loose(_) => kind == 4,
             Said::Unreadable => false,
         };
