@@ -148,7 +148,9 @@ impl Channel {
             }
             Control::Echo { stamp, credit } => {
                 self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
-                self.pace.echoed(now, stamp);
+                if let Some(found) = self.pace.echoed(now, stamp) {
+                    session.bulk_found(found);
+                }
                 self.mark |= self.pace.wants_mark();
                 self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
                 self.renewed = if planted::is(Bug::LeaseFromEcho) { Some(now) } else { self.echoed };
@@ -207,6 +209,11 @@ impl Channel {
     /// What was sent on trust in a session that did not go on counts as never sent (AUTH-3)
     pub(crate) fn forget_bulk_sent(&mut self) {
         self.pace = Pace::new(self.pins);
+    }
+
+    /// Begins with what the connection before has found out (FRAME-4)
+    pub(crate) fn begin_bulk<L: Log>(&mut self, session: &mut Session<L>) {
+        self.pace.begin(session.begin_bulk());
     }
 
     /// What the laws of this connection have come to (LIVE-6)

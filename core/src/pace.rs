@@ -18,6 +18,9 @@
 //!   to `fits` when `queue` is below that. It falls to `fits` when `queue` is above `wait` at the end of the doubling or
 //!   in two rounds running: one alone may be a link that stood still for a moment. Two marks in a row that took longer
 //!   by two and a half `wait` end the doubling, and the round, at once.
+//! * A connection begins with what the one before in its session had at the end of its last round, at most
+//!   [`BEGINS_WITH_MAX`]; with half of what that began with if it had no round. So links that break again and again are
+//!   made use of, and one that has become narrow is not overrun for long.
 //! * It lies between [`BULK_PIECE_BYTES_MIN`] and [`BULK_WINDOW_BYTES`]. A piece is sent if half of it fits in, or if
 //!   nothing is under way. Where nothing was for longer than `wait`, not all of it may be used at once: a piece, and then of
 //!   what arrives half as much more, or a quarter from the half on; all of it while it doubles.
@@ -37,6 +40,8 @@ const WAIT_MIN: Duration = Duration::from_millis(10);
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Under way at first, when nothing is known of the link
 const START_BYTES: u64 = 4 * BULK_PIECE_BYTES_MIN;
+/// Under way at first, at most, when the connection before has found out more
+const BEGINS_WITH_MAX: u64 = 64 * 1024;
 /// Pieces and marks for all that may be under way
 const PIECES: u64 = 8;
 /// Marks that wait for their echoes
@@ -118,6 +123,12 @@ impl Pace {
         }
     }
 
+    /// Begins with what the connection before had come to
+    pub(crate) fn begin(&mut self, bytes: u64) {
+        self.under_way_max = bytes.clamp(START_BYTES, BEGINS_WITH_MAX);
+        self.opened = self.under_way_max;
+    }
+
     /// Bytes of bulk sent
     pub(crate) fn sent(&self) -> u64 {
         self.sent
@@ -126,8 +137,12 @@ impl Pace {
     /// Bytes of the next piece, none while enough is under way
     pub(crate) fn next_piece(&self) -> Option<u64> {
         let (under_way, piece) = (self.under_way(), self.piece_bytes());
-        let fits = under_way == 0 || under_way + piece / 2 < self.opened.min(self.under_way_max());
+        let fits = under_way == 0 || under_way + piece / 2 < self.usable();
         (fits && !self.drains).then_some(piece)
+    }
+
+    fn usable(&self) -> u64 {
+        self.pins.bulk_under_way.unwrap_or(self.opened.min(self.under_way_max))
     }
 
     /// Bytes of a piece
@@ -188,9 +203,11 @@ impl Pace {
     }
 
     /// An echo came: what was in front of that beat has arrived; of a beat that nobody sent it means nothing
-    pub(crate) fn echoed(&mut self, now: Instant, stamp: u64) {
+    ///
+    /// Returns what may be under way when that ends a round.
+    pub(crate) fn echoed(&mut self, now: Instant, stamp: u64) -> Option<u64> {
         if !self.marks.iter().any(|mark| mark.stamp == stamp) {
-            return;
+            return None;
         }
         let (took, before) = (now.as_micros().saturating_sub(stamp).max(1), self.arrived);
         while let Some(mark) = self.marks.front().filter(|mark| mark.stamp <= stamp) {
@@ -214,14 +231,16 @@ impl Pace {
         self.slow_marks = if self.rising && took > limit { self.slow_marks + 1 } else { 0 };
         if self.slow_marks == 2 && self.arrived > self.round.arrived {
             self.round.quickest_us = took;
-            self.round_over(now);
+            self.round.ends_at = self.arrived;
         }
-        if self.arrived > self.round.arrived && self.arrived >= self.round.ends_at {
+        let over = self.arrived > self.round.arrived && self.arrived >= self.round.ends_at;
+        if over {
             self.round_over(now);
         }
         if self.drains && self.under_way() == 0 {
             (self.drains, self.shortest, self.opened) = (false, None, self.piece_bytes());
         }
+        over.then(|| self.under_way_max.min(BEGINS_WITH_MAX))
     }
 
     fn under_way(&self) -> u64 {

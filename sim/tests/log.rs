@@ -29,7 +29,7 @@ fn log_1_output_larger_than_every_window_arrives_whole_through_cuts_at_both_ends
     let mut cuts = 0;
     while world.client(0).task(task).is_none_or(|task| task.end.is_none()) {
         assert!(cuts < 400, "no progress through cuts");
-        world.run_for(ms(130 + cuts % 7 * 10));
+        world.run_for(ms(330 + cuts % 7 * 10));
         let peer = cuts as usize % 2;
         match cuts % 5 {
             0 => world.half_open(peer, Side::Peer),

@@ -279,6 +279,7 @@ impl Desk {
         let lease = session.lease;
         session.numbers.generation += 1;
         let generation = session.numbers.generation;
+        channel.begin_bulk(&mut session.numbers);
         let credit = channel.credit(&session.numbers, 0);
         channel.credit_told(credit);
         let welcome = Welcome {

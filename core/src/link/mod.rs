@@ -411,6 +411,9 @@ impl<L: Log> Link<L> {
             self.open_session();
         } else if let Some(session) = &mut self.session {
             session.grant(challenge.messages);
+            if let Some(channel) = &mut self.channel {
+                channel.begin_bulk(session);
+            }
         }
     }
 
