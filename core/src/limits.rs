@@ -127,7 +127,7 @@ pub const RESTORED_EPOCHS: u64 = 1_000_000;
 pub const RESTORED_TOKENS: u64 = 1 << 30;
 /// Tokens for each millisecond of the clock by which such a start goes: more than are given or reserved in one (JOURN-2)
 ///
-/// Such tokens have 53 bits until the year 2041, so that every program that reads JSON can hold them.
+/// Such tokens have 53 bits until the year 2039, so that every program that reads JSON can hold them.
 pub const RESTORED_TOKENS_PER_MS: u64 = 1 << 12;
 /// Number of task priorities; 0 is the most urgent (LANES-1)
 pub const PRIORITIES: u8 = 5;
