@@ -18,11 +18,11 @@ use rejoin_sim::{Job, Setup, World, worker_key};
 /// A time of a clock on the wall, in milliseconds
 const TIME: u64 = 1_700_000_000_000;
 
-fn is_epoch(bytes: &Vec<u8>) -> bool {
+fn is_epoch(bytes: &[u8]) -> bool {
     matches!(Record::decode(bytes), Some(Record::Epoch { .. }))
 }
 
-fn is_tokens(bytes: &Vec<u8>) -> bool {
+fn is_tokens(bytes: &[u8]) -> bool {
     matches!(Record::decode(bytes), Some(Record::Tokens { .. }))
 }
 
@@ -60,7 +60,7 @@ fn journ_2_a_store_older_than_what_workers_have_seen_is_named_once_and_nothing_g
     let task = world.submit_by_client(0, "task", Job::takes(secs(30)));
     world.drive_until("it runs", |world| world.coordinator.why(task) == Some(Why::Runs));
     let right = world.journal.clone();
-    world.forget_records_behind(is_tokens);
+    world.forget_records_behind(|bytes| is_tokens(bytes));
     world.restart_coordinator();
     world.run_for(secs(900));
     let stats = world.coordinator.stats();
