@@ -70,6 +70,9 @@ const OUTLASTED: u16 = 4;
 /// Most tasks of a schedule that is made longer
 const TASKS_MAX: u64 = 20_000;
 
+/// How many in a thousand of the seeds with many kinds have one that takes away what was promised
+const DRASTIC: u64 = 40;
+
 /// Makes the schedule of a seed
 pub fn generate(seed: u64, profile: Profile) -> Schedule {
     generate_sized(seed, profile, Size::default())
@@ -128,7 +131,7 @@ fn served(seed: u64) -> Vec<(Kind, f64)> {
             let mut served = Vec::new();
             for kind in all {
                 let mut draws = Draws::new(seed, Purpose::Menu, kind.stream());
-                if draws.one_in(500) {
+                if draws.one_in(if kind.is_drastic() { DRASTIC } else { 500 }) {
                     served.push((*kind, rate(&mut draws, *kind)));
                 }
             }

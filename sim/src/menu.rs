@@ -149,6 +149,9 @@ menu! {
     SlowSync = "slow-sync", "a sync takes so many microseconds more", Coordinator, false, (100, 15_000), (1_000, 3_000_000), 6;
     SyncError = "sync-error", "the next sync fails, so that the coordinator ends; it starts again after a while", Coordinator, false, (0, 5_000), NONE, 3;
     DiskFull = "disk-full", "for a while every sync fails, and the coordinator with it", Coordinator, false, (100, 4_000), NONE, 1;
+    RestoreOld = "restore-old", "the coordinator ends, its store goes back to what was durable so many microseconds before, and after a while it starts as restored", Coordinator, false, (0, 5_000), (100_000, 60_000_000), 1;
+    Wipe = "wipe", "the coordinator ends, its store is lost, and after a while it starts as restored on an empty one", Coordinator, false, (0, 5_000), NONE, 1;
+    OldStore = "old-store", "for a while, a coordinator runs on a copy of the store that is so many microseconds old, and of epochs that are long past", Coordinator, false, (500, 10_000), (0, 30_000_000), 1;
     ReadError = "read-error", "for a while nothing can be read, so that no coordinator starts", Coordinator, false, (100, 6_000), NONE, 2;
 }
 
@@ -161,6 +164,11 @@ impl Kind {
     /// What it is called in schedules
     pub fn name(self) -> &'static str {
         self.dish().name
+    }
+
+    /// Whether it takes away what was promised, so that few seeds are to have it
+    pub(crate) fn is_drastic(self) -> bool {
+        [Kind::RestoreOld, Kind::Wipe, Kind::OldStore].contains(&self)
     }
 
     /// Its stream of draws; from its name, so that a new kind moves no other

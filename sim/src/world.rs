@@ -440,6 +440,13 @@ impl World {
         self.drain();
     }
 
+    /// Ends the coordinator, and starts another one that is told that its journal may be old (JOURN-2)
+    pub fn restart_restored(&mut self, time: u64) {
+        self.coordinator_config.restored = Some(time);
+        self.restart_coordinator();
+        self.coordinator_config.restored = None;
+    }
+
     /// Puts a backup of the journal back that ends behind the first record of some kind
     pub fn forget_records_behind(&mut self, last: impl Fn(&Vec<u8>) -> bool) {
         let kept = self.journal.records.iter().position(last).expect("there is such a record") + 1;

@@ -382,6 +382,7 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         Record::Epoch { .. }
         | Record::Tokens { .. }
         | Record::Lease { .. }
+        | Record::Restored { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Checkpoint { .. }

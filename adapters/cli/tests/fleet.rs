@@ -472,3 +472,53 @@ fn task_8_a_worker_that_leaves_without_its_coordinator_says_what_that_means() {
     let ended = worker.end();
     assert!(ended.code == Some(254) && ended.err.contains("1 of its tasks will be given to others"), "{}", ended.err);
 }
+
+#[test]
+fn journ_2_an_old_journal_is_named_by_workers_and_coordinator_and_taken_up_with_restored() {
+    let mut fleet = Fleet::start(&[]);
+    fleet.stop_coordinator();
+    let copied = std::process::Command::new("cp").arg("-r").args([fleet.path("data"), fleet.path("backup")]).status();
+    assert!(copied.expect("cp").success());
+    fleet.start_coordinator();
+    fleet.stop_coordinator();
+    fleet.start_coordinator();
+    let worker = fleet.worker("w0", &[]);
+    fleet.submit(&["--id", "lost", "--wait"], &["true"]);
+    fleet.stop_coordinator();
+    fs::remove_dir_all(fleet.path("data")).expect("it goes");
+    fs::rename(fleet.path("backup"), fleet.path("data")).expect("it is put back");
+    fleet.start_coordinator();
+    until("the worker says so", || worker.err().contains("older than what was seen here (epoch 2, and 3 was seen)"));
+    let log = || fs::read_to_string(fleet.path("coordinator.err")).unwrap_or_default();
+    until("the coordinator says so", || log().contains("older than what workers have seen (epoch 2, and 3 was seen)"));
+    assert_eq!(log().matches("older than what workers").count(), 1);
+    assert!(lives(worker.pid()));
+    drop(worker);
+    fleet.stop_coordinator();
+    fleet.option("--restored");
+    fleet.start_coordinator();
+    assert!(fleet.json("status", &[])["epoch"].as_u64() > Some(1_700_000_000_000));
+    assert_eq!(fleet.client("result", ["id:lost"]).end().code, Some(254), "nothing is known of it");
+    let _worker = fleet.worker("w1", &[]);
+    fleet.submit(&["--id", "lost", "--wait"], &["true"]);
+    assert_eq!(fleet.json("result", &["id:lost"])["status"], "succeeded");
+}
+
+#[test]
+fn journ_5_what_has_ended_is_forgotten_on_request_and_what_has_not_stays() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w0", &[]);
+    fleet.submit(&["--id", "over", "--wait"], &["echo", "hello"]);
+    fleet.submit(&["--id", "open"], &["sleep", "100"]);
+    let open = fleet.client("forget", ["id:open"]).end();
+    assert!(open.code == Some(1) && open.err.contains("has not ended") && open.out.is_empty(), "{}", open.err);
+    let none = fleet.client("forget", ["id:none"]).end();
+    assert!(none.code == Some(254) && none.err.contains("no such task"), "{}", none.err);
+    let over = fleet.json("forget", &["id:over"]);
+    assert!(over[0]["forgotten"] == true && over[0]["error"].is_null(), "{over}");
+    let again = fleet.client("forget", ["id:over"]).end();
+    assert!(again.code == Some(0) && again.out.ends_with(" forgotten\n"), "{}", again.out);
+    assert_eq!(fleet.client("logs", ["id:over"]).end().code, Some(254), "its output is gone");
+    assert!(fleet.client("wait", ["id:over"]).end().out.contains("succeeded"), "how it ended is not");
+    fleet.client("cancel", ["id:open"]).end();
+}

@@ -149,6 +149,8 @@ struct Runner {
     was_connected: bool,
     /// Why tasks cannot be started here any more
     broken: Option<io::Error>,
+    /// Why the coordinator that was reached last is not listened to
+    wrong_coordinator: Option<Reason>,
     guardian: Option<Guardian>,
     /// When exclusive tasks must be over, as the guardian knows it
     lease_end: Option<rejoin_core::Instant>,
@@ -197,6 +199,7 @@ impl Runner {
             drain: None,
             was_connected: false,
             broken: None,
+            wrong_coordinator: None,
             guardian: options.guardian,
             lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
@@ -253,9 +256,7 @@ impl Runner {
             match self.worker.poll(&mut self.frame) {
                 Output::Connect { attempt, endpoint } => self.line.connect(attempt, endpoint),
                 Output::Disconnect { reason, .. } => {
-                    if reason != Reason::Left {
-                        tracing::info!(%reason, "connection given up");
-                    }
+                    self.gave_up(reason);
                     self.line.disconnect(reason);
                 }
                 Output::Send { bytes } => {
@@ -293,6 +294,21 @@ impl Runner {
         }
     }
 
+    /// Says why a connection was given up: once, where that is so until somebody does something about the coordinator
+    fn gave_up(&mut self, reason: Reason) {
+        let wrong = matches!(reason, Reason::OldCoordinator { .. } | Reason::OtherCluster { .. });
+        let before = self.wrong_coordinator.replace(reason).filter(|_| wrong);
+        self.wrong_coordinator = self.wrong_coordinator.filter(|_| wrong);
+        match (reason, wrong) {
+            (Reason::Left, _) => {}
+            (_, true) if before == Some(reason) => tracing::debug!(%reason, "connection given up"),
+            (_, true) => {
+                tracing::warn!(%reason, "not working for this coordinator; what runs goes on, and results are kept")
+            }
+            (_, false) => tracing::info!(%reason, "connection given up"),
+        }
+    }
+
     /// Shows how the worker stands, and says what has changed since
     fn show(&mut self) {
         let (state, slow) = (self.worker.state(), self.worker.is_slow());
@@ -308,7 +324,7 @@ impl Runner {
             (true, false) => tracing::info!(tasks = self.worker.held(), "connection lost"),
             (true, true) | (false, false) => {}
         }
-        if slow && !before.slow {
+        if slow && !before.slow && self.wrong_coordinator.is_none() {
             tracing::warn!("no handshake succeeds: is the key right? trying again now and then");
         }
         if self.worker.is_draining() && self.drain.is_none() {

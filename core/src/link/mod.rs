@@ -200,6 +200,11 @@ impl<L: Log> Link<L> {
         self.backoff.is_slow()
     }
 
+    /// The highest epoch seen; 0 before the first (JOURN-2)
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub(crate) fn session(&mut self) -> Option<&mut Session<L>> {
         self.session.as_mut()
     }
@@ -349,10 +354,17 @@ impl<L: Log> Link<L> {
         if bound.is_none() && self.config.binding == Binding::Require {
             return self.failed_handshake(now, Reason::Unbound);
         }
-        if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
+        let other = self.cluster.filter(|cluster| *cluster != challenge.cluster);
+        let old = (challenge.epoch < self.epoch).then_some(challenge.epoch);
+        let wrong = match (other, old) {
+            (Some(known), _) => Some(Reason::OtherCluster { known }),
+            (None, Some(epoch)) => Some(Reason::OldCoordinator { epoch, seen: self.epoch }),
+            (None, None) => None,
+        };
+        if let Some(wrong) = wrong {
             // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
             self.backoff.breached();
-            return self.give_up(now, Reason::WrongCoordinator, Loss::Local);
+            return self.give_up(now, wrong, Loss::Local);
         }
         self.cluster = Some(challenge.cluster);
         self.epoch = challenge.epoch;

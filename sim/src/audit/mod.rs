@@ -77,6 +77,7 @@ checks! {
     S32 "all that clients are told of a task is one history" for "TASK-3" "JOURN-3",
     S33 "with replay switched off, tasks end as they do with it" for "SESS-7",
     S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
+    S35 "nobody goes on with a coordinator whose store is older than what was seen, and what a store has lost is named" for "JOURN-2",
     L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
     L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
     L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",
@@ -101,12 +102,14 @@ impl fmt::Display for Check {
 
 mod dials;
 mod order;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use self::dials::DialAudit;
 use self::order::Place;
+use self::stores::Stores;
 use self::wire::Wire;
 
 /// What did not hold
@@ -137,6 +140,7 @@ pub struct Auditor {
     finished: BTreeMap<Token, Outcome>,
     /// How the coordinator has judged attempts, durably or not
     judged: BTreeMap<Token, Outcome>,
+    stores: Stores,
     wire: Wire,
     dials: DialAudit,
     /// Tasks that were never given out
@@ -177,6 +181,9 @@ struct Promised {
     place: Option<Place>,
     /// Durable checkpoints: attempt and number
     checkpoints: Vec<(Token, u64)>,
+    /// It was durable once, and the store went back behind that; how it had ended then
+    undone: bool,
+    undone_end: Option<Outcome>,
 }
 
 impl Default for Auditor {
@@ -191,6 +198,7 @@ impl Default for Auditor {
             results: BTreeSet::new(),
             finished: BTreeMap::new(),
             judged: BTreeMap::new(),
+            stores: Stores::default(),
             wire: Wire::default(),
             dials: DialAudit::default(),
             waiting: BTreeMap::new(),
@@ -256,6 +264,10 @@ impl Auditor {
     pub(crate) fn accepted(&mut self, task: TaskId, client: usize) {
         let other = self.clashing.contains(&(task, client));
         let known = self.submitted.entry(task).or_default();
+        if known.undone && !known.durable {
+            // It was said before the store went back.
+            return;
+        }
         known.accepted = true;
         let (durable, before) = (known.durable, known.content.replace(other));
         if before.is_some() {
@@ -292,7 +304,11 @@ impl Auditor {
                     format!("{task} is given out under {token} after it was cancelled")
                 });
                 // One whose assignment was thought to be lost may turn out to be there (TASK-2).
-                let adopted = again == Some((task, attempt));
+                let undone = self.stores.was_given(token);
+                let adopted = again.or(undone) == Some((task, attempt));
+                self.expect_of(Check::S10, task, undone.is_none() || adopted, || {
+                    format!("{task}: {token} is given again, after the store went back")
+                });
                 self.expect_of(Check::S10, task, (attempt >= before && again.is_none()) || adopted, || {
                     let again = words(again);
                     format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again}")
@@ -349,16 +365,22 @@ impl Auditor {
             | Record::Gone { .. }
             | Record::Forgotten { .. }
             | Record::Lapsed { .. }
-            | Record::Lease { .. } => {}
+            | Record::Lease { .. }
+            | Record::Restored { .. } => {}
         }
     }
 
     /// A worker starts an attempt, from a checkpoint if there is one
     pub(crate) fn started(&mut self, task: TaskId, token: Token, attempt: u32, restored: Option<u64>) {
-        let assigned = self.assigned.get(&token).copied();
+        let undone = self.stores.was_given(token);
+        let assigned = self.assigned.get(&token).copied().or(undone);
         self.expect_of(Check::S10, task, assigned == Some((task, attempt)), || {
             format!("attempt {attempt} at {task} starts under {token}, which was given as {}", words(assigned))
         });
+        if undone.is_some() {
+            // Of a history that goes on in another way.
+            return;
+        }
         let known = self.submitted.entry(task).or_default();
         let before = *known.begun.entry(attempt).or_insert(token);
         let once = before == token || self.amnesia;
@@ -409,7 +431,8 @@ impl Auditor {
         // Its next attempt has retired it.
         let retired = known.is_some_and(|known| known.exclusive && known.newest > Some(token));
         // Of two with one key, what the first one had counts as gone when the second one comes.
-        let kept = ended || retired || self.amnesia || self.results.contains(&token);
+        let undone = self.stores.is_undone(token);
+        let kept = ended || retired || undone || self.amnesia || self.results.contains(&token);
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });
@@ -418,6 +441,10 @@ impl Auditor {
     /// A client was told how a task ended
     pub(crate) fn told(&mut self, task: TaskId, outcome: Outcome) {
         let known = self.submitted.entry(task).or_default();
+        if known.ended.is_none() && known.undone_end == Some(outcome) {
+            // It was said before the store went back.
+            return;
+        }
         let (durable, raced) = (known.ended, known.cancelled);
         let before = known.told.replace(outcome);
         let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);

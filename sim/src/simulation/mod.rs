@@ -7,7 +7,7 @@
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
-//! | `chief` | what the coordinator does, and its journal |
+//! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
 //! | `struck` | what whoever a fault strikes is like |
 //! | `phases` | from the start to the last audit |
@@ -25,6 +25,7 @@ mod nodes;
 mod people;
 mod phases;
 mod rogue;
+mod stores;
 mod struck;
 mod twins;
 mod view;
@@ -109,6 +110,8 @@ enum Happening {
     Dies { peer: usize, life: u64, kind: Kind, away: Duration },
     /// The coordinator of that life ends
     ChiefDies { life: u64, away: Duration },
+    /// The coordinator gets its right store back
+    RightStore,
     /// A worker is put back to what it was
     PutBack { peer: usize },
     /// A clone of that life ends
@@ -433,6 +436,7 @@ impl Simulation {
             Happening::Resumes(who) => self.resumes(who),
             Happening::Dies { peer, life, kind, away } => self.dies(peer, life, kind, away),
             Happening::ChiefDies { life, away } => self.chief_dies(life, away),
+            Happening::RightStore => self.right_store(),
             Happening::PutBack { peer } => self.put_back(peer),
             Happening::CloneEnds { clone, life } => self.clone_ends(clone, life),
             Happening::RightKey { peer } => self.right_key(peer),

@@ -272,6 +272,14 @@ impl Machine {
         }
     }
 
+    /// The highest epoch of the coordinator that it has seen
+    pub(super) fn epoch(&self) -> u64 {
+        match self {
+            Machine::Worker(worker) => worker.epoch(),
+            Machine::Client(client) => client.epoch(),
+        }
+    }
+
     pub(super) fn digest(&self) -> u64 {
         match self {
             Machine::Worker(worker) => worker.digest(),
@@ -302,6 +310,12 @@ pub(super) struct Chief {
     pub(super) unreadable: Timed,
     /// It ends so many microseconds after its next start, and for how long
     pub(super) dies_again: Option<(u64, Duration)>,
+    /// When how many records were durable, since they were compacted last
+    pub(super) history: Vec<(Instant, usize)>,
+    /// It is started as restored, until its first records are durable (JOURN-2)
+    pub(super) restored: bool,
+    /// The right store, while the coordinator runs on an old copy of it
+    pub(super) aside: Option<Box<Journal>>,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
 use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine, Peer};
@@ -185,6 +185,24 @@ impl Simulation {
         self.dirty.insert(Who::Peer(peer));
     }
 
+    /// A client learns that its task is lost, and submits it once more; every other one (JOURN-2)
+    fn submit_lost(&mut self, peer: usize, id: TaskId) {
+        let Some(task) = self.tasks.get(&id).copied().filter(|task| task.number % 2 == 0) else { return };
+        if !self.auditor.is_lost(id) || self.client_peer(task.client) != peer {
+            return;
+        }
+        let now = self.clock(Who::Peer(peer));
+        let payload = self.workload.payload(&task);
+        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        client.handle(now, client::Input::Forget { task: id }).expect("it was followed");
+        let (about, spec) = (about_of(&task), TaskSpec { priority: task.priority, retries: task.retries });
+        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow: Follow::Output };
+        client.handle(now, submit).expect("a client has room for the tasks of a schedule");
+        self.output.remove(&((peer - usize::from(self.schedule.workers)) as u16, id));
+        self.figures.submitted += 1;
+        self.dirty.insert(Who::Peer(peer));
+    }
+
     pub(super) fn cancel(&mut self, client: u16, number: u32) {
         let (id, peer) = (self.task_id(number), self.client_peer(client));
         let now = self.clock(Who::Peer(peer));
@@ -349,7 +367,12 @@ impl Simulation {
                 self.see_task(peer, task, || Stage::Accepted);
                 self.auditor.accepted(task, peer);
             }
-            client::Event::Refused { .. } => self.figures.refused += 1,
+            client::Event::Refused { task, reason } => {
+                self.figures.refused += 1;
+                if reason == Refused::Unknown {
+                    self.submit_lost(peer, task);
+                }
+            }
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
@@ -373,7 +396,7 @@ impl Simulation {
                 }
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
                 let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
-                if outcome == Outcome::Succeeded {
+                if outcome == Outcome::Succeeded && self.auditor.ended(task).is_some() {
                     let by = self.auditor.ended_by(task);
                     let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
                     self.auditor.expect_of(Check::Log1, task, have == all, || {
@@ -389,6 +412,9 @@ impl Simulation {
         let who = self.name(Who::Peer(peer));
         self.trace.note_with(self.now, who, || format!("closes its connection: {reason}"));
         self.figures.silences += u64::from(reason == Reason::Silence);
+        if matches!(reason, Reason::OldCoordinator { .. }) {
+            self.tally.hit(Kind::OldStore);
+        }
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {

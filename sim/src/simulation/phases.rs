@@ -196,6 +196,7 @@ impl Simulation {
             self.chief.config.wire_version = WIRE_VERSION;
             self.kill_chief(0);
         }
+        self.right_store();
         self.start_chief();
         // Somebody has to do the work.
         if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {

@@ -201,6 +201,7 @@ impl Simulation {
                 self.kill_chief(0);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
+            Kind::RestoreOld | Kind::Wipe | Kind::OldStore => self.change_store(fault),
             Kind::RestartAgain => self.chief.dies_again = Some((fault.amount, fault.span)),
             Kind::SyncError => self.chief.fails_next = Some(fault.span),
             Kind::SlowSync => self.chief.slow.set(fault.amount, until),

@@ -91,6 +91,9 @@ impl Simulation {
             | Kind::SlowSync
             | Kind::SyncError
             | Kind::DiskFull
+            | Kind::RestoreOld
+            | Kind::Wipe
+            | Kind::OldStore
             | Kind::ReadError => self.disturb_chief(fault),
             Kind::Split | Kind::Swizzle | Kind::MassReset | Kind::MassCrash => {
                 let struck = self.struck_of_all(fault);
