@@ -35,7 +35,9 @@
 //!                     worker.handle(clock.now(), finished)?;
 //!                 }
 //!                 // These tasks end as they start: none is there to be cancelled, none prints or makes a checkpoint.
-//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::Cancel { .. } | Output::ReadOutput { .. } => {}
+//!                 // Nothing is kept for a later process.
+//!                 Output::Keep { .. } | Output::Forget { .. } => {}
 //!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }

@@ -127,6 +127,10 @@ impl Simulation {
             | Kind::Rekey
             | Kind::Drain
             | Kind::Upgrade
+            | Kind::WipeStore
+            | Kind::SwapStores
+            | Kind::OldStore
+            | Kind::StoreFull
             | Kind::Frozen => {
                 if self.is_worker(peer) {
                     self.disturb_worker(peer, fault);
