@@ -96,6 +96,7 @@ pub mod http;
 pub mod journal;
 pub mod line;
 mod pump;
+pub mod results;
 pub mod spool;
 pub mod tls;
 pub mod transport;
