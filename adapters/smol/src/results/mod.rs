@@ -48,8 +48,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// It was written by a newer program
     Newer(PathBuf),
-    /// It has results of another worker
-    Foreign(PathBuf, PeerName, PeerName),
+    /// It has results of one worker, and another one is to use it
+    Foreign(PathBuf, Box<[PeerName; 2]>),
     /// It has results for different clusters
     Mixed(PathBuf),
     /// There is not even room for one result
@@ -73,11 +73,13 @@ impl fmt::Display for OpenError {
             OpenError::Newer(path) => {
                 write!(f, "{}: written by a newer program: use that one until it is delivered", path.display())
             }
-            OpenError::Foreign(path, theirs, ours) => write!(
+            OpenError::Foreign(path, names) => write!(
                 f,
-                "{}: this is a result of the worker {theirs}, and this worker is {ours}: give each worker a folder of \
+                "{}: this is a result of the worker {}, and this worker is {}: give each worker a folder of \
                  its own",
-                path.display()
+                path.display(),
+                names[0],
+                names[1]
             ),
             OpenError::Mixed(path) => write!(
                 f,
@@ -210,7 +212,7 @@ impl Folder {
                 Err(Bad::Newer) => return Err(OpenError::Newer(path.clone())),
                 Err(Bad::Damaged(why)) => Err(why.to_owned()),
                 Ok(kept) if kept.worker != *worker => {
-                    return Err(OpenError::Foreign(path.clone(), kept.worker, worker.clone()));
+                    return Err(OpenError::Foreign(path.clone(), Box::new([kept.worker, worker.clone()])));
                 }
                 Ok(kept) if self.file(kept.token, RESULT) != *path => Err("it has another one's name".to_owned()),
                 Ok(kept) => self.with_output(kept).map_err(|error| failed(path, error))?,
