@@ -117,6 +117,10 @@ impl Bench {
                     let bytes = &[6; 100_000][..max as usize];
                     self.tell(worker::Input::CheckpointRead { token, number, offset, bytes });
                 }
+                worker::Output::Keep { token } => {
+                    assert!(watched(|| self.worker.finished(token)).is_some(), "there is something to keep");
+                    self.tell(worker::Input::Kept { token });
+                }
                 worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,
                 other @ (worker::Output::Disconnect { .. }

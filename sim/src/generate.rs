@@ -102,7 +102,11 @@ pub fn generate_sized(seed: u64, profile: Profile, size: Size) -> Schedule {
     schedule.safety = size.safety.unwrap_or(usual);
     schedule.settings = settings(seed, &mut draws);
     load(&mut schedule, profile, usual);
-    for (kind, per_minute) in served(seed) {
+    let served = served(seed);
+    if Draws::new(seed, Purpose::Keeps, 0).one_in(600) || served.iter().any(|(kind, _)| kind.is_of_stores()) {
+        schedule.settings.push(Setting { name: Knob::Keeps, value: 1 });
+    }
+    for (kind, per_minute) in served {
         serve(&mut schedule, kind, per_minute);
     }
     schedule.sort();

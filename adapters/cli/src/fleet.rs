@@ -262,6 +262,7 @@ impl Maker {
             trust: Trust::system(),
             config,
             spool_dir: self.spool_dir.clone(),
+            keep_bytes_max: None,
             start_log: Some(self.starts_dir.join(key.name.as_str())),
             drain_within: Duration::ZERO,
             guardian: self.guardian.clone(),

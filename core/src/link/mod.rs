@@ -458,6 +458,11 @@ impl<L: Log> Link<L> {
         self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
     }
 
+    /// The cluster of the coordinator that was last believed, or that the settings name
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
     /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
     ///
     /// By this end's own clock, from before the coordinator can have received it (TASK-4).

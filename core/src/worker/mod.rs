@@ -6,6 +6,7 @@
 //! | `attempt` | an attempt that is held, and the table of its states |
 //! | `conditions` | leases, and what else attempts have to keep to |
 //! | `checkpoints` | what attempts start from and what they make, in messages and in chunks |
+//! | `keeping` | what outlives the process, and what an earlier one had finished |
 //! | `arena`, `intake`, `outbox` | where bytes are kept; what is to be said, lane by lane |
 //! | `outline` | what its future depends on, for searches |
 
@@ -15,6 +16,7 @@ mod checkpoints;
 mod conditions;
 mod config;
 mod intake;
+mod keeping;
 mod outbox;
 mod outline;
 mod seam;
@@ -22,17 +24,19 @@ mod seam;
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
 
+pub use crate::stream::StreamMeter;
 pub use crate::worker::attempt::AttemptState;
 pub use crate::worker::checkpoints::Restored;
 pub use crate::worker::conditions::Tenure;
 pub use crate::worker::config::Config;
+pub use crate::worker::keeping::Finished;
 pub use crate::worker::seam::{Input, Output, StopReason};
 
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{TaskId, Token};
+use crate::ids::{ClusterId, TaskId, Token};
 use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
@@ -86,6 +90,10 @@ struct Desk {
     answers: u16,
     /// Attempts the embedder may forget
     gone: u16,
+    /// Attempts that are over, which the embedder has to be told to keep
+    keeps: u16,
+    /// Attempts not kept for which the embedder has room (SESS-9)
+    reserved: u16,
     /// An attempt may be waiting for its turn
     may_start: bool,
     /// Takes nothing new, and leaves when nothing is left (TASK-8)
@@ -118,6 +126,8 @@ impl Worker {
             cancels: 0,
             answers: 0,
             gone: 0,
+            keeps: 0,
+            reserved: config.attempts_max,
             may_start: false,
             draining: false,
             standing: Standing::default(),
@@ -185,6 +195,15 @@ impl Worker {
             }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
             Input::Declined { token } => desk.declined(now, token),
+            Input::Kept { token } => {
+                desk.kept(token);
+                Ok(())
+            }
+            Input::Reserved { attempts } => {
+                desk.reserved = attempts;
+                Ok(())
+            }
+            Input::Restore { finished, streams } => desk.restore_finished(now, finished, streams),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -225,6 +244,9 @@ impl Worker {
         if body_len > 0 {
             let len = desk.link.seal(frame, body_len, &mut self.scratch);
             return Output::Send { bytes: &frame[..len] };
+        }
+        if let Some(token) = desk.next_keep() {
+            return Output::Keep { token };
         }
         match desk.next_read() {
             Some((token, Source::Stream(stream), offset, max)) => {
@@ -313,6 +335,11 @@ impl Worker {
         self.desk.attempts.get(&token).map(|attempt| attempt.state)
     }
 
+    /// The cluster of the coordinator that it has last proved itself to, or is bound to by its settings
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.desk.link.cluster()
+    }
+
     /// Returns how many attempts are held, finished ones included
     pub fn held(&self) -> usize {
         self.desk.attempts.len()
@@ -335,6 +362,7 @@ impl Worker {
         for (token, attempt) in &*self.desk.attempts {
             (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
             (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
+            (attempt.keep_due, attempt.kept).hash(&mut digest);
         }
         digest.finish()
     }
@@ -428,7 +456,7 @@ impl Desk {
         conditions: Conditions,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        if self.room() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
+        if self.places() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
             // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
@@ -465,7 +493,9 @@ impl Desk {
             lapsed: false,
             stalled: false,
             reported: now,
-            checkpoint: Checkpoint::new(checkpoint, newer, restores),
+            checkpoint: Checkpoint::new(Some(checkpoint), Some(newer), restores),
+            keep_due: false,
+            kept: false,
         };
         let fits = self.attempts.insert(token, attempt).is_ok();
         debug_assert!(fits, "the table is at least as large as the arenas");
@@ -706,8 +736,15 @@ impl Desk {
         if matches!(next, AttemptState::Abandoned | AttemptState::Gone) && core::mem::take(&mut attempt.unjudged) {
             self.unjudged -= 1;
         }
+        if next == AttemptState::Finished && attempt.state != AttemptState::Finished {
+            attempt.keep_due = true;
+            self.keeps += 1;
+        }
         if next == AttemptState::Gone {
             self.gone += 1;
+            if core::mem::take(&mut attempt.keep_due) {
+                self.keeps -= 1;
+            }
             if attempt.cancel_due.take().is_some() {
                 self.cancels -= 1;
             }
@@ -773,6 +810,11 @@ impl Desk {
     ///
     /// What is given back keeps its place until the coordinator is being told, so that this news has a bound, too.
     fn room(&self) -> u64 {
+        self.places().min(self.reserved_places())
+    }
+
+    /// Assignments for which there is room in memory
+    fn places(&self) -> u64 {
         let active = self.attempts.values().filter(|a| a.state.is_active());
         let taken = (active.count() + self.outbox.to_give_back()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
@@ -792,6 +834,8 @@ impl Desk {
         assert_eq!(count(&|a| a.cancel_due.is_some()), usize::from(self.cancels));
         assert_eq!(count(&|a| a.conditions != Conditions::default()), usize::from(self.standing.bound));
         assert_eq!(count(&|a| a.state == AttemptState::Gone), usize::from(self.gone));
+        assert_eq!(count(&|a| a.keep_due), usize::from(self.keeps));
+        assert!(count(&|a| a.keep_due && a.state != AttemptState::Finished) == 0, "only what is over is kept");
         assert!(count(&|a| a.state.occupies_slot()) <= usize::from(self.slots), "more tasks run than there are slots");
         assert!(
             count(&|a| a.state == AttemptState::Waiting && a.payload.is_none()) == 0,

@@ -49,7 +49,7 @@ checks! {
     S3 "a task ends once, and its outcome never changes" for "TASK-3",
     S4 "an attempt's result is applied at most once" for "TASK-3",
     S5 "an outcome that is told is durable" for "JOURN-3",
-    S6 "a worker forgets a result only when the coordinator has it durably" for "TASK-3" "SESS-7",
+    S6 "a worker forgets a result only when the coordinator has it durably" for "TASK-3" "SESS-7" "SESS-9",
     S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing" for "TASK-3",
     S8 "nothing that comes on a connection that was replaced changes anything" for "SESS-4",
     S9 "two attempts of an exclusive task never run at a time" for "TASK-4",
@@ -78,6 +78,7 @@ checks! {
     S33 "with replay switched off, tasks end as they do with it" for "SESS-7",
     S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
     S35 "nobody goes on with a coordinator whose store is older than what was seen, and what a store has lost is named" for "JOURN-2",
+    S36 "what a worker had kept when it crashed is with it in its next life" for "SESS-9",
     L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
     L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
     L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",
@@ -153,6 +154,8 @@ pub struct Auditor {
     lifetime: Duration,
     /// Some worker does not know what it has done
     amnesia: bool,
+    /// What each worker has on its disk of attempts that are not settled
+    kept: BTreeMap<usize, BTreeSet<Token>>,
     /// Somebody has spoken an older version: a task whose checkpoint is in chunks may have begun anew there (CKPT-4)
     spoke_old: bool,
 }
@@ -207,6 +210,7 @@ impl Default for Auditor {
             coordinator_now: Instant::ZERO,
             lifetime: Duration::MAX,
             amnesia: false,
+            kept: BTreeMap::new(),
             spoke_old: false,
         }
     }
@@ -436,6 +440,26 @@ impl Auditor {
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });
+    }
+
+    /// A worker has a result on its disk
+    pub(crate) fn kept(&mut self, peer: usize, token: Token) {
+        self.kept.entry(peer).or_default().insert(token);
+    }
+
+    /// A worker was told that it need not keep something
+    pub(crate) fn let_go(&mut self, peer: usize, token: Token) {
+        self.kept.entry(peer).or_default().remove(&token);
+    }
+
+    /// A worker's disk has something else on it, by no doing of its own
+    pub(crate) fn store_replaced(&mut self, peer: usize, tokens: BTreeSet<Token>) {
+        self.kept.insert(peer, tokens);
+    }
+
+    /// What a worker has on its disk
+    pub(crate) fn kept_by(&self, peer: usize) -> Vec<Token> {
+        self.kept.get(&peer).into_iter().flatten().copied().collect()
     }
 
     /// A client was told how a task ended

@@ -9,6 +9,7 @@
 //! | `people` | what workers and clients do |
 //! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
+//! | `stores` | what workers keep on their disks |
 //! | `struck` | what whoever a fault strikes is like |
 //! | `phases` | from the start to the last audit |
 //! | `twins` | the same with one thing changed, to compare with |
@@ -25,6 +26,7 @@ mod nodes;
 mod people;
 mod phases;
 mod rogue;
+mod spools;
 mod stores;
 mod struck;
 mod twins;
@@ -122,6 +124,12 @@ enum Happening {
     Enrols { peer: usize },
     /// Something of a task at a worker
     Work { peer: usize, life: u64, token: Token, moment: Moment },
+    /// What a worker of that life keeps of an attempt is synced
+    Kept { peer: usize, life: u64, token: Token },
+    /// There may be room on a worker's disk again
+    StoreRoom { peer: usize },
+    /// A worker of that life starts anew with the store that it had then
+    OldSpool { peer: usize, store: Box<spools::Store> },
     /// The guardian of a worker of that life looks after exclusive tasks
     Guards { peer: usize, life: u64 },
     /// An end that hears nothing should have found out by now
@@ -451,6 +459,13 @@ impl Simulation {
                     self.work(peer, life, token, moment);
                 }
             }
+            Happening::Kept { peer, life, token } => {
+                if !self.put_off(Who::Peer(peer), peer as u64, &happening) {
+                    self.kept(peer, life, token);
+                }
+            }
+            Happening::StoreRoom { peer } => self.store_has_room(peer),
+            Happening::OldSpool { peer, store } => self.old_spool(peer, *store),
             Happening::FoundOut { conn, at, who, life } => self.found_out(conn, at, who, life),
         }
     }

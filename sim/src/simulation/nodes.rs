@@ -10,6 +10,7 @@ use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Net, Timed};
+use super::spools::Store;
 use crate::journal::Journal;
 use crate::logic::Logic;
 use crate::menu::Kind;
@@ -131,6 +132,7 @@ pub(super) struct Snapshot {
     pub(super) running: Vec<(Token, TaskId, bool)>,
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    pub(super) store: Store,
     /// Its last dial
     pub(super) dialled: u64,
 }
@@ -151,6 +153,8 @@ pub(super) struct Peer {
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Its disk, which outlives it
+    pub(super) store: Store,
     /// It has been told to drain
     pub(super) draining: bool,
     /// It is another process with the key of that worker
@@ -193,6 +197,15 @@ pub(super) struct Execution {
     pub(super) over: bool,
     /// It runs under the worker's lease
     pub(super) exclusive: bool,
+    /// It came with another worker's store
+    pub(super) foreign: bool,
+}
+
+impl Execution {
+    /// One that has just begun
+    pub(super) fn new(id: TaskId, logic: Box<dyn Logic>) -> Self {
+        Execution { id, logic, stops: false, uploads: None, over: false, exclusive: false, foreign: false }
+    }
 }
 
 impl Machine {

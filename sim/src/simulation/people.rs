@@ -103,6 +103,7 @@ impl Simulation {
             Machine::Client(Box::new(client.expect("settings that are legal together")))
         };
         self.peers[peer].machine = Some(machine);
+        self.restore_kept(peer);
         let who = self.name(Who::Peer(peer));
         self.trace.see(self.now, || Told::Started(who));
         self.dirty.insert(Who::Peer(peer));
@@ -120,6 +121,7 @@ impl Simulation {
         node.running.clear();
         node.saved.clear();
         node.restores.clear();
+        node.store.crash();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
         let open: Vec<_> = self.sockets_of(peer).filter(|s| s.is_open(Side::Peer)).map(|s| s.conn).collect();
@@ -131,7 +133,7 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over, exclusive: false };
+        let execution = Execution { over, ..Execution::new(id, Box::new(Gone)) };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -318,10 +320,12 @@ impl Simulation {
                     execution.uploads = None;
                 }
             }
+            worker::Output::Keep { token } => self.keep(peer, token),
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);
-                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
+                self.let_go(peer, token);
+                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over && !e.foreign) {
                     self.auditor.forgotten(execution.id, token);
                 }
             }
@@ -418,8 +422,12 @@ impl Simulation {
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
-            let over: Vec<_> =
-                self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
+            let over: Vec<_> = self.peers[peer]
+                .running
+                .iter()
+                .filter(|(_, e)| e.over && !e.foreign)
+                .map(|(t, e)| (e.id, *t))
+                .collect();
             over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
         }
         let conn = self.sockets_of(peer).find(|s| s.attempt == attempt && s.is_open(Side::Peer));
@@ -475,9 +483,7 @@ impl Simulation {
         if exclusive {
             self.runs_alone(peer, id, token);
         }
-        self.peers[peer]
-            .running
-            .insert(token, Execution { id, logic, stops: false, uploads: None, over: false, exclusive });
+        self.peers[peer].running.insert(token, Execution { exclusive, ..Execution::new(id, logic) });
         if exclusive {
             self.guard(peer);
         }
@@ -664,7 +670,7 @@ fn something_else(mut payload: Vec<u8>) -> Vec<u8> {
 
 /// A process that is not there any more
 #[derive(Debug)]
-struct Gone;
+pub(super) struct Gone;
 
 impl Logic for Gone {
     fn next(&mut self) -> Act {
@@ -690,10 +696,15 @@ pub(super) fn worker_slots(schedule: &Schedule) -> usize {
     schedule.setting(Knob::Slots).unwrap_or(2).clamp(1, 64) as usize
 }
 
+/// Attempts that wait or run at a worker at most
+pub(super) fn worker_places(schedule: &Schedule) -> u16 {
+    worker_slots(schedule) as u16 + schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16
+}
+
 fn worker_config(schedule: &Schedule, link: LinkConfig) -> worker::Config {
     let mut config = worker::Config::new(link);
     config.slots = worker_slots(schedule) as u16;
-    config.prefetch = schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16;
+    config.prefetch = worker_places(schedule) - config.slots;
     let attempts = schedule.setting(Knob::AttemptsMax).unwrap_or(16).min(512) as u16;
     config.attempts_max = attempts.max(config.slots + config.prefetch);
     config.result_bytes_max = 1024;

@@ -60,6 +60,8 @@ pub struct Figures {
     pub checkpoints: u64,
     /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
     pub chunk_bytes: u64,
+    /// Attempts that workers had finished in an earlier life and took back
+    pub restored: u64,
     /// Workers that a task took along
     pub poisoned: u64,
     /// Recoveries of the coordinator
@@ -90,6 +92,7 @@ impl Figures {
             (&mut self.executions, other.executions),
             (&mut self.checkpoints, other.checkpoints),
             (&mut self.chunk_bytes, other.chunk_bytes),
+            (&mut self.restored, other.restored),
             (&mut self.poisoned, other.poisoned),
             (&mut self.recoveries, other.recoveries),
             (&mut self.told, other.told),
@@ -244,6 +247,7 @@ impl Simulation {
         }
         self.right_key(peer);
         self.enrols(peer);
+        self.heal_store(peer);
         self.start_peer(peer);
         self.tell_time(Who::Peer(peer));
     }

@@ -168,11 +168,23 @@ pub struct Worker {
     #[arg(long = "resource", value_name = "NAME=AMOUNT", verbatim_doc_comment, value_parser = amount)]
     resources: Vec<(String, Tag)>,
 
-    /// Directory where output and checkpoints wait for the coordinator
+    /// Directory where results, output and checkpoints wait for the coordinator
     ///
-    /// Without --data a temporary directory is used, and removed at the end.
+    /// What the worker has finished is kept there until the coordinator has it.
+    /// A worker that is killed and started again with the same DIR delivers it;
+    /// tasks that still ran are executed again. Each worker needs a DIR of its own.
+    /// Without --data a temporary directory is used, and removed at the end:
+    /// what is not delivered when the worker ends is executed again.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub data: Option<PathBuf>,
+
+    /// Most bytes of finished tasks in --data; beyond that no new task is taken
+    ///
+    /// The room that a task may need is reserved on the disk before it is taken,
+    /// but for output beyond 64KiB. So a full disk stops new work, and loses
+    /// nothing that is finished.
+    #[arg(long, value_name = "BYTES", verbatim_doc_comment, default_value = "1GiB", value_parser = bytes)]
+    pub spool_max: u64,
 
     /// How long running tasks may go on when the worker is asked to end
     ///

@@ -130,6 +130,10 @@ impl Simulation {
             | Kind::Rekey
             | Kind::Drain
             | Kind::Upgrade
+            | Kind::WipeStore
+            | Kind::SwapStores
+            | Kind::OldSpool
+            | Kind::StoreFull
             | Kind::Frozen => {
                 if self.is_worker(peer) {
                     self.disturb_worker(peer, fault);
