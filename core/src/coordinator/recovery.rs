@@ -240,7 +240,7 @@ impl Desk {
                 self.timers.set(Timer::Forget(task), Some(self.now + keep));
             }
         }
-        self.config.tokens_from = self.token_next;
+        (self.config.tokens_from, self.submits_from) = (self.token_next, self.tasks.next_order());
         let window = self.config.recovery_window.max(self.config.lost_after);
         let holders = self.roster.iter().filter(|(_, peer)| !peer.held.is_empty()).map(|(ix, _)| ix);
         for ix in holders.collect::<Vec<PeerIx>>() {
