@@ -643,7 +643,14 @@ impl Desk {
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
         // One that was stopped because it did not get on has failed, unless it has succeeded in that moment.
         let stalled = attempt.stalled && outcome != Outcome::Succeeded;
-        attempt.outcome = if stalled { Outcome::Failed(Failure::Stalled) } else { outcome };
+        // Killed behind the end of its lease, while this worker stood still, it was stopped and did not fail (TASK-4).
+        let over = attempt.conditions.exclusive && self.standing.lease.is_some_and(|lease| lease.until <= now);
+        let stopped = over && matches!(outcome, Outcome::Failed(Failure::Signal(_)));
+        attempt.outcome = match outcome {
+            _ if stalled => Outcome::Failed(Failure::Stalled),
+            _ if stopped => Outcome::Cancelled,
+            outcome => outcome,
+        };
         if !self.results.fill(&mut attempt.result, result) {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
             attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
