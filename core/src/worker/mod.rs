@@ -646,10 +646,12 @@ impl Desk {
         // Killed behind the end of its lease, while this worker stood still, it was stopped and did not fail (TASK-4).
         let over = attempt.conditions.exclusive && self.standing.lease.is_some_and(|lease| lease.until <= now);
         let stopped = over && matches!(outcome, Outcome::Failed(Failure::Signal(_)));
-        attempt.outcome = match outcome {
-            _ if stalled => Outcome::Failed(Failure::Stalled),
-            _ if stopped => Outcome::Cancelled,
-            outcome => outcome,
+        attempt.outcome = if stalled {
+            Outcome::Failed(Failure::Stalled)
+        } else if stopped {
+            Outcome::Cancelled
+        } else {
+            outcome
         };
         if !self.results.fill(&mut attempt.result, result) {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
