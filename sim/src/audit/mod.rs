@@ -392,14 +392,16 @@ impl Auditor {
             format!("{task}: attempt {attempt} begins under {token}, and had begun under {before}")
         });
         let known = self.submitted.entry(task).or_default();
-        // One that was given out before a later attempt was may start behind that one's checkpoints, or before them.
+        // One that was given out before a later attempt was may start behind that one's checkpoints, or before them; and
+        // as it is told of each of these when it is durable, one that is far away hears of them later.
         let earlier = known.checkpoints.iter().rfind(|(by, _)| *by < token).map(|(_, number)| *number);
         let newest = known.checkpoints.last().map(|(_, number)| *number);
+        let of_later = known.checkpoints.iter().any(|(by, number)| *by > token && restored == Some(*number));
         if newest.is_some() || restored.is_some() {
             let anew = restored.is_none() && self.spoke_old;
-            self.expect_of(Check::S13, task, restored == earlier || restored == newest || anew, || {
+            self.expect_of(Check::S13, task, restored == earlier || of_later || anew, || {
                 let [restored, earlier, newest] = [restored, earlier, newest].map(words);
-                format!("{task}: attempt {attempt} starts from {restored}, and {earlier} or {newest} is durable")
+                format!("{task}: attempt {attempt} starts from {restored}, not from {earlier} nor a later one up to {newest}")
             });
         }
     }
