@@ -63,6 +63,8 @@ pub const TERM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 pub const TERMS_SINCE: u16 = 2;
 /// First wire version in which heartbeats carry a digest of what a worker holds (FRAME-6)
 pub const DIGEST_SINCE: u16 = 2;
+/// First wire version in which a coordinator that goes away by plan says when to come back (FRAME-6)
+pub const SLOTS_SINCE: u16 = 2;
 /// Mismatches in a row after which a worker is asked what it holds (SESS-8)
 pub const MISMATCHES_MAX: u32 = 2;
 /// Shortest time between two such questions in a session (SESS-8)

@@ -21,6 +21,8 @@ pub struct LinkStats {
     pub violations: u64,
     /// Links found dead by silence
     pub silences: u64,
+    /// Times that the coordinator went away by plan, and said when to come back (BACK-3)
+    pub sent_away: u64,
     /// Messages dropped because they had arrived before
     pub duplicates: u64,
     /// Frames sealed

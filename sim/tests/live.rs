@@ -4,10 +4,12 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{connected, ms, puppet_worker, secs, welcomed};
-use rejoin_core::coordinator::{Event, PeerState};
+use common::{connected, divert, ms, puppet_worker, secs, welcomed};
+use rejoin_core::about::About;
+use rejoin_core::coordinator::{self, Event, PeerState};
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::wire::message::Control;
+use rejoin_core::terms::{Replace, Terms};
+use rejoin_core::wire::message::{Class, Control, Outcome, TaskSpec};
 use rejoin_core::worker;
 use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World, worker_key};
 
@@ -232,4 +234,86 @@ fn back_2_a_herd_is_let_in_at_the_rate_and_nobody_starves() {
     let stats = world.coordinator.stats();
     assert_eq!(stats.opened, 40);
     assert!(stats.turned_away + stats.failed_handshakes > 0);
+}
+
+#[test]
+fn back_3_each_peer_comes_back_in_its_own_slot_and_a_planned_restart_costs_nothing() {
+    let mut world = connected(Setup {
+        workers: 3,
+        clients: 1,
+        coordinator: |config| {
+            config.lost_after = secs(5);
+            config.admission.rate = 2;
+        },
+        worker: |config| config.slots = 2,
+        ..Setup::default()
+    });
+    let tasks: Vec<_> = (0..6).map(|n| world.submit(&format!("task {n}"), Job::takes(secs(3)))).collect();
+    world.run_for(secs(1));
+    assert_eq!(world.starts.len(), 6);
+    let (told, dials) = (world.now(), world.dialled.len());
+    world.tell_coordinator(coordinator::Input::GoAway { back_in: secs(2) }).expect("an end is never refused");
+    world.run_for(ms(10));
+    let reasons: Vec<_> = world.leaves.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(reasons, [Reason::GoingAway; 4]);
+    assert!((0..3).all(|n| world.worker(n).stats().sent_away == 1));
+    world.restart_coordinator();
+    for n in 0..4 {
+        world.drive_until("the next one dials", |world| world.dialled.len() > dials + n);
+        // Half a second apart, workers first, give or take a tenth.
+        let slot = secs(2) + ms(500) * (n as u32 + 1);
+        let pause = world.now().since(told);
+        assert!(pause >= slot * 9 / 10 && pause <= slot * 11 / 10 + ms(10), "number {n} after {pause:?}");
+    }
+    world.run_for(secs(10));
+    assert_eq!((world.dialled.len(), world.starts.len()), (dials + 4, 6), "one dial each, and no execution more");
+    for task in tasks {
+        let task = world.coordinator.task(task).expect("known");
+        assert_eq!((task.attempts, task.end.expect("over").outcome), (1, Outcome::Succeeded));
+    }
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Lost { .. })));
+}
+
+#[test]
+fn back_3_whoever_goes_away_lets_nobody_in_and_declares_nobody_lost() {
+    let mut world = connected(Setup {
+        workers: 2,
+        coordinator: |config| config.lost_after = ms(500),
+        worker: |config| config.link.wire_version = 1,
+        ..Setup::default()
+    });
+    let about = About { terms: Terms { replace: Replace::Never, ..Terms::default() }, ..About::default() };
+    let about = about.encode().expect("not too long");
+    let task = world.plan("never again", Job::takes(secs(3)));
+    let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), about: &about, payload: &[] };
+    world.tell_coordinator(submit).expect("the submit is legal");
+    world.run_for(secs(1));
+    world.tell_coordinator(coordinator::Input::GoAway { back_in: secs(1) }).expect("an end is never refused");
+    world.run_for(secs(60));
+    // They speak version 1, which has no word for it.
+    assert!(world.closes.values().all(|reason| *reason == Reason::Stopping));
+    assert_eq!((world.worker(0).stats().sent_away, world.worker(0).stats().connections), (0, 1));
+    assert_eq!(world.seen(0), PeerState::Disconnected);
+    assert!(world.coordinator.task(task).expect("known").end.is_none());
+}
+
+#[test]
+fn back_3_a_slot_is_told_under_seal_only_and_not_to_version_1() {
+    for (version, ends) in [(1, Reason::Protocol), (2, Reason::GoingAway)] {
+        let mut world = World::new(Setup::default());
+        let conn = divert(&mut world);
+        let mut puppet = Puppet::coordinator(0).with_version(version);
+        puppet.accept(&mut world, conn, 1);
+        puppet.say(&mut world, |body| {
+            body.push(Class::Control, &Control::GoAway { slot_us: 3_000_000 });
+        });
+        let said = world.now();
+        world.run_for(ms(10));
+        assert_eq!(world.leaves.last(), Some(&(0, ends)), "version {version}");
+        if version == 2 {
+            let dials = world.dials(0);
+            world.drive_until("it dials", |world| world.dials(0) > dials);
+            assert!(world.now().since(said) >= secs(3) && world.now().since(said) < secs(3) + ms(10));
+        }
+    }
 }

@@ -61,12 +61,13 @@ pub(crate) struct Contending {
     frames: Vec<Vec<u8>>,
 }
 
-/// A refusal to seal, send, and close behind (AUTH-2)
+/// A last word to seal, send, and close behind (AUTH-2)
 #[derive(Clone, Debug)]
 pub(crate) struct Goodbye {
     pub(crate) conn: ConnId,
     channel: Channel,
-    denied: Denied,
+    word: Control,
+    reason: Reason,
 }
 
 impl Contending {
@@ -87,6 +88,10 @@ impl Desk {
     ) -> Result<(), Rejected> {
         if self.door.has(conn) || self.conns.contains_key(&conn) {
             return Err(Rejected::Conflict);
+        }
+        if let Some(slot) = self.away_for() {
+            self.stats.turned_away += 1;
+            return Err(Rejected::RetryAfter(micros(slot)));
         }
         let only_open = match self.admission.charge(self.now, address, &mut self.rng) {
             Admitted::Yes => false,
@@ -190,7 +195,12 @@ impl Desk {
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
         let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+        self.goodbyes.push_back(Goodbye {
+            conn,
+            channel,
+            word: Control::Denied(denied),
+            reason: Reason::Denied(denied),
+        });
     }
 
     /// The place of a peer that has proved who it is; a client that is away makes room for a new one
@@ -384,6 +394,11 @@ impl Desk {
 
     /// Refuses a peer under seal, then closes (AUTH-2)
     pub(super) fn deny(&mut self, conn: ConnId, denied: Denied) {
+        self.part(conn, Control::Denied(denied), Reason::Denied(denied));
+    }
+
+    /// Says a last word under seal, then closes
+    pub(super) fn part(&mut self, conn: ConnId, word: Control, reason: Reason) {
         let channel = match self.conns.get(&conn) {
             Some(Conn::Live(live)) => live.channel.clone(),
             Some(Conn::Contending(contending)) => {
@@ -392,8 +407,8 @@ impl Desk {
             }
             None => return,
         };
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
-        self.end(conn, Some(Reason::Denied(denied)));
+        self.goodbyes.push_back(Goodbye { conn, channel, word, reason });
+        self.end(conn, Some(reason));
     }
 
     /// What a connection proved itself with
@@ -602,12 +617,12 @@ impl Desk {
         frame: &mut [u8],
         scratch: &mut Scratch,
     ) -> (ConnId, usize) {
-        let Goodbye { conn, mut channel, denied } = goodbye;
+        let Goodbye { conn, mut channel, word, reason } = goodbye;
         let mut body = body_of(frame);
-        let fits = body.push(Class::Control, &Control::Denied(denied));
+        let fits = body.push(Class::Control, &word);
         debug_assert!(fits);
         let body_len = body.len();
-        self.closes.push_back((conn, Reason::Denied(denied)));
+        self.closes.push_back((conn, reason));
         self.stats.frames_out += 1;
         (conn, channel.seal(frame, body_len, scratch))
     }

@@ -120,6 +120,10 @@ impl Desk {
     /// A worker has been away for too long, for some of its tasks or for all (TASK-3, TASK-5)
     pub(super) fn absence_due(&mut self, ix: PeerIx) {
         let now = self.now;
+        if self.away_for().is_some() {
+            // They were sent away: who is lost is the next coordinator's to say (BACK-3).
+            return;
+        }
         if let Some(at) = self.delayed_until(ix) {
             return self.timers.set(Timer::Lost(ix), Some(at));
         }

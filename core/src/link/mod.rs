@@ -20,7 +20,7 @@ use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
 use crate::limits::{
-    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST,
+    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE, TERMS_SINCE, WIRE_VERSION_OLDEST,
 };
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
@@ -486,6 +486,13 @@ impl<L: Log> Link<L> {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
             }
+            Control::GoAway { slot_us } => {
+                if self.version() < SLOTS_SINCE {
+                    return Err(Violation);
+                }
+                self.sent_away(now, Duration::from_micros(slot_us));
+                Ok(LinkEvent::Nothing)
+            }
             Control::Confirm { .. }
             | Control::Begin { .. }
             | Control::Bye
@@ -564,6 +571,18 @@ impl<L: Log> Link<L> {
             Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => Loss::Peer,
         };
         self.give_up(now, Reason::Denied(denied), loss);
+    }
+
+    /// The coordinator is about to be another one: this end comes back in its slot, where it was last (BACK-3)
+    fn sent_away(&mut self, now: Instant, slot: Duration) {
+        self.stats.sent_away += 1;
+        if self.leaving != Leaving::No {
+            return self.stop(Reason::Left);
+        }
+        self.disconnect = Some((self.attempt, Reason::GoingAway));
+        self.end_connection();
+        self.step(LinkStep::Lost);
+        self.dial_at = Some(self.backoff.sent_away(now, slot));
     }
 
     /// The owner compared everything with the coordinator (SESS-7)

@@ -272,6 +272,14 @@ impl Machine {
         }
     }
 
+    /// How often it was told to come back in a slot of its own
+    pub(super) fn sent_away(&self) -> u64 {
+        match self {
+            Machine::Worker(worker) => worker.stats().sent_away,
+            Machine::Client(client) => client.stats().sent_away,
+        }
+    }
+
     pub(super) fn digest(&self) -> u64 {
         match self {
             Machine::Worker(worker) => worker.digest(),

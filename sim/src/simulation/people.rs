@@ -390,6 +390,7 @@ impl Simulation {
         self.trace.note_with(self.now, who, || format!("closes its connection: {reason}"));
         self.figures.silences += u64::from(reason == Reason::Silence);
         let clock = self.clock(Who::Peer(peer));
+        // Of an end by plan it knows since that was said.
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
             let over: Vec<_> =

@@ -484,7 +484,11 @@ impl Simulation {
                     machine.timeout(now).expect("time is never refused");
                 }
                 let before = altered.then(|| machine.believed());
+                let sent_away = machine.sent_away();
                 machine.received(now, attempt, message).expect("what the network does is never refused");
+                if machine.sent_away() > sent_away {
+                    self.auditor.sent_away(peer, conn, now);
+                }
                 if let Some(before) = before {
                     let same = machine.believed() == before;
                     self.auditor.expect(Check::S15, same, || format!("connection {} changed something", conn.0));
