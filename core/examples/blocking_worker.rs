@@ -34,6 +34,8 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                     thread::spawn(move || events.send(Event::Done(token, input))); // Here the work would be done.
                 }
                 Output::Cancel { .. }
+                | Output::Freeze { .. }
+                | Output::Thaw { .. }
                 | Output::ReadOutput { .. }
                 | Output::Checkpointed { .. }
                 | Output::ReadCheckpoint { .. }

@@ -109,6 +109,12 @@ pub const ACK_AFTER: Duration = Duration::from_secs(1);
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 /// Longest heartbeat period that is accepted (LIVE-1)
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(40);
+/// Least silence on which a peer is suspected, in thousandths of a period (LIVE-3)
+pub const SUSPECT_MIN_PERMILLE: u64 = 1_250;
+/// Most silence until a peer is suspected, in thousandths of a period (LIVE-3)
+pub const SUSPECT_MAX_PERMILLE: u64 = 2_250;
+/// Silence on which a link is dead, in thousandths of a period (LIVE-2)
+pub const DEAD_PERMILLE: u64 = 2_500;
 /// How often an unfinished frame may put off the verdict that a link is dead (LIVE-2)
 pub const SLOW_FRAME_REPRIEVES: u8 = 2;
 

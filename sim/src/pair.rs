@@ -105,6 +105,8 @@ impl Peer for EchoWorker {
                     self.inputs.remove(&token);
                 }
                 worker::Output::Cancel { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. } => {}

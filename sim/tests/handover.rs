@@ -49,6 +49,8 @@ impl Peer for Patient {
                     self.machine.handle(now, input)
                 }
                 worker::Output::Cancel { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

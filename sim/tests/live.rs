@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use common::{connected, divert, ms, puppet_worker, secs, welcomed};
 use rejoin_core::about::About;
 use rejoin_core::coordinator::{self, Event, PeerState};
+use rejoin_core::ids::TaskId;
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::terms::{Replace, Terms};
-use rejoin_core::wire::message::{Class, Control, Outcome, TaskSpec};
+use rejoin_core::terms::{Class, Replace, Terms};
+use rejoin_core::wire::message::{Class as ItemClass, Control, Outcome, TaskSpec};
 use rejoin_core::worker;
 use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World, worker_key};
 
@@ -108,6 +109,70 @@ fn live_1_the_accepting_end_probes_before_it_gives_up() {
     assert_eq!(world.closes.get(&puppet.conn), None);
     world.run_for(ms(1));
     assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::Silence));
+}
+
+#[test]
+fn live_3_a_suspected_worker_is_asked_gets_nothing_new_and_loses_nothing() {
+    let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+    world.run_for(secs(60));
+    let law = world.coordinator.peers().next().and_then(|peer| peer.laws).expect("connected").suspect_after_us;
+    assert_eq!(law, 1_250_000, "its heartbeats come regularly");
+    // The next ones come late, and not too late.
+    world.wire(0).latency = ms(700);
+    world.drive_until("it is suspected", |world| world.seen(0) == PeerState::Suspect);
+    world.submit("waits", Job::takes(ms(10)));
+    assert!(world.worker(0).held() == 0 && world.coordinator.stats().assigned == 0);
+    world.drive_until("it is heard", |world| world.seen(0) != PeerState::Suspect);
+    assert_eq!(world.coordinator.stats().assigned, 1);
+    world.run_for(secs(20));
+    assert!(world.succeeded(TaskId::from_text("waits")));
+    assert_eq!((world.dials(0), world.coordinator.stats().silences), (1, 0));
+}
+
+#[test]
+fn live_5_a_worker_that_overslept_asks_freezes_what_is_exclusive_and_keeps_its_link() {
+    for (asleep, frozen) in [(5, vec![true, false]), (29, vec![true, false]), (60, vec![])] {
+        let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+        let about = About { terms: Terms { class: Class::Exclusive, ..Terms::default() }, ..About::default() };
+        let about = about.encode().expect("not too long");
+        let task = world.plan("alone", Job::takes(secs(100)));
+        let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), about: &about, payload: &[] };
+        world.tell_coordinator(submit).expect("the submit is legal");
+        world.run_for(secs(3));
+        assert_eq!(world.starts.len(), 1);
+        world.oversleeps(0, secs(asleep));
+        world.run_for(ms(20));
+        let seen: Vec<_> = world.frozen.iter().map(|(_, frozen)| *frozen).collect();
+        // Beyond the lease there is nothing to wait for: it is stopped.
+        assert_eq!(seen, frozen, "after {asleep} s");
+        assert_eq!(world.worker(0).stats().stalls, 1);
+        world.run_for(secs(asleep + 10));
+        assert_eq!((world.dials(0), world.worker(0).stats().silences), (1, 0), "after {asleep} s");
+    }
+}
+
+#[test]
+fn live_5_a_coordinator_that_overslept_declares_nobody_dead_or_lost_for_that_time() {
+    let mut world = connected(Setup {
+        workers: 3,
+        coordinator: |config| (config.heartbeat, config.lost_after) = (Some(secs(1)), secs(60)),
+        ..Setup::default()
+    });
+    world.run_for(secs(10));
+    world.wire(2).refuses = true;
+    world.reset(2);
+    world.run_for(secs(10));
+    let lost = |world: &World| world.events.iter().filter(|event| matches!(event, Event::Lost { .. })).count();
+    let slept_at = world.now();
+    world.coordinator_oversleeps(secs(300));
+    world.run_for(secs(5));
+    assert_eq!((lost(&world), world.coordinator.stats().silences), (0, 0));
+    assert_eq!([0, 1, 2].map(|n| world.seen(n)), [PeerState::Connected, PeerState::Connected, PeerState::Disconnected]);
+    assert_eq!((world.dials(0), world.dials(1)), (1, 1));
+    // What was left is left.
+    world.drive_until("it is lost", |world| lost(world) > 0);
+    let after = world.now().since(slept_at);
+    assert!(after > secs(300 + 45) && after < secs(300 + 55), "{after:?}");
 }
 
 // BACK
@@ -305,7 +370,7 @@ fn back_3_a_slot_is_told_under_seal_only_and_not_to_version_1() {
         let mut puppet = Puppet::coordinator(0).with_version(version);
         puppet.accept(&mut world, conn, 1);
         puppet.say(&mut world, |body| {
-            body.push(Class::Control, &Control::GoAway { slot_us: 3_000_000 });
+            body.push(ItemClass::Control, &Control::GoAway { slot_us: 3_000_000 });
         });
         let said = world.now();
         world.run_for(ms(10));

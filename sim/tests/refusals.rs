@@ -53,6 +53,7 @@ impl Peer for ByHand {
                 worker::Output::Run { token, .. } => self.runs.push(token),
                 worker::Output::Forget { token } => self.forgets.push(token),
                 worker::Output::Cancel { token, .. } => self.stops.push(token),
+                worker::Output::Freeze { .. } | worker::Output::Thaw { .. } => {}
                 worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

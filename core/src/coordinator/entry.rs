@@ -116,10 +116,13 @@ impl Desk {
         }
         match self.conns.get_mut(&conn) {
             Some(Conn::Live(live)) => {
-                let peer = live.peer;
+                let (peer, was_suspect) = (live.peer, live.channel.is_suspect());
                 match live.channel.open(self.now, bytes, scratch) {
                     Ok(body) => {
                         self.stats.frames_in += 1;
+                        if was_suspect {
+                            self.place(peer);
+                        }
                         self.take_batch(conn, body);
                         self.heard(peer);
                     }
@@ -543,6 +546,8 @@ impl Desk {
             self.stats.silences += 1;
             self.hang_up(conn, Reason::Silence);
         } else {
+            // It may be suspected by now, and gets nothing new then (LIVE-3).
+            self.place(ix);
             self.touch(ix);
         }
     }
@@ -594,14 +599,18 @@ impl Desk {
         }
     }
 
+    /// Whether a peer is silent for longer than is usual with it (LIVE-3)
+    pub(super) fn is_suspected(&self, ix: PeerIx) -> bool {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn)) {
+            Some(Conn::Live(live)) => live.channel.is_suspect(),
+            Some(Conn::Contending(_)) | None => false,
+        }
+    }
+
     pub(super) fn peer_state(&self, ix: PeerIx) -> PeerState {
         let peer = self.roster.get(ix);
-        let suspect = |conn| match self.conns.get(&conn) {
-            Some(Conn::Live(live)) => live.channel.is_suspect(self.now),
-            Some(Conn::Contending(_)) | None => false,
-        };
         match (peer.conn, peer.disconnected_at) {
-            (Some(conn), _) if suspect(conn) => PeerState::Suspect,
+            (Some(_), _) if self.is_suspected(ix) => PeerState::Suspect,
             (Some(_), _) if peer.is_draining() => PeerState::Draining,
             (Some(_), _) if peer.session.as_ref().is_some_and(|session| session.reconciled) => PeerState::Connected,
             (Some(_), _) => PeerState::Reconciling,

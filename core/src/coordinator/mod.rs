@@ -185,6 +185,7 @@ impl Coordinator {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Rejected> {
         let desk = &mut *self.desk;
         desk.now = desk.now.max(now);
+        desk.excuse_what_was_missed();
         let result = match input {
             Input::Closed { conn } => {
                 desk.closed(conn);

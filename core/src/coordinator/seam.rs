@@ -293,7 +293,7 @@ pub enum PeerState {
     Reconciling,
     /// Connected
     Connected,
-    /// Connected, and silent for longer than 1.5 heartbeats (LIVE-2)
+    /// Connected, and silent for longer than is usual with it; it gets nothing new until it is heard (LIVE-3)
     Suspect,
     /// Connected, takes nothing new, and leaves when all it holds is settled (TASK-8)
     Draining,

@@ -104,6 +104,8 @@ pub(crate) struct Link<L> {
     /// Bulk bytes taken in at a time
     bulk_window: u64,
     stopped: Option<Reason>,
+    /// This end had not looked for a long time, and its owner has not heard of that (LIVE-5)
+    stalled: bool,
     stats: LinkStats,
 }
 
@@ -181,6 +183,7 @@ impl<L: Log> Link<L> {
             tasks: 0,
             bulk_window,
             stopped: None,
+            stalled: false,
             stats: LinkStats::default(),
             config,
         })
@@ -436,6 +439,11 @@ impl<L: Log> Link<L> {
         core::mem::take(&mut self.fresh)
     }
 
+    /// Whether this end was found to have come late, answered once for each time (LIVE-5)
+    pub(crate) fn take_stalled(&mut self) -> bool {
+        core::mem::take(&mut self.stalled)
+    }
+
     /// Whether the coordinator has said how things stand; nothing else counts before (AUTH-3)
     pub(crate) fn is_welcomed(&self) -> bool {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
@@ -623,6 +631,10 @@ impl<L: Log> Link<L> {
         }
         let session = self.session.as_ref();
         let tellable = session.map_or(0, Session::received);
+        if self.channel.as_mut().is_some_and(|channel| channel.is_stalled(now)) {
+            self.stats.stalls += 1;
+            self.stalled = true;
+        }
         if let Some(channel) = &mut self.channel
             && channel.expire(now, session, tellable, &mut self.rng)
         {

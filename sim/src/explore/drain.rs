@@ -83,7 +83,9 @@ impl World {
                     let known = over.iter().position(|(_, known)| *known == token).map(|index| over.remove(index));
                     known.into_iter().for_each(|(task, token)| self.audit().forgotten(task, token));
                 }
-                worker::Output::ReadOutput { .. }
+                worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
+                | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Checkpointed { .. } => {}

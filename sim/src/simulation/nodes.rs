@@ -193,6 +193,9 @@ pub(super) struct Execution {
     pub(super) over: bool,
     /// It runs under the worker's lease
     pub(super) exclusive: bool,
+    /// It stands still, and would have gone on by now
+    pub(super) frozen: bool,
+    pub(super) missed: bool,
 }
 
 impl Machine {

@@ -131,7 +131,16 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over, exclusive: false };
+        let execution = Execution {
+            id,
+            logic: Box::new(Gone),
+            stops: false,
+            uploads: None,
+            over,
+            exclusive: false,
+            frozen: false,
+            missed: false,
+        };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -263,6 +272,20 @@ impl Simulation {
                     let after = grace.filter(|_| stubborn).unwrap_or_default().clamp(STOPS_AFTER, KILLED_AFTER);
                     let stopped = Happening::Work { peer, life, token, moment: Moment::Stopped };
                     self.happen(after, peer as u64, stopped);
+                }
+            }
+            worker::Output::Freeze { token } => {
+                if let Some(execution) = self.peers[peer].running.get_mut(&token) {
+                    execution.frozen = true;
+                }
+            }
+            worker::Output::Thaw { token } => {
+                let life = self.peers[peer].life.number;
+                let Some(execution) = self.peers[peer].running.get_mut(&token) else { return true };
+                execution.frozen = false;
+                if std::mem::take(&mut execution.missed) {
+                    let acts = Happening::Work { peer, life, token, moment: Moment::Acts };
+                    self.happen(Duration::ZERO, peer as u64, acts);
                 }
             }
             worker::Output::ReadOutput { token, stream, offset, max } => {
@@ -450,9 +473,10 @@ impl Simulation {
         if exclusive {
             self.runs_alone(peer, id, token);
         }
-        self.peers[peer]
-            .running
-            .insert(token, Execution { id, logic, stops: false, uploads: None, over: false, exclusive });
+        self.peers[peer].running.insert(
+            token,
+            Execution { id, logic, stops: false, uploads: None, over: false, exclusive, frozen: false, missed: false },
+        );
         if exclusive {
             self.guard(peer);
         }
@@ -529,6 +553,10 @@ impl Simulation {
             let node = &mut self.peers[peer];
             let Some(Machine::Worker(worker)) = &mut node.machine else { return };
             let Some(execution) = node.running.get_mut(&token).filter(|e| !e.over && !e.stops) else { return };
+            if execution.frozen {
+                execution.missed = true;
+                return;
+            }
             // A task that was told to stop may be gone by now, which is why these may be refused.
             match execution.logic.next() {
                 Act::Wait(span) => {
@@ -658,6 +686,7 @@ pub(super) fn pins(schedule: &Schedule) -> Pins {
         bulk_piece: said(Knob::BulkPiece, BULK_PIECE_BYTES_MIN),
         bulk_under_way: said(Knob::BulkUnderWay, BULK_PIECE_BYTES_MIN),
         compress_from: said(Knob::CompressFrom, COMPRESS_FROM_BYTES_MIN as u64).map(|bytes| bytes as usize),
+        suspect_after: None,
     }
 }
 
