@@ -35,6 +35,8 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                 }
                 Output::Cancel { .. }
                 | Output::Keep { .. }
+                | Output::Freeze { .. }
+                | Output::Thaw { .. }
                 | Output::ReadOutput { .. }
                 | Output::Checkpointed { .. }
                 | Output::ReadCheckpoint { .. }

@@ -1,4 +1,4 @@
-//! When to dial again (BACK-1), and how long to stay away after failed handshakes (AUTH-2)
+//! When to dial again (BACK-1, BACK-3), and how long to stay away after failed handshakes (AUTH-2)
 
 use core::time::Duration;
 
@@ -116,10 +116,7 @@ impl Backoff {
 
     /// Returns when to dial again after a loss
     pub(crate) fn lost(&mut self, now: Instant, loss: Loss, rng: &mut Rng) -> Instant {
-        if self.welcomed_at.take().is_some_and(|at| now.since(at) >= self.config.stable_after) {
-            self.previous = None;
-            self.failing_since = None;
-        }
+        self.settled(now);
         let failing_for = now.since(*self.failing_since.get_or_insert(now));
         let pause = if self.slow {
             rng.between(self.config.slow_min, self.config.slow_max)
@@ -131,6 +128,23 @@ impl Backoff {
             Loss::Peer | Loss::Local => Duration::ZERO,
         };
         now + pause.max(floor)
+    }
+
+    /// Returns when to dial again after the coordinator has named a slot (BACK-3)
+    ///
+    /// Neither a failure nor a success: the pause behind the next loss is what it would have been. Not at once in any
+    /// case, so that no coordinator can have itself dialled for ever.
+    pub(crate) fn sent_away(&mut self, now: Instant, slot: Duration) -> Instant {
+        self.settled(now);
+        now + slot.clamp(self.config.base.min(RETRY_AFTER_MAX), RETRY_AFTER_MAX)
+    }
+
+    /// The session is over; if it was stable, the loss behind it is a first one
+    fn settled(&mut self, now: Instant) {
+        if self.welcomed_at.take().is_some_and(|at| now.since(at) >= self.config.stable_after) {
+            self.previous = None;
+            self.failing_since = None;
+        }
     }
 
     /// Takes in how it would decide, as far as that is no matter of time
@@ -234,6 +248,21 @@ mod tests {
         assert_eq!(b.lost(at(5), busy(4), &mut rng), at(9));
         assert!(b.lost(at(9), Loss::Peer, &mut rng) < at(10), "and holds once");
         assert_eq!(b.lost(at(20), busy(7000), &mut rng), at(320), "but not for ever");
+    }
+
+    #[test]
+    fn back_3_a_slot_that_was_named_is_neither_a_failure_nor_a_success() {
+        let (mut b, mut rng) = backoff();
+        b.welcomed(at(0), Duration::ZERO);
+        assert_eq!(b.sent_away(at(5), Duration::from_secs(2)), at(7));
+        assert_eq!(b.lost(at(7), Loss::Peer, &mut rng), at(7), "the first loss is still to come");
+        assert!(b.lost(at(8), Loss::Peer, &mut rng) > at(8));
+        b.welcomed(at(9), Duration::ZERO);
+        assert_eq!(b.sent_away(at(10), Duration::ZERO), at(10) + Duration::from_millis(100), "never at once");
+        assert!(b.lost(at(11), Loss::Local, &mut rng) > at(11), "a second was not stable");
+        b.welcomed(at(12), Duration::ZERO);
+        assert_eq!(b.sent_away(at(60), Duration::MAX), at(360), "and not for ever");
+        assert_eq!(b.lost(at(360), Loss::Local, &mut rng), at(360), "48 s were");
     }
 
     #[test]

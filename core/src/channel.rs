@@ -13,7 +13,7 @@ use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::session::{Log, Session};
 use crate::stats::LawStats;
-use crate::time::{Instant, earliest};
+use crate::time::{Instant, earliest, micros};
 use crate::wire::codec::{Codec, HEADER_BYTES, OpenError, Scratch};
 use crate::wire::message::{BodyWriter, Class, Control, Credit};
 
@@ -82,7 +82,7 @@ impl Channel {
     /// Starts to watch the link; the end that dialled beats (LIVE-1)
     pub(crate) fn watch(&mut self, now: Instant, period: Duration, beats: bool, rng: &mut Rng) {
         let period = period.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
-        self.heartbeat = Some(Heartbeat::new(now, period, beats, rng));
+        self.heartbeat = Some(Heartbeat::new(now, period, beats, self.pins.suspect_after, rng));
     }
 
     pub(crate) fn set_writable(&mut self, writable: bool) {
@@ -100,9 +100,14 @@ impl Channel {
         }
     }
 
-    /// Whether the peer has been silent for so long that it was probed (LIVE-2)
-    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
-        self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.is_suspect(now))
+    /// Whether the peer has been silent for longer than is usual with it, and was asked (LIVE-3)
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.heartbeat.as_ref().is_some_and(Heartbeat::is_suspect)
+    }
+
+    /// Whether this end has not looked for a long time; said until [`Self::expire`] (LIVE-5)
+    pub(crate) fn is_stalled(&mut self, now: Instant) -> bool {
+        self.heartbeat.as_mut().is_some_and(|heartbeat| heartbeat.is_stalled(now))
     }
 
     /// Asks the peer for a sign of life
@@ -163,7 +168,8 @@ impl Channel {
             | Control::Bye
             | Control::Lease { .. }
             | Control::Digest { .. }
-            | Control::Compare => {
+            | Control::Compare
+            | Control::GoAway { .. } => {
                 return Err(Violation);
             }
         };
@@ -223,6 +229,7 @@ impl Channel {
             bulk_under_way_bytes: self.pace.under_way_max(),
             shortest_round_trip_us: self.pace.shortest_us(),
             compress_from_bytes: self.codec.compresses_from() as u64,
+            suspect_after_us: self.heartbeat.as_ref().map_or(0, |heartbeat| micros(heartbeat.suspect_after())),
         }
     }
 

@@ -87,6 +87,7 @@ mod session;
 pub mod stats;
 pub mod story;
 mod stream;
+mod suspicion;
 pub mod terms;
 mod time;
 mod timers;

@@ -63,6 +63,8 @@ pub const TERM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 pub const TERMS_SINCE: u16 = 2;
 /// First wire version in which heartbeats carry a digest of what a worker holds (FRAME-6)
 pub const DIGEST_SINCE: u16 = 2;
+/// First wire version in which a coordinator that goes away by plan says when to come back (FRAME-6)
+pub const SLOTS_SINCE: u16 = 2;
 /// Mismatches in a row after which a worker is asked what it holds (SESS-8)
 pub const MISMATCHES_MAX: u32 = 2;
 /// Shortest time between two such questions in a session (SESS-8)
@@ -107,6 +109,12 @@ pub const ACK_AFTER: Duration = Duration::from_secs(1);
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 /// Longest heartbeat period that is accepted (LIVE-1)
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(40);
+/// Least silence on which a peer is suspected, in thousandths of a period (LIVE-3)
+pub const SUSPECT_MIN_PERMILLE: u64 = 1_250;
+/// Most silence until a peer is suspected, in thousandths of a period (LIVE-3)
+pub const SUSPECT_MAX_PERMILLE: u64 = 2_250;
+/// Silence on which a link is dead, in thousandths of a period (LIVE-2)
+pub const DEAD_PERMILLE: u64 = 2_500;
 /// How often an unfinished frame may put off the verdict that a link is dead (LIVE-2)
 pub const SLOW_FRAME_REPRIEVES: u8 = 2;
 

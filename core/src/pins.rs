@@ -3,6 +3,7 @@
 use crate::error::ConfigError;
 use crate::limits::{
     BODY_BYTES_MAX, BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, BULK_WINDOW_BYTES, COMPRESS_FROM_BYTES_MIN,
+    DEAD_PERMILLE, SUSPECT_MIN_PERMILLE,
 };
 
 /// Values that take the place of what a connection would find out by itself; `None` is its law
@@ -16,6 +17,9 @@ pub struct Pins {
     pub bulk_under_way: Option<u64>,
     /// Bytes from which on a body is compressed, [`COMPRESS_FROM_BYTES_MIN`] to [`BODY_BYTES_MAX`] (FRAME-5)
     pub compress_from: Option<usize>,
+    /// Silence on which a peer is suspected, in thousandths of a heartbeat period, [`SUSPECT_MIN_PERMILLE`] to
+    /// [`DEAD_PERMILLE`], where the link is dead before anybody is suspected (LIVE-3)
+    pub suspect_after: Option<u64>,
 }
 
 impl Pins {
@@ -29,6 +33,9 @@ impl Pins {
         }
         if self.compress_from.is_some_and(|bytes| !(COMPRESS_FROM_BYTES_MIN..=BODY_BYTES_MAX).contains(&bytes)) {
             return error("compress_from", "256 to 65000 bytes");
+        }
+        if self.suspect_after.is_some_and(|permille| !(SUSPECT_MIN_PERMILLE..=DEAD_PERMILLE).contains(&permille)) {
+            return error("suspect_after", "1250 to 2500 thousandths of a period");
         }
         Ok(())
     }
@@ -49,6 +56,9 @@ mod tests {
         for bad in [piece(1023), piece(32_769), under_way(1023), under_way((1 << 20) + 1), compress(255)] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
+        let suspect = |permille| Pins { suspect_after: Some(permille), ..Pins::default() };
+        assert!(suspect(1_250).validate().is_ok() && suspect(2_500).validate().is_ok());
+        assert!(suspect(1_249).validate().is_err() && suspect(2_501).validate().is_err());
         assert_eq!(compress(65_001).validate().map_err(|error| error.field), Err("compress_from"));
     }
 }

@@ -21,6 +21,10 @@ pub struct LinkStats {
     pub violations: u64,
     /// Links found dead by silence
     pub silences: u64,
+    /// Times that this end had not looked for longer than two heartbeat periods (LIVE-5)
+    pub stalls: u64,
+    /// Times that the coordinator went away by plan, and said when to come back (BACK-3)
+    pub sent_away: u64,
     /// Messages dropped because they had arrived before
     pub duplicates: u64,
     /// Frames sealed
@@ -50,6 +54,8 @@ pub struct LawStats {
     pub shortest_round_trip_us: Option<u64>,
     /// Bytes from which on a body is compressed (FRAME-5)
     pub compress_from_bytes: u64,
+    /// Silence on which the other end is suspected, in microseconds (LIVE-3)
+    pub suspect_after_us: u64,
 }
 
 /// What the coordinator has seen
@@ -69,6 +75,8 @@ pub struct CoordinatorStats {
     pub takeovers: u64,
     /// Links found dead by silence
     pub silences: u64,
+    /// Times that it had not looked for longer than two heartbeat periods (LIVE-5)
+    pub stalls: u64,
     /// Frames whose tag did not verify
     pub bad_tags: u64,
     /// Sealed frames that broke the rules

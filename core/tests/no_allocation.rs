@@ -125,6 +125,8 @@ impl Bench {
                 worker::Output::Idle { .. } => break,
                 other @ (worker::Output::Disconnect { .. }
                 | worker::Output::RestorePiece { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::Cancel { .. }) => {
                     panic!("nobody asked for {other:?}")
                 }

@@ -133,6 +133,7 @@ menu! {
     Rekey = "rekey", "a worker's key is revoked, and after a while it starts anew with another one", Worker, false, (100, 10_000), NONE, 2;
     Drain = "drain", "a worker is told to leave in order, and starts again after a while", Worker, false, (100, 20_000), NONE, 3;
     Upgrade = "upgrade", "a worker ends, and starts again after a while with wire version so many", Worker, false, (0, 10_000), (1, 2), 3;
+    PlannedRestart = "planned-restart", "the coordinator tells everybody when to come back, ends, and starts again after a while", Coordinator, false, (0, 10_000), NONE, 3;
     Roll = "roll", "the coordinator ends, and starts again after a while with wire version so many", Coordinator, false, (0, 5_000), (1, 2), 2;
     Frozen = "frozen", "what is broken at a worker when all else heals stays so until everything else has come to rest", Worker, false, NONE, NONE, 3;
     // What befalls clocks.

@@ -106,6 +106,8 @@ impl Peer for EchoWorker {
                 }
                 worker::Output::Cancel { .. }
                 | worker::Output::Keep { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. } => {}

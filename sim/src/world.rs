@@ -91,6 +91,8 @@ pub struct World {
     pub steps: Vec<(TaskId, u8)>,
     /// Checkpoints that were answered: attempt, number, why it was refused
     pub checkpointed: Vec<(Token, u64, Option<CheckpointRefused>)>,
+    /// Attempts that were to stand still or to go on, in order
+    pub frozen: Vec<(Token, bool)>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -168,6 +170,7 @@ impl World {
             starts: Vec::new(),
             steps: Vec::new(),
             checkpointed: Vec::new(),
+            frozen: Vec::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -275,6 +278,21 @@ impl World {
         let result = worker.handle(now, input);
         self.drain();
         result
+    }
+
+    /// Lets worker `n` see what time it will be so much later, as if it had slept until then
+    pub fn oversleeps(&mut self, n: usize, span: Duration) {
+        let later = self.now + span;
+        let Machine::Worker(worker) = &mut self.peers[n].machine else { panic!("peer {n} is a client") };
+        worker.handle(later, worker::Input::Timeout).expect("time is never refused");
+        self.drain();
+    }
+
+    /// Lets the coordinator see what time it will be so much later
+    pub fn coordinator_oversleeps(&mut self, span: Duration) {
+        let later = self.now + span;
+        self.coordinator.handle(later, coordinator::Input::Timeout).expect("time is never refused");
+        self.drain();
     }
 
     /// Tells the coordinator something
@@ -905,6 +923,8 @@ impl World {
             }
             worker::Output::Checkpointed { token, number, refused } => self.checkpointed.push((token, number, refused)),
             worker::Output::Keep { token } => self.keep(peer, token),
+            worker::Output::Freeze { token } => self.frozen.push((token, true)),
+            worker::Output::Thaw { token } => self.frozen.push((token, false)),
             worker::Output::Forget { token } => {
                 self.peers[peer].store.remove(&token);
                 self.peers[peer].executor.running.remove(&token);

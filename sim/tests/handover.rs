@@ -50,6 +50,8 @@ impl Peer for Patient {
                 }
                 worker::Output::Cancel { .. }
                 | worker::Output::Keep { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

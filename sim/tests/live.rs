@@ -4,10 +4,13 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{connected, ms, puppet_worker, secs, welcomed};
-use rejoin_core::coordinator::{Event, PeerState};
+use common::{connected, divert, ms, puppet_worker, secs, welcomed};
+use rejoin_core::about::About;
+use rejoin_core::coordinator::{self, Event, PeerState};
+use rejoin_core::ids::TaskId;
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::wire::message::Control;
+use rejoin_core::terms::{Class, Replace, Terms};
+use rejoin_core::wire::message::{Class as ItemClass, Control, Outcome, TaskSpec};
 use rejoin_core::worker;
 use rejoin_sim::{Heard, Job, Puppet, Setup, Side, World, worker_key};
 
@@ -106,6 +109,70 @@ fn live_1_the_accepting_end_probes_before_it_gives_up() {
     assert_eq!(world.closes.get(&puppet.conn), None);
     world.run_for(ms(1));
     assert_eq!(world.closes.get(&puppet.conn), Some(&Reason::Silence));
+}
+
+#[test]
+fn live_3_a_suspected_worker_is_asked_gets_nothing_new_and_loses_nothing() {
+    let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+    world.run_for(secs(60));
+    let law = world.coordinator.peers().next().and_then(|peer| peer.laws).expect("connected").suspect_after_us;
+    assert_eq!(law, 1_250_000, "its heartbeats come regularly");
+    // The next ones come late, and not too late.
+    world.wire(0).latency = ms(700);
+    world.drive_until("it is suspected", |world| world.seen(0) == PeerState::Suspect);
+    world.submit("waits", Job::takes(ms(10)));
+    assert!(world.worker(0).held() == 0 && world.coordinator.stats().assigned == 0);
+    world.drive_until("it is heard", |world| world.seen(0) != PeerState::Suspect);
+    assert_eq!(world.coordinator.stats().assigned, 1);
+    world.run_for(secs(20));
+    assert!(world.succeeded(TaskId::from_text("waits")));
+    assert_eq!((world.dials(0), world.coordinator.stats().silences), (1, 0));
+}
+
+#[test]
+fn live_5_a_worker_that_overslept_asks_freezes_what_is_exclusive_and_keeps_its_link() {
+    for (asleep, frozen) in [(5, vec![true, false]), (29, vec![true, false]), (60, vec![])] {
+        let mut world = connected(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
+        let about = About { terms: Terms { class: Class::Exclusive, ..Terms::default() }, ..About::default() };
+        let about = about.encode().expect("not too long");
+        let task = world.plan("alone", Job::takes(secs(100)));
+        let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), about: &about, payload: &[] };
+        world.tell_coordinator(submit).expect("the submit is legal");
+        world.run_for(secs(3));
+        assert_eq!(world.starts.len(), 1);
+        world.oversleeps(0, secs(asleep));
+        world.run_for(ms(20));
+        let seen: Vec<_> = world.frozen.iter().map(|(_, frozen)| *frozen).collect();
+        // Beyond the lease there is nothing to wait for: it is stopped.
+        assert_eq!(seen, frozen, "after {asleep} s");
+        assert_eq!(world.worker(0).stats().stalls, 1);
+        world.run_for(secs(asleep + 10));
+        assert_eq!((world.dials(0), world.worker(0).stats().silences), (1, 0), "after {asleep} s");
+    }
+}
+
+#[test]
+fn live_5_a_coordinator_that_overslept_declares_nobody_dead_or_lost_for_that_time() {
+    let mut world = connected(Setup {
+        workers: 3,
+        coordinator: |config| (config.heartbeat, config.lost_after) = (Some(secs(1)), secs(60)),
+        ..Setup::default()
+    });
+    world.run_for(secs(10));
+    world.wire(2).refuses = true;
+    world.reset(2);
+    world.run_for(secs(10));
+    let lost = |world: &World| world.events.iter().filter(|event| matches!(event, Event::Lost { .. })).count();
+    let slept_at = world.now();
+    world.coordinator_oversleeps(secs(300));
+    world.run_for(secs(5));
+    assert_eq!((lost(&world), world.coordinator.stats().silences), (0, 0));
+    assert_eq!([0, 1, 2].map(|n| world.seen(n)), [PeerState::Connected, PeerState::Connected, PeerState::Disconnected]);
+    assert_eq!((world.dials(0), world.dials(1)), (1, 1));
+    // What was left is left.
+    world.drive_until("it is lost", |world| lost(world) > 0);
+    let after = world.now().since(slept_at);
+    assert!(after > secs(300 + 45) && after < secs(300 + 55), "{after:?}");
 }
 
 // BACK
@@ -232,4 +299,86 @@ fn back_2_a_herd_is_let_in_at_the_rate_and_nobody_starves() {
     let stats = world.coordinator.stats();
     assert_eq!(stats.opened, 40);
     assert!(stats.turned_away + stats.failed_handshakes > 0);
+}
+
+#[test]
+fn back_3_each_peer_comes_back_in_its_own_slot_and_a_planned_restart_costs_nothing() {
+    let mut world = connected(Setup {
+        workers: 3,
+        clients: 1,
+        coordinator: |config| {
+            config.lost_after = secs(5);
+            config.admission.rate = 2;
+        },
+        worker: |config| config.slots = 2,
+        ..Setup::default()
+    });
+    let tasks: Vec<_> = (0..6).map(|n| world.submit(&format!("task {n}"), Job::takes(secs(3)))).collect();
+    world.run_for(secs(1));
+    assert_eq!(world.starts.len(), 6);
+    let (told, dials) = (world.now(), world.dialled.len());
+    world.tell_coordinator(coordinator::Input::GoAway { back_in: secs(2) }).expect("an end is never refused");
+    world.run_for(ms(10));
+    let reasons: Vec<_> = world.leaves.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(reasons, [Reason::GoingAway; 4]);
+    assert!((0..3).all(|n| world.worker(n).stats().sent_away == 1));
+    world.restart_coordinator();
+    for n in 0..4 {
+        world.drive_until("the next one dials", |world| world.dialled.len() > dials + n);
+        // Half a second apart, workers first, give or take a tenth.
+        let slot = secs(2) + ms(500) * (n as u32 + 1);
+        let pause = world.now().since(told);
+        assert!(pause >= slot * 9 / 10 && pause <= slot * 11 / 10 + ms(10), "number {n} after {pause:?}");
+    }
+    world.run_for(secs(10));
+    assert_eq!((world.dialled.len(), world.starts.len()), (dials + 4, 6), "one dial each, and no execution more");
+    for task in tasks {
+        let task = world.coordinator.task(task).expect("known");
+        assert_eq!((task.attempts, task.end.expect("over").outcome), (1, Outcome::Succeeded));
+    }
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Lost { .. })));
+}
+
+#[test]
+fn back_3_whoever_goes_away_lets_nobody_in_and_declares_nobody_lost() {
+    let mut world = connected(Setup {
+        workers: 2,
+        coordinator: |config| config.lost_after = ms(500),
+        worker: |config| config.link.wire_version = 1,
+        ..Setup::default()
+    });
+    let about = About { terms: Terms { replace: Replace::Never, ..Terms::default() }, ..About::default() };
+    let about = about.encode().expect("not too long");
+    let task = world.plan("never again", Job::takes(secs(3)));
+    let submit = coordinator::Input::Submit { task, spec: TaskSpec::default(), about: &about, payload: &[] };
+    world.tell_coordinator(submit).expect("the submit is legal");
+    world.run_for(secs(1));
+    world.tell_coordinator(coordinator::Input::GoAway { back_in: secs(1) }).expect("an end is never refused");
+    world.run_for(secs(60));
+    // They speak version 1, which has no word for it.
+    assert!(world.closes.values().all(|reason| *reason == Reason::Stopping));
+    assert_eq!((world.worker(0).stats().sent_away, world.worker(0).stats().connections), (0, 1));
+    assert_eq!(world.seen(0), PeerState::Disconnected);
+    assert!(world.coordinator.task(task).expect("known").end.is_none());
+}
+
+#[test]
+fn back_3_a_slot_is_told_under_seal_only_and_not_to_version_1() {
+    for (version, ends) in [(1, Reason::Protocol), (2, Reason::GoingAway)] {
+        let mut world = World::new(Setup::default());
+        let conn = divert(&mut world);
+        let mut puppet = Puppet::coordinator(0).with_version(version);
+        puppet.accept(&mut world, conn, 1);
+        puppet.say(&mut world, |body| {
+            body.push(ItemClass::Control, &Control::GoAway { slot_us: 3_000_000 });
+        });
+        let said = world.now();
+        world.run_for(ms(10));
+        assert_eq!(world.leaves.last(), Some(&(0, ends)), "version {version}");
+        if version == 2 {
+            let dials = world.dials(0);
+            world.drive_until("it dials", |world| world.dials(0) > dials);
+            assert!(world.now().since(said) >= secs(3) && world.now().since(said) < secs(3) + ms(10));
+        }
+    }
 }

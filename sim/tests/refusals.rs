@@ -54,6 +54,8 @@ impl Peer for ByHand {
                 worker::Output::Forget { token } => self.forgets.push(token),
                 worker::Output::Cancel { token, .. } => self.stops.push(token),
                 worker::Output::Keep { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

@@ -341,6 +341,8 @@ class Worker:
     def take_control(self, line, message, now):
         if message.name == "Denied":
             self.denied(message.reason)
+        elif message.name == "GoAway":
+            raise Loss("GoAway", code=4000, local=True, floor_s=max(message.slot_us / 1e6, 0.1))
         elif (message.name == "Welcome") != (line.welcomed_at is None) or message.name in ("Confirm", "Begin"):
             raise Breach(f"{message.name} at the wrong time")
         elif message.name == "Welcome":

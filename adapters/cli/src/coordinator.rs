@@ -114,8 +114,8 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     };
     let stopped = async {
         signals.next().await;
-        tracing::info!("stopping: workers keep what they have, and come back");
-        let _ = handle.stop().await;
+        tracing::info!(back_in = ?args.back_in, "stopping: workers keep what they have, and come back");
+        handle.go_away(args.back_in).await;
         smol::future::pending::<()>().await;
     };
     let side = async {

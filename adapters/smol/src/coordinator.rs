@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 /// Events that may wait to be taken in
 const QUEUE: usize = 256;
 /// How long the last words of an orderly end may take to leave
-const FAREWELL: Duration = Duration::from_millis(100);
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections whose end is remembered until they are upgraded
 const CLOSED_MAX: usize = 1024;
 /// How often at most a line is spent on connections that were refused
@@ -85,7 +85,7 @@ enum Ask {
     AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
     RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
-    Stop,
+    Stop { back_in: Option<Duration> },
     Overview { answer: Sender<Overview> },
     Admit { visitor: Visitor, answer: Sender<Admitted> },
 }
@@ -135,7 +135,13 @@ impl Handle {
     /// [`Server::ended`] says when it is over.
     pub async fn stop(&self) {
         // One that has ended need not be told.
-        let _ = self.asks.send(Ask::Stop).await;
+        let _ = self.asks.send(Ask::Stop { back_in: None }).await;
+    }
+
+    /// Asks for an orderly end as well, and has everybody told when to come back: another coordinator goes on from the
+    /// journal in about so long (BACK-3)
+    pub async fn go_away(&self, back_in: Duration) {
+        let _ = self.asks.send(Ask::Stop { back_in: Some(back_in) }).await;
     }
 
     /// Returns the state of things, unless the coordinator has ended
@@ -231,6 +237,8 @@ impl Server {
             upgraded,
             notices,
             stopping: false,
+            back_in: None,
+            farewells: Vec::new(),
             complained: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -317,6 +325,10 @@ struct Desk<J: Journal> {
     notices: Sender<Notice>,
     /// Somebody wants an orderly end
     stopping: bool,
+    /// In what time another one goes on, if anybody knows
+    back_in: Option<Duration>,
+    /// Connections whose last words are leaving, in an orderly end
+    farewells: Vec<smol::Task<()>>,
     /// When it was last said that somebody was sent away
     complained: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
@@ -367,11 +379,22 @@ impl<J: Journal> Desk<J> {
 
     /// Everything that was said is durable: close what is open, and end
     async fn close(&mut self) -> io::Result<()> {
+        if let Some(back_in) = self.back_in {
+            self.tell(Input::GoAway { back_in });
+            self.drain()?;
+        }
         for pump in std::mem::take(&mut self.conns).into_values() {
-            hang_up(pump, Reason::Stopping);
+            self.hang_up(pump, Reason::Stopping);
         }
         // So that the last words leave; whoever does not take them learns of the end by the end of the connection.
-        smol::Timer::after(FAREWELL).await;
+        let farewells = std::mem::take(&mut self.farewells);
+        let all = async {
+            for farewell in farewells {
+                farewell.await;
+            }
+        };
+        let late = async { _ = smol::Timer::after(FAREWELL).await };
+        all.or(late).await;
         Ok(())
     }
 
@@ -400,7 +423,7 @@ impl<J: Journal> Desk<J> {
                 Output::Close { conn, reason } => {
                     self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
-                        hang_up(pump, reason);
+                        self.hang_up(pump, reason);
                     } else if let Some(answer) = self.upgrading.remove(&conn) {
                         self.closed_early(conn, reason, answer);
                     }
@@ -542,7 +565,7 @@ impl<J: Journal> Desk<J> {
                 let (open, closed) = (self.upgrading.remove(&conn).is_some(), self.closed.remove(&conn));
                 match upgraded.socket.map(|socket| Pump::start(socket, conn, self.reports.0.clone())) {
                     Some(pump) if open => _ = self.conns.insert(conn, pump),
-                    Some(pump) => hang_up(pump, closed.unwrap_or(Reason::Timeout)),
+                    Some(pump) => self.hang_up(pump, closed.unwrap_or(Reason::Timeout)),
                     None => self.tell(Input::Closed { conn }),
                 }
             }
@@ -589,7 +612,7 @@ impl<J: Journal> Desk<J> {
             Ask::Ended { task, answer } => {
                 let _ = answer.try_send(self.end_of(task));
             }
-            Ask::Stop => self.stopping = true,
+            Ask::Stop { back_in } => (self.stopping, self.back_in) = (true, back_in),
             Ask::Overview { answer } => {
                 let counts = self.machine.counts();
                 let (stats, peers) = (self.machine.stats(), self.machine.peers().collect());
@@ -615,6 +638,15 @@ impl<J: Journal> Desk<J> {
             }
         }
         Ok(())
+    }
+
+    /// Closes a connection, and does not wait for it
+    fn hang_up(&mut self, pump: Pump, reason: Reason) {
+        match pump.close(reason.close_code()) {
+            Some(farewell) if self.stopping => self.farewells.push(farewell),
+            Some(farewell) => farewell.detach(),
+            None => {}
+        }
     }
 
     fn tell(&mut self, input: Input<'_>) {
@@ -684,13 +716,6 @@ impl<J: Journal> Writer<J> {
     /// Whether everything handed over is durable
     fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.syncing.is_none()
-    }
-}
-
-/// Closes a connection, and does not wait for it
-fn hang_up(pump: Pump, reason: Reason) {
-    if let Some(farewell) = pump.close(reason.close_code()) {
-        farewell.detach();
     }
 }
 

@@ -242,7 +242,21 @@ impl Execution {
     pub fn cancel(&self) {
         if self.cancel.close() {
             self.shared.end(Signal::TERM, Exit::Cancelled);
+            // One that stands still hears nothing else.
+            self.shared.signal(Signal::CONT);
         }
+    }
+
+    /// Has the process group stand still
+    ///
+    /// Does nothing when no process is there yet, or none is left.
+    pub fn freeze(&self) {
+        self.shared.signal(Signal::STOP);
+    }
+
+    /// Has it go on
+    pub fn thaw(&self) {
+        self.shared.signal(Signal::CONT);
     }
 
     /// Sends SIGKILL to the process group at once

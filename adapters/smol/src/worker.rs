@@ -320,6 +320,17 @@ impl Runner {
                         execution.cancel();
                     }
                 }
+                Output::Freeze { token } => {
+                    tracing::warn!(%token, "not looked after for too long: stands still until the coordinator answers");
+                    if let Some(execution) = self.executions.get(&token) {
+                        execution.freeze();
+                    }
+                }
+                Output::Thaw { token } => {
+                    if let Some(execution) = self.executions.get(&token) {
+                        execution.thaw();
+                    }
+                }
                 Output::ReadOutput { token, stream, offset, max } => self.read_output(token, stream, offset, max)?,
                 Output::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
                 Output::ReadCheckpoint { token, number, offset, max } => {

@@ -61,12 +61,13 @@ pub(crate) struct Contending {
     frames: Vec<Vec<u8>>,
 }
 
-/// A refusal to seal, send, and close behind (AUTH-2)
+/// A last word to seal, send, and close behind (AUTH-2)
 #[derive(Clone, Debug)]
 pub(crate) struct Goodbye {
     pub(crate) conn: ConnId,
     channel: Channel,
-    denied: Denied,
+    word: Control,
+    reason: Reason,
 }
 
 impl Contending {
@@ -87,6 +88,10 @@ impl Desk {
     ) -> Result<(), Rejected> {
         if self.door.has(conn) || self.conns.contains_key(&conn) {
             return Err(Rejected::Conflict);
+        }
+        if let Some(slot) = self.away_for() {
+            self.stats.turned_away += 1;
+            return Err(Rejected::RetryAfter(micros(slot)));
         }
         let only_open = match self.admission.charge(self.now, address, &mut self.rng) {
             Admitted::Yes => false,
@@ -111,10 +116,13 @@ impl Desk {
         }
         match self.conns.get_mut(&conn) {
             Some(Conn::Live(live)) => {
-                let peer = live.peer;
+                let (peer, was_suspect) = (live.peer, live.channel.is_suspect());
                 match live.channel.open(self.now, bytes, scratch) {
                     Ok(body) => {
                         self.stats.frames_in += 1;
+                        if was_suspect {
+                            self.place(peer);
+                        }
                         self.take_batch(conn, body);
                         self.heard(peer);
                     }
@@ -199,7 +207,12 @@ impl Desk {
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
         let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+        self.goodbyes.push_back(Goodbye {
+            conn,
+            channel,
+            word: Control::Denied(denied),
+            reason: Reason::Denied(denied),
+        });
     }
 
     /// The place of a peer that has proved who it is; a client that is away makes room for a new one
@@ -393,6 +406,11 @@ impl Desk {
 
     /// Refuses a peer under seal, then closes (AUTH-2)
     pub(super) fn deny(&mut self, conn: ConnId, denied: Denied) {
+        self.part(conn, Control::Denied(denied), Reason::Denied(denied));
+    }
+
+    /// Says a last word under seal, then closes
+    pub(super) fn part(&mut self, conn: ConnId, word: Control, reason: Reason) {
         let channel = match self.conns.get(&conn) {
             Some(Conn::Live(live)) => live.channel.clone(),
             Some(Conn::Contending(contending)) => {
@@ -401,8 +419,8 @@ impl Desk {
             }
             None => return,
         };
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
-        self.end(conn, Some(Reason::Denied(denied)));
+        self.goodbyes.push_back(Goodbye { conn, channel, word, reason });
+        self.end(conn, Some(reason));
     }
 
     /// What a connection proved itself with
@@ -537,6 +555,8 @@ impl Desk {
             self.stats.silences += 1;
             self.hang_up(conn, Reason::Silence);
         } else {
+            // It may be suspected by now, and gets nothing new then (LIVE-3).
+            self.place(ix);
             self.touch(ix);
         }
     }
@@ -588,14 +608,18 @@ impl Desk {
         }
     }
 
+    /// Whether a peer is silent for longer than is usual with it (LIVE-3)
+    pub(super) fn is_suspected(&self, ix: PeerIx) -> bool {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn)) {
+            Some(Conn::Live(live)) => live.channel.is_suspect(),
+            Some(Conn::Contending(_)) | None => false,
+        }
+    }
+
     pub(super) fn peer_state(&self, ix: PeerIx) -> PeerState {
         let peer = self.roster.get(ix);
-        let suspect = |conn| match self.conns.get(&conn) {
-            Some(Conn::Live(live)) => live.channel.is_suspect(self.now),
-            Some(Conn::Contending(_)) | None => false,
-        };
         match (peer.conn, peer.disconnected_at) {
-            (Some(conn), _) if suspect(conn) => PeerState::Suspect,
+            (Some(_), _) if self.is_suspected(ix) => PeerState::Suspect,
             (Some(_), _) if peer.is_draining() => PeerState::Draining,
             (Some(_), _) if peer.session.as_ref().is_some_and(|session| session.reconciled) => PeerState::Connected,
             (Some(_), _) => PeerState::Reconciling,
@@ -611,12 +635,12 @@ impl Desk {
         frame: &mut [u8],
         scratch: &mut Scratch,
     ) -> (ConnId, usize) {
-        let Goodbye { conn, mut channel, denied } = goodbye;
+        let Goodbye { conn, mut channel, word, reason } = goodbye;
         let mut body = body_of(frame);
-        let fits = body.push(Class::Control, &Control::Denied(denied));
+        let fits = body.push(Class::Control, &word);
         debug_assert!(fits);
         let body_len = body.len();
-        self.closes.push_back((conn, Reason::Denied(denied)));
+        self.closes.push_back((conn, reason));
         self.stats.frames_out += 1;
         (conn, channel.seal(frame, body_len, scratch))
     }

@@ -49,9 +49,12 @@ impl Desk {
         self.roster.get(ix).held.len() + if self.is_flapping(ix) { LAST } else { 0 }
     }
 
-    /// Whether a worker gets something now, if there is anything
+    /// Whether a worker gets something now, if there is anything; not while it is suspected (LIVE-3)
     pub(super) fn is_free(&self, ix: PeerIx) -> bool {
         let peer = self.roster.get(ix);
-        peer.takes_tasks() && !peer.reserved && (peer.held.is_empty() || !self.is_flapping(ix))
+        peer.takes_tasks()
+            && !self.is_suspected(ix)
+            && !peer.reserved
+            && (peer.held.is_empty() || !self.is_flapping(ix))
     }
 }

@@ -7,18 +7,20 @@
 //! that was lost without a word may run until that lease has ended: until then its task pauses, and the next attempt
 //! retires the token of the last.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::ids::{Role, TaskId, Token};
+use crate::ids::{ConnId, Role, TaskId, Token};
 use crate::journal::Record;
 use crate::lease::Lease;
-use crate::limits::TERMS_SINCE;
+use crate::limits::{PROBE_TIME, TERMS_SINCE};
 use crate::terms::{Class, OnReturn, Replace};
 use crate::time::{Instant, earliest, micros};
 use crate::wire::message::{CancelReason, Failure, Outcome};
 
+use super::entry::Conn;
 use super::gate::Effect;
-use super::peers::{PeerIx, Sent};
+use super::peers::{Peer, PeerIx, Sent};
 use super::tasks::{TaskState, TaskStep};
 use super::{Desk, Event, Timer};
 
@@ -89,6 +91,34 @@ impl Desk {
         task.leased.filter(|(until, _)| *until > self.now).map(|(_, ix)| ix)
     }
 
+    /// This end comes so late to what was due that it has not looked for a long time: nobody is lost for that (LIVE-5)
+    ///
+    /// Whoever was away has as long as was left, and one heartbeat at least; of each connection its own watch sees to that. Leases
+    /// go on: they are there for whoever does not look.
+    pub(super) fn excuse_what_was_missed(&mut self) {
+        let Some(late) = self.timers.next().map(|due| self.now.since(due)) else { return };
+        let beat = self.heartbeat();
+        if late <= beat * 2 {
+            return;
+        }
+        self.stats.stalls += 1;
+        let seen = self.now - late;
+        let away = |(_, peer): &(PeerIx, &Peer)| peer.role == Role::Worker && peer.conn.is_none();
+        for ix in self.roster.iter().filter(away).map(|(ix, _)| ix).collect::<Vec<_>>() {
+            let (now, peer) = (self.now, self.roster.get_mut(ix));
+            peer.disconnected_at = peer.disconnected_at.map(|at| (at + late).min(now));
+            if peer.withheld_until > seen {
+                peer.withheld_until = peer.withheld_until + late;
+            }
+            peer.withheld_until = peer.withheld_until.max(now + beat);
+            self.watch_absence(ix);
+        }
+        let waits = |conn: &ConnId| matches!(self.conns.get(conn), Some(Conn::Contending(_)));
+        for conn in self.conns.keys().copied().filter(waits).collect::<Vec<_>>() {
+            self.timers.set(Timer::Contender(conn), Some(self.now + PROBE_TIME));
+        }
+    }
+
     // Losses.
 
     /// When an attempt is given up, if its worker stays away
@@ -120,6 +150,10 @@ impl Desk {
     /// A worker has been away for too long, for some of its tasks or for all (TASK-3, TASK-5)
     pub(super) fn absence_due(&mut self, ix: PeerIx) {
         let now = self.now;
+        if self.away_for().is_some() {
+            // They were sent away: who is lost is the next coordinator's to say (BACK-3).
+            return;
+        }
         if let Some(at) = self.delayed_until(ix) {
             return self.timers.set(Timer::Lost(ix), Some(at));
         }

@@ -17,6 +17,7 @@
 //! | `endings` | results, retries, crashes and cancels |
 //! | `flapping` | workers whose links break again and again |
 //! | `brake` | many workers that vanish at a time |
+//! | `departure` | an end by plan |
 //! | `losses` | workers that are away, and leases |
 //! | `frames` | what is put into frames |
 //! | `outline` | what decides on the future, for searches over many histories |
@@ -27,6 +28,7 @@ mod brake;
 mod checkpoints;
 mod client_talk;
 mod config;
+mod departure;
 mod door;
 mod drift;
 mod endings;
@@ -175,6 +177,8 @@ struct Desk {
     told: [u64; 3],
     /// When this epoch began
     began: Instant,
+    /// It ends by plan, and about then another one is there (BACK-3)
+    back_at: Option<Instant>,
     stats: CoordinatorStats,
     story: Story,
 }
@@ -195,6 +199,7 @@ impl Coordinator {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Result<(), Rejected> {
         let desk = &mut *self.desk;
         desk.now = desk.now.max(now);
+        desk.excuse_what_was_missed();
         let result = match input {
             Input::Closed { conn } => {
                 desk.closed(conn);
@@ -232,6 +237,10 @@ impl Coordinator {
             Input::RevokeKey { key } => desk.revoke(key),
             Input::EndBrake => {
                 desk.end_brake();
+                Ok(())
+            }
+            Input::GoAway { back_in } => {
+                desk.go_away(back_in);
                 Ok(())
             }
             Input::Journaled { upto } => {
@@ -430,6 +439,7 @@ impl Desk {
             readers: BTreeSet::new(),
             told: [0; 3],
             began: now,
+            back_at: None,
             stats: CoordinatorStats::default(),
             story: Story::default(),
             config,

@@ -11,6 +11,7 @@ impl Coordinator {
     pub fn outline(&self, o: &mut Outline) {
         let Desk { tasks, roster, conns, door, gate, timers, schedule, config, .. } = &*self.desk;
         o.count(Counter::Epoch, config.epoch);
+        o.at(self.desk.back_at);
         o.put(tasks.all.len());
         for (id, task) in &tasks.all {
             o.put(id);

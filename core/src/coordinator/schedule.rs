@@ -164,7 +164,8 @@ impl Desk {
             self.place(ix);
         }
         let Some(ix) = self.schedule.reserved else { return };
-        if self.roster.get(ix).held.is_empty() && self.roster.get(ix).takes_tasks() && self.fits(id, ix) {
+        let takes = self.roster.get(ix).takes_tasks() && !self.is_suspected(ix);
+        if self.roster.get(ix).held.is_empty() && takes && self.fits(id, ix) {
             self.assign(id, ix);
         }
     }

@@ -1,5 +1,7 @@
 //! What goes into a coordinator and what comes out of it
 
+use core::time::Duration;
+
 use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
 use crate::link::Reason;
 use crate::stats::LawStats;
@@ -81,6 +83,12 @@ pub enum Input<'a> {
     },
     /// Workers that are away are lost when their time is over, however many they are (TASK-10)
     EndBrake,
+    /// This coordinator is about to end, and another one goes on from its journal: whoever is connected is told when to
+    /// come back, and nobody is let in any more (BACK-3)
+    GoAway {
+        /// In about what time the other one is there
+        back_in: Duration,
+    },
     /// Every record up to this one is durable
     Journaled {
         /// The record's number
@@ -306,7 +314,7 @@ pub enum PeerState {
     Reconciling,
     /// Connected
     Connected,
-    /// Connected, and silent for longer than 1.5 heartbeats (LIVE-2)
+    /// Connected, and silent for longer than is usual with it; it gets nothing new until it is heard (LIVE-3)
     Suspect,
     /// Connected, takes nothing new, and leaves when all it holds is settled (TASK-8)
     Draining,

@@ -20,7 +20,7 @@ use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
 use crate::limits::{
-    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST,
+    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE, TERMS_SINCE, WIRE_VERSION_OLDEST,
 };
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
@@ -104,6 +104,8 @@ pub(crate) struct Link<L> {
     /// Bulk bytes taken in at a time
     bulk_window: u64,
     stopped: Option<Reason>,
+    /// This end had not looked for a long time, and its owner has not heard of that (LIVE-5)
+    stalled: bool,
     stats: LinkStats,
 }
 
@@ -181,6 +183,7 @@ impl<L: Log> Link<L> {
             tasks: 0,
             bulk_window,
             stopped: None,
+            stalled: false,
             stats: LinkStats::default(),
             config,
         })
@@ -448,6 +451,11 @@ impl<L: Log> Link<L> {
         core::mem::take(&mut self.fresh)
     }
 
+    /// Whether this end was found to have come late, answered once for each time (LIVE-5)
+    pub(crate) fn take_stalled(&mut self) -> bool {
+        core::mem::take(&mut self.stalled)
+    }
+
     /// Whether the coordinator has said how things stand; nothing else counts before (AUTH-3)
     pub(crate) fn is_welcomed(&self) -> bool {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
@@ -501,6 +509,13 @@ impl<L: Log> Link<L> {
             }
             Control::Denied(denied) => {
                 self.denied(now, denied);
+                Ok(LinkEvent::Nothing)
+            }
+            Control::GoAway { slot_us } => {
+                if self.version() < SLOTS_SINCE {
+                    return Err(Violation);
+                }
+                self.sent_away(now, Duration::from_micros(slot_us));
                 Ok(LinkEvent::Nothing)
             }
             Control::Confirm { .. }
@@ -583,6 +598,18 @@ impl<L: Log> Link<L> {
         self.give_up(now, Reason::Denied(denied), loss);
     }
 
+    /// The coordinator is about to be another one: this end comes back in its slot, where it was last (BACK-3)
+    fn sent_away(&mut self, now: Instant, slot: Duration) {
+        self.stats.sent_away += 1;
+        if self.leaving != Leaving::No {
+            return self.stop(Reason::Left);
+        }
+        self.disconnect = Some((self.attempt, Reason::GoingAway));
+        self.end_connection();
+        self.step(LinkStep::Lost);
+        self.dial_at = Some(self.backoff.sent_away(now, slot));
+    }
+
     /// The owner compared everything with the coordinator (SESS-7)
     pub(crate) fn reconciled(&mut self) {
         self.reconciled = true;
@@ -621,6 +648,10 @@ impl<L: Log> Link<L> {
         }
         let session = self.session.as_ref();
         let tellable = session.map_or(0, Session::received);
+        if self.channel.as_mut().is_some_and(|channel| channel.is_stalled(now)) {
+            self.stats.stalls += 1;
+            self.stalled = true;
+        }
         if let Some(channel) = &mut self.channel
             && channel.expire(now, session, tellable, &mut self.rng)
         {

@@ -100,6 +100,8 @@ pub enum Reason {
     Crowded,
     /// The coordinator stops
     Stopping,
+    /// The coordinator ends by plan, and has said when to come back (BACK-3)
+    GoingAway,
     /// The dialling end has left for good, by its own will (TASK-8)
     Left,
 }
@@ -110,7 +112,7 @@ impl Reason {
     /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
     pub fn close_code(self) -> u16 {
         match self {
-            Reason::Stopping | Reason::Superseded | Reason::Left => 4000,
+            Reason::Stopping | Reason::GoingAway | Reason::Superseded | Reason::Left => 4000,
             Reason::Crowded | Reason::RetryAfter => 4001,
             Reason::Silence | Reason::Timeout => 4003,
             Reason::NotAuthenticated
@@ -171,6 +173,7 @@ impl fmt::Display for Reason {
             Reason::Superseded => "a newer connection has taken over",
             Reason::Crowded => "too many others connect at once",
             Reason::Stopping => "the coordinator stops",
+            Reason::GoingAway => "the coordinator is restarted, and has said when to come back",
             Reason::Left => "it has left",
         })
     }
@@ -215,7 +218,7 @@ mod tests {
         let busy = R::Denied(D::Busy { retry_after_us: 1 });
         let denied = [D::Revoked, D::Removed, D::TakenOver, D::Version, D::Config].map(R::Denied);
         let table: [(u16, &[Reason]); 7] = [
-            (4000, &[R::Stopping, R::Superseded, R::Left]),
+            (4000, &[R::Stopping, R::GoingAway, R::Superseded, R::Left]),
             (4001, &[R::Crowded, R::RetryAfter]),
             (4003, &[R::Silence, R::Timeout]),
             (4100, &[R::NotAuthenticated, R::Rejected, R::OldCoordinator { epoch: 3, seen: 7 }, other]),

@@ -228,6 +228,11 @@ pub enum Control {
     },
     /// The worker is to say what it holds, since wire version 2 (SESS-8)
     Compare,
+    /// The coordinator ends by plan, and another one goes on; its last word, since wire version 2 (BACK-3)
+    GoAway {
+        /// Not to be dialled before so many microseconds
+        slot_us: u64,
+    },
 }
 
 /// Absolute totals, never lowered (LANES-2)

@@ -130,6 +130,8 @@ pub(crate) struct Attempt {
     pub(crate) conditions: Conditions,
     /// The lease has ended: it is being stopped, or must not start any more (TASK-4)
     pub(crate) lapsed: bool,
+    /// The embedder was told to have it stand still (LIVE-5)
+    pub(crate) frozen: bool,
     /// It was stopped because it had reported nothing for too long (LIVE-4)
     pub(crate) stalled: bool,
     /// When it last reported anything

@@ -29,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) lease: Option<Tenure>,
     /// Since when the coordinator is out of reach
     cut_off: Option<Instant>,
+    /// Since when it is not known whether the lease holds at the other end: this end had not looked for a long time (LIVE-5)
+    pub(crate) unsure_since: Option<Instant>,
     /// Attempts that have to keep to anything
     pub(crate) bound: u16,
 }
@@ -54,6 +56,16 @@ impl Desk {
             let until = self.standing.lease.map_or(Instant::ZERO, |held| held.until).max(from + lease.ttl);
             self.standing.lease = Some(Tenure { until, grace: lease.grace });
         }
+        if self.link.take_stalled() {
+            self.standing.unsure_since = Some(now);
+        }
+        // What was asked since then has been answered.
+        if let (Some(unsure_since), Some((_, from))) = (self.standing.unsure_since, self.link.lease())
+            && from >= unsure_since
+        {
+            self.standing.unsure_since = None;
+            self.may_start = true;
+        }
         if self.link.is_welcomed() {
             self.standing.cut_off = None;
         } else {
@@ -70,6 +82,18 @@ impl Desk {
             return None;
         }
         self.attempts.values().flat_map(|attempt| self.deadlines(attempt)).map(|(at, _)| at).min()
+    }
+
+    /// The next exclusive attempt that is to stand still, or to go on (LIVE-5)
+    pub(super) fn next_freeze(&mut self) -> Option<(Token, bool)> {
+        if self.standing.bound == 0 {
+            return None;
+        }
+        let unsure = self.standing.unsure_since.is_some();
+        let differs = |a: &Attempt| a.state == AttemptState::Running && a.conditions.exclusive && a.frozen != unsure;
+        let (token, attempt) = self.attempts.iter_mut().find(|(_, attempt)| differs(attempt))?;
+        attempt.frozen = unsure;
+        Some((*token, unsure))
     }
 
     /// An attempt has reported something (LIVE-4)

@@ -88,6 +88,7 @@ impl Desk {
             lapsed: false,
             stalled: false,
             reported: now,
+            frozen: false,
             checkpoint: self.restored_checkpoint(outcome, checkpoint),
             keep_due: false,
             kept: true,

@@ -237,6 +237,9 @@ impl Worker {
         if let Some((token, reason)) = desk.next_cancel() {
             return Output::Cancel { token, reason };
         }
+        if let Some((token, freeze)) = desk.next_freeze() {
+            return if freeze { Output::Freeze { token } } else { Output::Thaw { token } };
+        }
         if let Some((token, number, offset, len)) = desk.next_restored(frame) {
             return Output::RestorePiece { token, number, offset, bytes: &frame[..len] };
         }
@@ -491,6 +494,7 @@ impl Desk {
             cancel_due: None,
             conditions,
             lapsed: false,
+            frozen: false,
             stalled: false,
             reported: now,
             checkpoint: Checkpoint::new(Some(checkpoint), Some(newer), restores),
@@ -712,7 +716,9 @@ impl Desk {
             return None;
         }
         let busy = self.attempts.values().filter(|a| a.state.occupies_slot()).count();
-        let waiting = self.attempts.iter().filter(|(_, a)| a.may_start());
+        let unsure = self.standing.unsure_since.is_some();
+        let may_start = |a: &Attempt| a.may_start() && !(unsure && a.conditions.exclusive);
+        let waiting = self.attempts.iter().filter(|(_, a)| may_start(a));
         let next = waiting.min_by_key(|(_, a)| (a.priority, a.arrival)).map(|(token, _)| *token);
         let Some(token) = next.filter(|_| busy < usize::from(self.slots)) else {
             self.may_start = false;
@@ -777,6 +783,8 @@ impl Desk {
 
     fn order_stop(&mut self, token: Token, reason: StopReason) {
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        // Whoever stops it wakes it for that.
+        attempt.frozen = false;
         // Nothing is more urgent than the end of a lease.
         let urgent = attempt.cancel_due.filter(|due| *due == StopReason::LeaseEnded);
         if attempt.cancel_due.replace(urgent.unwrap_or(reason)).is_none() {

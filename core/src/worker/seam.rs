@@ -199,6 +199,19 @@ pub enum Output<'b> {
         /// Why
         reason: StopReason,
     },
+    /// Have an exclusive task stand still, if that can be done: this process has not looked for a long time, and does not know
+    /// yet whether the task is still its own (LIVE-5)
+    Freeze {
+        /// Which attempt
+        token: Token,
+    },
+    /// Have it go on: it is
+    ///
+    /// A task that is told to stop while it stands still has to be woken for that.
+    Thaw {
+        /// Which attempt
+        token: Token,
+    },
     /// Answer with a piece of an output stream, at once if possible
     ReadOutput {
         /// Which attempt

@@ -72,7 +72,7 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare)
+    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare | Control::GoAway { .. })
 }
 
 fn control() -> Vec<Control> {
@@ -100,6 +100,7 @@ fn control() -> Vec<Control> {
         Control::Digest { received: 1, sent: 300, held: mark(TASK, TOKEN) },
         Control::Digest { received: 0, sent: 0, held: 0 },
         Control::Compare,
+        Control::GoAway { slot_us: 2_000_000 },
     ];
     all.extend(
         every([

@@ -1,11 +1,14 @@
-//! When peers dial: the law of backoff (S22)
+//! When peers dial: the law of backoff, and slots of their own (S22)
 //!
 //! Only of lives whose clocks are right and that do not stand still: of others it cannot be said from outside when they
 //! know what.
 
 use rejoin_core::Instant;
 use rejoin_core::backoff::BackoffConfig;
+use rejoin_core::ids::ConnId;
+use rejoin_core::limits::RETRY_AFTER_MAX;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Auditor, Check};
 
@@ -13,6 +16,8 @@ use super::{Auditor, Check};
 const DRAWN_FROM: u32 = 2;
 /// Equal pauses of different peers, to the microsecond, that chance makes now and then
 const EQUAL_MAX: u32 = 4;
+/// How much later than in its slot a peer may dial
+const SLOT_MISSED: Duration = Duration::from_millis(1);
 /// Pauses squared for which there may be one more: many are drawn from the first hundred thousand microseconds
 const PAIRS_FOR_ONE: u64 = 50_000;
 
@@ -23,6 +28,10 @@ struct Dials {
     losses: u32,
     lost_at: Option<Instant>,
     opened_at: Option<Instant>,
+    /// What the coordinator last said when it went away, and on which connection
+    named: Option<(ConnId, Duration)>,
+    /// It was told, and has not dialled since
+    slot: Option<Duration>,
 }
 
 /// All of them
@@ -59,10 +68,35 @@ impl Auditor {
         dials.lost_at = Some(now);
     }
 
+    /// The coordinator goes away, and says to a peer when to come back (BACK-3)
+    pub(crate) fn named_slot(&mut self, peer: usize, conn: ConnId, slot: Duration) {
+        self.dials.peers.entry(peer).or_default().named = Some((conn, slot));
+    }
+
+    /// A peer has heard that; it counts neither as a loss nor as the end of one
+    pub(crate) fn sent_away(&mut self, peer: usize, conn: ConnId, now: Instant) {
+        let BackoffConfig { stable_after, base, .. } = BackoffConfig::default();
+        let dials = self.dials.peers.entry(peer).or_default();
+        let named = dials.named.take().filter(|(on, _)| *on == conn);
+        let was_stable = dials.opened_at.take().is_some_and(|at| now.since(at) >= stable_after);
+        if was_stable {
+            dials.losses = 0;
+        }
+        dials.lost_at = Some(now);
+        dials.slot = named.map(|(_, slot)| slot.clamp(base, RETRY_AFTER_MAX));
+        self.expect(Check::S22, named.is_some(), || format!("peer {peer} is sent away, and nobody has said so"));
+    }
+
     /// A peer dials; `sound` says that its clock can be believed
     pub(crate) fn dials(&mut self, peer: usize, now: Instant, sound: bool) {
         let dials = self.dials.peers.entry(peer).or_default();
         let (Some(lost_at), losses) = (dials.lost_at.take(), dials.losses) else { return };
+        if let Some(slot) = dials.slot.take() {
+            let pause = now.since(lost_at);
+            return self.expect(Check::S22, !sound || (slot..=slot + SLOT_MISSED).contains(&pause), || {
+                format!("peer {peer} dials {pause:?} after it was sent away, and its slot is behind {slot:?}")
+            });
+        }
         if losses < DRAWN_FROM || !sound {
             return;
         }

@@ -65,7 +65,7 @@ checks! {
     S19 "the most urgent comes first, in the order of submits among equals, and nothing that was cancelled" for "LANES-1" "TASK-9",
     S20 "no task is counted twice, nor one that nobody submitted" for "TASK-1",
     S21 "no worker runs more tasks than it has slots" for "TASK-9" "LANES-2",
-    S22 "dials obey the law of backoff, and are spread" for "BACK-1" "BACK-2",
+    S22 "dials obey the law of backoff or a slot that was named, and are spread" for "BACK-1" "BACK-2" "BACK-3",
     S23 "a peer has one connection at a time" for "AUTH-4",
     S24 "an idle link beats within its period" for "LIVE-1",
     S25 "no timer spins, whatever the clock shows" for "LIVE-1" "LIVE-2",

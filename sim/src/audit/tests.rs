@@ -239,6 +239,11 @@ const STORIES: &[Story] = &[
             }
         }
     }),
+    (Check::S22, |a| {
+        a.named_slot(0, CONN, Duration::from_micros(200_000));
+        a.sent_away(0, CONN, at(10));
+        a.dials(0, at(20), true);
+    }),
     (Check::S26, |a| {
         executed(a);
         a.cancel_asked(TASK);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
-use rejoin_core::limits::WIRE_VERSION;
+use rejoin_core::limits::{SLOTS_SINCE, WIRE_VERSION};
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
 
@@ -236,6 +236,13 @@ impl Auditor {
             | Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare => {}
+            Control::GoAway { slot_us } => {
+                let version = line.version;
+                self.expect(Check::S28, version >= SLOTS_SINCE, || {
+                    format!("a peer of version {version} is told in which slot to come back")
+                });
+                self.named_slot(peer, conn, Duration::from_micros(slot_us));
+            }
         }
     }
 

@@ -84,6 +84,8 @@ impl World {
                     known.into_iter().for_each(|(task, token)| self.audit().forgotten(task, token));
                 }
                 worker::Output::Keep { .. }
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

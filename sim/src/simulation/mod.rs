@@ -114,6 +114,8 @@ enum Happening {
     ChiefDies { life: u64, away: Duration },
     /// The coordinator gets its right store back
     RightStore,
+    /// The coordinator of that life, which has told everybody, ends
+    ChiefLeaves { life: u64, away: Duration },
     /// A worker is put back to what it was
     PutBack { peer: usize },
     /// A clone of that life ends
@@ -445,6 +447,7 @@ impl Simulation {
             Happening::Dies { peer, life, kind, away } => self.dies(peer, life, kind, away),
             Happening::ChiefDies { life, away } => self.chief_dies(life, away),
             Happening::RightStore => self.right_store(),
+            Happening::ChiefLeaves { life, away } => self.chief_leaves(life, away),
             Happening::PutBack { peer } => self.put_back(peer),
             Happening::CloneEnds { clone, life } => self.clone_ends(clone, life),
             Happening::RightKey { peer } => self.right_key(peer),

@@ -199,12 +199,25 @@ pub(super) struct Execution {
     pub(super) exclusive: bool,
     /// It came with another worker's store
     pub(super) foreign: bool,
+    /// It stands still, and would have gone on by now
+    pub(super) frozen: bool,
+    pub(super) missed: bool,
 }
 
 impl Execution {
     /// One that has just begun
     pub(super) fn new(id: TaskId, logic: Box<dyn Logic>) -> Self {
-        Execution { id, logic, stops: false, uploads: None, over: false, exclusive: false, foreign: false }
+        Execution {
+            id,
+            logic,
+            stops: false,
+            uploads: None,
+            over: false,
+            exclusive: false,
+            foreign: false,
+            frozen: false,
+            missed: false,
+        }
     }
 }
 
@@ -290,6 +303,14 @@ impl Machine {
         match self {
             Machine::Worker(worker) => worker.epoch(),
             Machine::Client(client) => client.epoch(),
+        }
+    }
+
+    /// How often it was told to come back in a slot of its own
+    pub(super) fn sent_away(&self) -> u64 {
+        match self {
+            Machine::Worker(worker) => worker.stats().sent_away,
+            Machine::Client(client) => client.stats().sent_away,
         }
     }
 

@@ -285,6 +285,20 @@ impl Simulation {
                     self.happen(after, peer as u64, stopped);
                 }
             }
+            worker::Output::Freeze { token } => {
+                if let Some(execution) = self.peers[peer].running.get_mut(&token) {
+                    execution.frozen = true;
+                }
+            }
+            worker::Output::Thaw { token } => {
+                let life = self.peers[peer].life.number;
+                let Some(execution) = self.peers[peer].running.get_mut(&token) else { return true };
+                execution.frozen = false;
+                if std::mem::take(&mut execution.missed) {
+                    let acts = Happening::Work { peer, life, token, moment: Moment::Acts };
+                    self.happen(Duration::ZERO, peer as u64, acts);
+                }
+            }
             worker::Output::ReadOutput { token, stream, offset, max } => {
                 let now = self.clock(Who::Peer(peer));
                 let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine else { return false };
@@ -420,6 +434,7 @@ impl Simulation {
             self.tally.hit(Kind::OldStore);
         }
         let clock = self.clock(Who::Peer(peer));
+        // Of an end by plan it knows since that was said.
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
             let over: Vec<_> = self.peers[peer]
@@ -560,6 +575,10 @@ impl Simulation {
             let node = &mut self.peers[peer];
             let Some(Machine::Worker(worker)) = &mut node.machine else { return };
             let Some(execution) = node.running.get_mut(&token).filter(|e| !e.over && !e.stops) else { return };
+            if execution.frozen {
+                execution.missed = true;
+                return;
+            }
             // A task that was told to stop may be gone by now, which is why these may be refused.
             match execution.logic.next() {
                 Act::Wait(span) => {
@@ -689,6 +708,7 @@ pub(super) fn pins(schedule: &Schedule) -> Pins {
         bulk_piece: said(Knob::BulkPiece, BULK_PIECE_BYTES_MIN),
         bulk_under_way: said(Knob::BulkUnderWay, BULK_PIECE_BYTES_MIN),
         compress_from: said(Knob::CompressFrom, COMPRESS_FROM_BYTES_MIN as u64).map(|bytes| bytes as usize),
+        suspect_after: None,
     }
 }
 

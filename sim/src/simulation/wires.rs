@@ -488,7 +488,11 @@ impl Simulation {
                     machine.timeout(now).expect("time is never refused");
                 }
                 let before = altered.then(|| machine.believed());
+                let sent_away = machine.sent_away();
                 machine.received(now, attempt, message).expect("what the network does is never refused");
+                if machine.sent_away() > sent_away {
+                    self.auditor.sent_away(peer, conn, now);
+                }
                 if let Some(before) = before {
                     let same = machine.believed() == before;
                     self.auditor.expect(Check::S15, same, || format!("connection {} changed something", conn.0));
@@ -617,7 +621,10 @@ impl Simulation {
 
     pub(super) fn tell_lost(&mut self, peer: usize, attempt: u64, loss: Loss) {
         let now = self.clock(Who::Peer(peer));
-        self.auditor.lost(peer, now);
+        if attempt == self.peers[peer].dialled {
+            // Of an earlier connection it knew, or a late word of it is no loss.
+            self.auditor.lost(peer, now);
+        }
         if let Some(machine) = &mut self.peers[peer].machine {
             machine.lost(now, attempt, loss).expect("what the network does is never refused");
             self.dirty.insert(Who::Peer(peer));

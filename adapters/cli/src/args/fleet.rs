@@ -136,6 +136,13 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "120s", value_parser = duration)]
     pub recovery_window: Duration,
 
+    /// In about what time after an end in order another coordinator is there
+    ///
+    /// SIGTERM, SIGHUP or Ctrl-C end it in order: everybody is told when to come back,
+    /// one behind the other from then on.
+    #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "1s", value_parser = duration)]
+    pub back_in: Duration,
+
     /// How long a session outlives its connection
     #[arg(long, value_name = "D", default_value = "300s", value_parser = duration)]
     pub session_lifetime: Duration,

@@ -334,3 +334,25 @@ fn ckpt_4_a_program_finds_what_it_starts_from_and_nothing_where_there_is_nothing
     let (_dir, run) = checkpointing(r#"echo "${REJOIN_CHECKPOINT_IN-unset}""#, None);
     assert_eq!((run.finish(), run.read(Stream::Stdout)), (Exit::Code(0), b"unset\n".to_vec()));
 }
+
+#[test]
+fn live_5_a_task_that_stands_still_does_nothing_until_it_goes_on_or_is_stopped() {
+    let run = Run::start(sh("echo $$; while :; do echo x; sleep 0.01; done"));
+    run.pids();
+    run.execution.freeze();
+    std::thread::sleep(Duration::from_millis(100));
+    let still = run.execution.len(Stream::Stdout);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(run.execution.len(Stream::Stdout), still);
+    run.execution.thaw();
+    let begun = Instant::now();
+    while run.execution.len(Stream::Stdout) == still {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not go on");
+        std::thread::sleep(Duration::from_millis(10));
+        run.read(Stream::Stdout);
+    }
+    run.execution.freeze();
+    run.execution.cancel();
+    assert_eq!(run.finish(), Exit::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(9), "it had to be killed");
+}

@@ -248,6 +248,7 @@ impl Simulation {
                 self.kill_chief(fault.amount);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
+            Kind::PlannedRestart => self.send_all_away(fault.span),
             Kind::Roll if self.chief.machine.is_some() => {
                 self.tally.hit(fault.kind);
                 self.chief.config.wire_version = self.version(fault.amount);
@@ -261,6 +262,30 @@ impl Simulation {
             Kind::DiskFull => self.chief.full.set(until.as_micros(), until),
             Kind::ReadError => self.chief.unreadable.set(until.as_micros(), until),
             _ => {}
+        }
+    }
+
+    /// The coordinator is to be restarted: it says so, ends a moment later, and starts again after a while
+    fn send_all_away(&mut self, away: Duration) {
+        let now = self.clock(Who::Chief);
+        if self.stands_still(Who::Chief).is_some() {
+            return;
+        }
+        let Some(machine) = &mut self.chief.machine else { return };
+        self.tally.hit(Kind::PlannedRestart);
+        machine.handle(now, coordinator::Input::GoAway { back_in: away }).expect("an end is never refused");
+        self.dirty.insert(Who::Chief);
+        self.drain();
+        // As long as whoever ends it waits until that has left.
+        let life = self.chief.life.number;
+        self.happen(Duration::from_millis(20), 0, Happening::ChiefLeaves { life, away });
+    }
+
+    /// Whoever was to be told has been
+    pub(in super::super) fn chief_leaves(&mut self, life: u64, away: Duration) {
+        if self.chief.life.number == life && self.chief.machine.is_some() {
+            self.kill_chief(u64::MAX);
+            self.happen(away, 0, Happening::Start(Who::Chief));
         }
     }
 

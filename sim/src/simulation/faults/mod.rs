@@ -86,6 +86,7 @@ impl Simulation {
     fn fault_at_chief(&mut self, fault: Fault) {
         match fault.kind {
             Kind::Restart
+            | Kind::PlannedRestart
             | Kind::Roll
             | Kind::RestartAgain
             | Kind::SlowSync
