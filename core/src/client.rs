@@ -200,6 +200,12 @@ pub enum Event {
         /// Which one
         task: TaskId,
     },
+    /// It is over, and how it ended is all that is left of it: the coordinator has forgotten its result, and whatever was not
+    /// handed out of its output (JOURN-5)
+    Forgotten {
+        /// Which one
+        task: TaskId,
+    },
 }
 
 /// How far a task is, as its client knows
@@ -224,7 +230,7 @@ pub struct TaskView<'a> {
     pub attempt: u32,
     /// What it last reported
     pub progress: u64,
-    /// How it ended, and what it returned
+    /// How it ended, and what it returned; of one that was forgotten only the first
     pub end: Option<(Outcome, &'a [u8], [StreamEnd; 2])>,
 }
 
@@ -301,6 +307,15 @@ impl Followed {
         }
     }
 
+    /// Its outcome is known, and so is all its output, if that is wanted
+    fn has_all(&self) -> bool {
+        let have = self.streams.each_ref().map(Incoming::received);
+        self.end.as_ref().is_some_and(|end| {
+            let all = self.follow < Follow::Output || have == end.streams.map(|stream| stream.len);
+            all && !end.forgotten
+        })
+    }
+
     fn drop_input(&mut self) {
         self.about = Box::default();
         self.payload = Box::default();
@@ -312,6 +327,7 @@ struct End {
     outcome: Outcome,
     result: Box<[u8]>,
     streams: [StreamEnd; 2],
+    forgotten: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -619,6 +635,9 @@ impl Desk {
         let Some(message) = item.decode::<ToClient<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
+        if message.is_loose() != (item.class == Class::Loose) || message.since() > self.link.version() {
+            return Err(Violation);
+        }
         match message {
             ToClient::Accepted { task } => {
                 if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state == FollowState::Submitted) {
@@ -656,7 +675,19 @@ impl Desk {
                         known.state = FollowState::Followed;
                         self.events.push_back(Event::Accepted { task });
                     }
-                    known.end = Some(End { outcome, result: result.into(), streams });
+                    known.end = Some(End { outcome, result: result.into(), streams, forgotten: false });
+                    self.offer_end(task);
+                }
+            }
+            ToClient::Forgotten { task, outcome } => {
+                if let Some(known) = self.tasks.get_mut(&task).filter(|known| !known.has_all()) {
+                    known.drop_input();
+                    if known.state == FollowState::Submitted {
+                        known.state = FollowState::Followed;
+                        self.events.push_back(Event::Accepted { task });
+                    }
+                    let streams = Default::default();
+                    known.end = Some(End { outcome, result: [].into(), streams, forgotten: true });
                     self.offer_end(task);
                 }
             }
@@ -705,11 +736,10 @@ impl Desk {
             return;
         }
         let Some(task) = self.tasks.get_mut(&id).filter(|task| task.state != FollowState::Ended) else { return };
-        let Some(end) = &task.end else { return };
-        let have = Stream::ALL.map(|stream| task.streams[stream.index()].received());
-        if task.follow < Follow::Output || have == end.streams.map(|stream| stream.len) {
+        let forgotten = task.end.as_ref().is_some_and(|end| end.forgotten);
+        if forgotten || task.has_all() {
             task.state = FollowState::Ended;
-            self.events.push_back(Event::Ended { task: id });
+            self.events.push_back(if forgotten { Event::Forgotten { task: id } } else { Event::Ended { task: id } });
         }
     }
 

@@ -65,6 +65,8 @@ pub const TERMS_SINCE: u16 = 2;
 pub const DIGEST_SINCE: u16 = 2;
 /// First wire version in which a coordinator that goes away by plan says when to come back (FRAME-6)
 pub const SLOTS_SINCE: u16 = 2;
+/// First wire version in which clients are told that a task was forgotten (FRAME-6)
+pub const FORGOTTEN_SINCE: u16 = 2;
 /// Mismatches in a row after which a worker is asked what it holds (SESS-8)
 pub const MISMATCHES_MAX: u32 = 2;
 /// Shortest time between two such questions in a session (SESS-8)

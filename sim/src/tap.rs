@@ -235,6 +235,7 @@ impl Message<'_> {
                 ToClient::Output { .. } => "Output",
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
+                ToClient::Forgotten { .. } => "Forgotten",
             },
         }
     }
@@ -244,7 +245,8 @@ impl Message<'_> {
         match self {
             Message::FromWorker(said) => said.since(),
             Message::ToWorker(said) => said.since(),
-            Message::FromClient(_) | Message::ToClient(_) => WIRE_VERSION_OLDEST,
+            Message::ToClient(said) => said.since(),
+            Message::FromClient(_) => WIRE_VERSION_OLDEST,
         }
     }
 
@@ -264,7 +266,8 @@ impl Message<'_> {
                 | ToClient::Refused { task, .. }
                 | ToClient::Progress { task, .. }
                 | ToClient::Output { task, .. }
-                | ToClient::Outcome { task, .. },
+                | ToClient::Outcome { task, .. }
+                | ToClient::Forgotten { task, .. },
             ) => Some(task),
             Message::FromWorker(_)
             | Message::ToWorker(_)
@@ -321,7 +324,8 @@ impl Message<'_> {
                 ToClient::Accepted { .. }
                 | ToClient::Refused { .. }
                 | ToClient::Progress { .. }
-                | ToClient::Answer { .. },
+                | ToClient::Answer { .. }
+                | ToClient::Forgotten { .. },
             ) => None,
         }
     }
@@ -441,7 +445,7 @@ fn write_to_client(f: &mut fmt::Formatter<'_>, said: &ToClient<'_>) -> fmt::Resu
         ToClient::Refused { reason, .. } => write!(f, " {reason:?}"),
         ToClient::Progress { attempt, progress, .. } => write!(f, " attempt {attempt} progress {progress}"),
         ToClient::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
-        ToClient::Outcome { outcome, .. } => write!(f, " {outcome:?}"),
+        ToClient::Outcome { outcome, .. } | ToClient::Forgotten { outcome, .. } => write!(f, " {outcome:?}"),
         ToClient::Answer { ask, answer } => write!(f, " {ask}, {} bytes", answer.len()),
         ToClient::Accepted { .. } => Ok(()),
     }

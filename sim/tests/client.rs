@@ -318,7 +318,7 @@ fn task_1_of_a_forgotten_task_the_outcome_can_still_be_learned() {
     assert_eq!(world.coordinator.remembered(task), Some(Outcome::Succeeded));
     world.submit_by_client(1, "old", Job::prints(b"gone"));
     world.run_for(secs(10));
-    assert_eq!(world.client_events[1], [Event::Accepted { task }, Event::Ended { task }]);
+    assert_eq!(world.client_events[1], [Event::Accepted { task }, Event::Forgotten { task }]);
     assert_eq!(world.client(1).task(task).and_then(|t| t.end), Some((Outcome::Succeeded, &[][..], Default::default())));
     assert_eq!(world.executions(task), 1);
 }
@@ -336,7 +336,72 @@ fn task_1_a_client_that_was_away_when_its_task_was_forgotten_learns_the_outcome(
         world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
         world.run_for(secs(if new_session { 400 } else { 1 }));
         world.wire(away).refuses = false;
-        world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Ended { task }));
+        world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Forgotten { task }));
+    }
+}
+
+#[test]
+fn journ_5_whoever_is_still_reading_output_that_is_forgotten_is_told_so() {
+    for [cut, slow] in [[false, true], [true, false], [true, true]] {
+        let mut world = two_clients();
+        let text = vec![b'x'; 300_000];
+        let task = world.submit_by_client(0, "long", Job::prints(&text));
+        if slow {
+            let reader = world.client_peer(0);
+            world.wire(reader).latency = ms(500);
+        }
+        world.drive_until("it is over", |world| world.succeeded(task));
+        if cut {
+            let reader = world.client_peer(0);
+            world.reset(reader);
+        }
+        world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+        world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Forgotten { task }));
+        world.run_for(secs(10));
+        assert!(!world.client_events[0].contains(&Event::Ended { task }), "it has not got all");
+        assert_eq!(world.client(0).task(task).and_then(|t| t.end).map(|end| end.0), Some(Outcome::Succeeded));
+    }
+}
+
+#[test]
+fn journ_5_whoever_has_all_output_before_it_is_forgotten_hears_of_its_end_once() {
+    let mut world = two_clients();
+    let task = world.submit_by_client(0, "short", Job::prints(b"all of it"));
+    world.drive_until("the client knows", |world| world.client_events[0].contains(&Event::Ended { task }));
+    world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+    let reader = world.client_peer(0);
+    world.reset(reader);
+    world.run_for(secs(10));
+    let ends = |event: &&Event| matches!(event, Event::Ended { .. } | Event::Forgotten { .. });
+    assert_eq!(world.client_events[0].iter().filter(ends).collect::<Vec<_>>(), [&Event::Ended { task }]);
+}
+
+#[test]
+fn frame_6_an_older_client_is_told_the_outcome_of_what_is_forgotten_in_words_that_it_knows() {
+    let (task, follow) = (TaskId::from_text("old"), Follow::Output);
+    for version in [1, 2] {
+        let mut world = connected(Setup { clients: 2, ..Setup::default() });
+        world.wire(2).refuses = true;
+        world.reset(2);
+        world.submit_by_client(0, "old", Job::takes(ms(10)));
+        world.drive_until("it is over", |world| world.succeeded(task));
+        world.run_for(secs(1));
+        world.tell_coordinator(coordinator::Input::Forget { task }).expect("it is over");
+        let mut puppet = Puppet::client(1).with_version(version);
+        puppet.enter(&mut world);
+        puppet.say(&mut world, |body| assert!(body.push(Class::Numbered(1), &FromClient::Watch { task, follow })));
+        let outcome = Outcome::Succeeded;
+        let (attempt, token, result, streams) = (0, None, &[][..], Default::default());
+        let older = ToClient::Outcome { task, attempt, token, outcome, result, streams };
+        let said = if version == 1 { older } else { ToClient::Forgotten { task, outcome } };
+        let heard = puppet.hear(&mut world);
+        let told = heard.iter().any(|heard| match heard {
+            Heard::Numbered(_, payload) => {
+                Item { class: Class::Loose, ignorable: false, payload }.decode().as_ref() == Some(&said)
+            }
+            Heard::Control(_) | Heard::Loose(_) => false,
+        });
+        assert!(told, "version {version}: {heard:?}");
     }
 }
 

@@ -139,7 +139,7 @@ pub fn cancel(args: &Cancel) -> u8 {
         let mut unknown = 0;
         while !open.is_empty() {
             match caller.next().await? {
-                Told::Event(Event::Ended { task }) => {
+                Told::Event(Event::Ended { task } | Event::Forgotten { task }) => {
                     if open.remove(&task)
                         && let Some((outcome, ..)) = caller.connection().end(task)
                         && !print(&format!("{task} {}\n", views::outcome_word(outcome)))
@@ -159,6 +159,17 @@ pub fn cancel(args: &Cancel) -> u8 {
         }
         Ok(if unknown > 0 { EXIT_INTERNAL } else { 0 })
     })
+}
+
+/// That a task is over, and that what was asked for is no longer there
+fn forgotten(caller: &mut Caller, task: TaskId) -> String {
+    let outcome = caller.connection().end(task).map_or("ended", |end| match end.0 {
+        Outcome::Cancelled => "been cancelled",
+        ended @ (Outcome::Succeeded | Outcome::Failed(_)) => views::outcome_word(ended),
+    });
+    format!(
+        "{task}: it has {outcome}, and its result and output, or what was left to read of them, have been forgotten"
+    )
 }
 
 /// What a refusal means
@@ -191,7 +202,7 @@ async fn wait_for(caller: &mut Caller, tasks: &[TaskId]) -> Result<u8, Failed> {
     let (mut failed, mut cancelled, mut unknown) = (0, 0, 0);
     while !open.is_empty() {
         match caller.next().await? {
-            Told::Event(Event::Ended { task }) if open.remove(&task) => {
+            Told::Event(Event::Ended { task } | Event::Forgotten { task }) if open.remove(&task) => {
                 let Some((outcome, message, _)) = caller.connection().end(task) else { continue };
                 failed += u64::from(matches!(outcome, Outcome::Failed(_)));
                 cancelled += u64::from(outcome == Outcome::Cancelled);
@@ -205,7 +216,9 @@ async fn wait_for(caller: &mut Caller, tasks: &[TaskId]) -> Result<u8, Failed> {
                 unknown += 1;
                 complain(&refusal(task, reason));
             }
-            Told::Event(Event::Accepted { .. } | Event::Progress { .. } | Event::Ended { .. })
+            Told::Event(
+                Event::Accepted { .. } | Event::Progress { .. } | Event::Ended { .. } | Event::Forgotten { .. },
+            )
             | Told::Piece { .. }
             | Told::Answer { .. } => {}
         }
@@ -236,6 +249,10 @@ pub fn result(args: &ResultOf) -> u8 {
         loop {
             match caller.next().await? {
                 Told::Event(Event::Ended { task }) if task == id => break,
+                Told::Event(Event::Forgotten { task }) if task == id => {
+                    complain(&forgotten(caller, id));
+                    return Ok(EXIT_INTERNAL);
+                }
                 Told::Event(Event::Refused { reason, .. }) => return Err(Failed::Internal(refusal(id, reason))),
                 Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
             }
@@ -333,6 +350,10 @@ pub async fn follow(
                 }
             }
             Told::Event(Event::Ended { task }) if task == id => return Ok(0),
+            Told::Event(Event::Forgotten { task }) if task == id => {
+                complain(&forgotten(caller, id));
+                return Ok(EXIT_INTERNAL);
+            }
             Told::Event(Event::Refused { task, reason }) if task == id => {
                 complain(&refusal(id, reason));
                 return Ok(EXIT_INTERNAL);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rejoin_core::client;
 use rejoin_core::coordinator::Event;
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::wire::message::{Follow, Outcome, Refused, TaskSpec};
+use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, TaskSpec};
 use rejoin_smol::client::Told;
 use rejoin_smol::coordinator::Notice;
 use rejoin_smol::spool::{MEMORY_BYTES_MAX, Spool};
@@ -18,6 +18,7 @@ use smol::channel::Receiver;
 use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::fleet::{Fleet, Links};
+use crate::views;
 
 /// What happened to a task
 pub enum Happened {
@@ -259,8 +260,25 @@ impl Remote {
             Told::Event(client::Event::Progress { task }) => Happened::Running(task),
             Told::Event(client::Event::Refused { task, reason }) => Happened::Refused(task, reason),
             Told::Event(client::Event::Ended { task }) => self.ended(task),
+            Told::Event(client::Event::Forgotten { task }) => self.forgotten(task),
             Told::Event(client::Event::Accepted { .. }) | Told::Answer { .. } => Happened::Nothing,
         })
+    }
+
+    /// It is over, and nobody has its output any more: that must not look like a task that wrote nothing
+    fn forgotten(&mut self, task: TaskId) -> Happened {
+        let outcome = self.caller.connection().end(task).map(|end| end.0);
+        let (outcome, message) = match outcome {
+            Some(Outcome::Cancelled) => (Outcome::Cancelled, String::new()),
+            Some(ended @ (Outcome::Succeeded | Outcome::Failed(_))) => (
+                Outcome::Failed(Failure::Error),
+                format!("it {}, but its output was forgotten before it was fetched", views::outcome_word(ended)),
+            ),
+            None => return Happened::Nothing,
+        };
+        let outputs = empty(&self.spool_dir);
+        self.outputs.remove(&task);
+        self.end_with(Ended { task, outcome, attempt: 0, message: message.into_bytes(), outputs })
     }
 
     fn ended(&mut self, task: TaskId) -> Happened {
@@ -274,14 +292,19 @@ impl Remote {
             Some((_, outputs)) if streams.iter().any(|end| end.len > 0) => outputs,
             Some(_) | None => empty(&self.spool_dir),
         };
+        let message = message.to_vec();
+        self.end_with(Ended { task, outcome, attempt, message, outputs })
+    }
+
+    fn end_with(&mut self, ended: Ended) -> Happened {
         self.audit.applied += 1;
-        self.audit.executions += u64::from(attempt);
-        *match outcome {
+        self.audit.executions += u64::from(ended.attempt);
+        *match ended.outcome {
             Outcome::Succeeded => &mut self.audit.succeeded,
             Outcome::Failed(_) => &mut self.audit.failed,
             Outcome::Cancelled => &mut self.audit.cancelled,
         } += 1;
-        Happened::Ended(Ended { task, outcome, attempt, message: message.to_vec(), outputs })
+        Happened::Ended(ended)
     }
 }
 

@@ -76,10 +76,10 @@ impl Desk {
         self.grow_watches(id);
     }
 
-    /// The task is being forgotten: whoever has not been told its outcome is told that, and no more
+    /// The task is being forgotten: whoever has not got all that it wants of it is told its outcome, and that this is all
     pub(super) fn unwatch(&mut self, ix: PeerIx, id: TaskId) {
         let watch = self.roster.get_mut(ix).watches.remove(&id);
-        if watch.is_some_and(|watch| !watch.outcome_queued) {
+        if watch.is_some_and(|watch| !watch.outcome_queued || watch.is_behind()) {
             self.say(ix, Sent::Outcome(id));
         }
     }

@@ -5,7 +5,7 @@ use core::ops::Bound;
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
 use crate::lease::Lease;
-use crate::limits::CHUNKS_SINCE;
+use crate::limits::{CHUNKS_SINCE, FORGOTTEN_SINCE};
 use crate::time::{Instant, micros};
 use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyWriter, Class, Control, ToClient, ToWorker, Verdict};
@@ -221,8 +221,16 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
                 let outcome = end.outcome.spoken_in(version);
                 body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
             } else if let Some(old) = tasks.forgotten.get(&task) {
-                let (outcome, streams) = (old.outcome.spoken_in(version), Default::default());
-                body.push(class, &ToClient::Outcome { task, attempt: 0, token: None, outcome, result: &[], streams })
+                let outcome = old.outcome.spoken_in(version);
+                if version >= FORGOTTEN_SINCE {
+                    body.push(class, &ToClient::Forgotten { task, outcome })
+                } else {
+                    let streams = Default::default();
+                    body.push(
+                        class,
+                        &ToClient::Outcome { task, attempt: 0, token: None, outcome, result: &[], streams },
+                    )
+                }
             } else {
                 body.push_void(number)
             }

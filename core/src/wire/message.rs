@@ -14,7 +14,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{BODY_BYTES_MAX, CHUNKS_SINCE, DIGEST_SINCE, MESSAGE_BYTES_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::{
+    BODY_BYTES_MAX, CHUNKS_SINCE, DIGEST_SINCE, FORGOTTEN_SINCE, MESSAGE_BYTES_MAX, TERMS_SINCE, WIRE_VERSION_OLDEST,
+};
 use crate::terms::Conditions;
 use crate::wire::view::Question;
 
@@ -922,6 +924,41 @@ pub enum ToClient<'a> {
         #[serde(with = "serde_bytes", borrow)]
         answer: &'a [u8],
     },
+    /// The task is over, and all else of it has been forgotten: its result, and what had not been sent of its output (JOURN-5)
+    Forgotten {
+        /// Which task
+        task: TaskId,
+        /// How it ended
+        outcome: Outcome,
+    },
+}
+
+impl ToClient<'_> {
+    /// Whether it has no number: it is resumed by offset (SESS-1)
+    pub fn is_loose(&self) -> bool {
+        match self {
+            ToClient::Output { .. } => true,
+            ToClient::Accepted { .. }
+            | ToClient::Refused { .. }
+            | ToClient::Progress { .. }
+            | ToClient::Outcome { .. }
+            | ToClient::Answer { .. }
+            | ToClient::Forgotten { .. } => false,
+        }
+    }
+
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            ToClient::Forgotten { .. } => FORGOTTEN_SINCE,
+            ToClient::Accepted { .. }
+            | ToClient::Refused { .. }
+            | ToClient::Progress { .. }
+            | ToClient::Output { .. }
+            | ToClient::Outcome { .. }
+            | ToClient::Answer { .. } => WIRE_VERSION_OLDEST,
+        }
+    }
 }
 
 /// Why a client's request was not carried out

@@ -236,6 +236,7 @@ fn to_client(answer: &[u8]) -> Vec<ToClient<'_>> {
         ToClient::Accepted { task },
         ToClient::Progress { task, attempt: 1, progress: 50 },
         ToClient::Answer { ask: 300, answer },
+        ToClient::Forgotten { task, outcome: Outcome::Succeeded },
         ToClient::Outcome {
             task,
             attempt: 0,
@@ -393,6 +394,8 @@ fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() 
     add!(book, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker);
     let to_worker = to_worker().into_iter().filter(|message| message.since() == 2).collect();
     add!(book, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker);
+    let to_client = to_client(&[]).into_iter().filter(|message| message.since() == 2).collect();
+    add!(book, ToClient<'_>, |message| class_of(message.is_loose()), to_client);
     book.chapter("About with terms");
     add_terms(&mut book);
     book.close();
@@ -423,12 +426,8 @@ fn frame_6_every_message_is_encoded_as_ever() {
         |message| if matches!(message, FromClient::Taken { .. }) { Class::Loose } else { Class::Numbered(1) },
         from_client(&about)
     );
-    add!(
-        book,
-        ToClient<'_>,
-        |message| if matches!(message, ToClient::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
-        to_client(&answer)
-    );
+    let to_client = to_client(&answer).into_iter().filter(|message| first(message.since())).collect();
+    add!(book, ToClient<'_>, |message| class_of(message.is_loose()), to_client);
     book.chapter("Answers");
     add_views(&mut book);
     book.chapter("Batches");

@@ -40,7 +40,7 @@ variants! {
     FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings;
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
-    ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
+    ToClient<'_>: Accepted Refused Progress Output Outcome Answer Forgotten;
     Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease Restored;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;

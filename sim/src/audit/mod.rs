@@ -169,6 +169,8 @@ struct Promised {
     content: Option<bool>,
     cancelled: bool,
     cancel_durable: bool,
+    /// The coordinator has forgotten it once
+    forgotten: bool,
     /// Attempts that began, by their number
     begun: BTreeMap<u32, Token>,
     durable: bool,
@@ -360,9 +362,9 @@ impl Auditor {
             Record::Unreadable { task } => {
                 self.submitted.entry(task).or_default().checkpoints.pop();
             }
+            Record::Forget { task } => self.submitted.entry(task).or_default().forgotten = true,
             Record::Epoch { .. }
             | Record::Tokens { .. }
-            | Record::Forget { .. }
             | Record::Output { .. }
             | Record::Piece { .. }
             | Record::Chunk { .. }
@@ -481,6 +483,14 @@ impl Auditor {
         let check = if raced { Check::S26 } else { Check::S5 };
         self.expect_of(check, task, durable == Some(outcome), || {
             format!("a client is told that {task} ended as {}, and durable is {}", words(outcome), words(durable))
+        });
+    }
+
+    /// A client is told that what it wants of a task is no longer there
+    pub(crate) fn told_forgotten(&mut self, task: TaskId) {
+        let forgotten = self.submitted.entry(task).or_default().forgotten;
+        self.expect_of(Check::S5, task, forgotten, || {
+            format!("a client is told that {task} is forgotten, and it is not")
         });
     }
 

@@ -392,36 +392,46 @@ impl Simulation {
                 }
             }
             client::Event::Progress { .. } => {}
-            client::Event::Ended { task } => {
-                let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
-                let end = client.task(task).and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
-                self.figures.told += 1;
-                let Some((outcome, result)) = end else {
-                    return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
-                };
-                self.see_task(peer, task, || Stage::Ended(words(outcome)));
-                self.auditor.told(task, outcome);
-                let Some(known) = self.tasks.get(&task).copied() else { return };
-                // Each crash and each loss is an attempt.
-                let crashes = self.chief.config.crashes_max.saturating_add(self.chief.config.losses_max);
-                let seen = self.seen.tasks.entry(known.number).or_default();
-                (seen.outcome, seen.result) = (Some(outcome), result);
-                if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
-                    let failed = matches!(outcome, Outcome::Failed(_));
-                    self.auditor.expect_of(Check::L8, task, failed, || {
-                        format!("{task} takes every worker along, and ended as {}", words(outcome))
-                    });
-                }
-                let number = (peer - usize::from(self.schedule.workers)) as u16;
-                let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
-                if outcome == Outcome::Succeeded && self.auditor.ended(task).is_some() {
-                    let by = self.auditor.ended_by(task);
-                    let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
-                    self.auditor.expect_of(Check::Log1, task, have == all, || {
-                        format!("{task} wrote {all} bytes, and {have} of them reached its client")
-                    });
-                }
+            client::Event::Forgotten { task } => {
+                self.auditor.told_forgotten(task);
+                self.ended(peer, task, false);
             }
+            client::Event::Ended { task } => self.ended(peer, task, true),
+        }
+    }
+
+    /// A client knows how a task has ended, and has all of it unless that was forgotten
+    fn ended(&mut self, peer: usize, task: TaskId, whole: bool) {
+        let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
+        let end = client.task(task).and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
+        self.figures.told += 1;
+        let Some((outcome, result)) = end else {
+            return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
+        };
+        self.see_task(peer, task, || Stage::Ended(words(outcome)));
+        self.auditor.told(task, outcome);
+        let Some(known) = self.tasks.get(&task).copied() else { return };
+        // Each crash and each loss is an attempt.
+        let crashes = self.chief.config.crashes_max.saturating_add(self.chief.config.losses_max);
+        let seen = self.seen.tasks.entry(known.number).or_default();
+        seen.outcome = Some(outcome);
+        if whole {
+            seen.result = result;
+        }
+        if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
+            let failed = matches!(outcome, Outcome::Failed(_));
+            self.auditor.expect_of(Check::L8, task, failed, || {
+                format!("{task} takes every worker along, and ended as {}", words(outcome))
+            });
+        }
+        let number = (peer - usize::from(self.schedule.workers)) as u16;
+        let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
+        if whole && outcome == Outcome::Succeeded && self.auditor.ended(task).is_some() {
+            let by = self.auditor.ended_by(task);
+            let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
+            self.auditor.expect_of(Check::Log1, task, have == all, || {
+                format!("{task} wrote {all} bytes, and {have} of them reached its client")
+            });
         }
     }
 

@@ -20,9 +20,9 @@ async fn told(client: &mut Connection, promises: &mut [BTreeSet<TaskId>; 2]) {
         match told {
             Told::Event(Event::Accepted { task }) => promises[0].insert(task),
             Told::Event(Event::Ended { task }) => promises[1].insert(task),
-            Told::Piece { .. } | Told::Answer { .. } | Told::Event(Event::Refused { .. } | Event::Progress { .. }) => {
-                false
-            }
+            Told::Piece { .. }
+            | Told::Answer { .. }
+            | Told::Event(Event::Refused { .. } | Event::Progress { .. } | Event::Forgotten { .. }) => false,
         };
     }
 }

@@ -31,6 +31,7 @@ async fn follow(client: &mut Connection, tasks: &[TaskId]) -> BTreeMap<TaskId, V
                 open -= 1;
             }
             Told::Event(Event::Refused { reason, .. }) => panic!("refused: {reason:?}"),
+            Told::Event(Event::Forgotten { task }) => panic!("forgotten: {task}"),
             Told::Piece { .. } | Told::Answer { .. } | Told::Event(Event::Accepted { .. } | Event::Progress { .. }) => {
             }
         }
