@@ -53,6 +53,12 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const ENDPOINTS_MAX: usize = 16;
 /// Longest title of a task, in bytes
 pub const TITLE_BYTES_MAX: usize = 200;
+/// How long a peer stays away at least from a coordinator that is of another cluster, or older than what it has seen (JOURN-2)
+pub const WRONG_COORDINATOR_MIN: Duration = Duration::from_secs(5);
+/// And at most, if that is not longer than its backoff
+pub const WRONG_COORDINATOR_MAX: Duration = Duration::from_secs(15);
+/// Most tasks that are named of those that a worker holds and no journal knows (JOURN-2)
+pub const UNKNOWN_TASKS_MAX: usize = 16;
 /// Most labels and amounts of a task or a worker (TASK-9)
 pub const TAGS_MAX: usize = 16;
 /// Most bytes that may be said about a task or a worker, encoded (TASK-9)

@@ -73,13 +73,34 @@ fn journ_2_a_store_older_than_what_workers_have_seen_is_named_once_and_nothing_g
     assert_eq!(world.leaves.last().map(|leave| leave.1), Some(reason));
     let says = reason.to_string();
     assert!(says.contains("epoch 2, and 3 was seen") && says.contains("--restored"), "{says}");
-    assert!((0..2).all(|worker| world.worker(worker).is_slow() && world.worker(worker).stopped().is_none()));
+    assert!((0..2).all(|worker| !world.worker(worker).is_slow() && world.worker(worker).stopped().is_none()));
     // As if nothing had happened.
     world.journal = right;
     world.restart_coordinator();
     world.drive_until("it has ended", |world| world.succeeded(task));
     assert_eq!(world.executions(task), 1);
     world.audit();
+}
+
+#[test]
+fn journ_2_workers_are_back_soon_after_the_right_journal_is() {
+    let mut world = connected(Setup { workers: 20, ..Setup::default() });
+    let old = world.journal.clone();
+    for _ in 0..2 {
+        world.restart_coordinator();
+        (0..20).for_each(|worker| drive_connected(&mut world, worker));
+    }
+    let newest = std::mem::replace(&mut world.journal, old);
+    world.restart_coordinator();
+    world.run_for(secs(500));
+    assert_eq!(world.coordinator.stats().opened, 0);
+    let dials: u64 = (0..20).map(|worker| world.dials(worker)).sum();
+    assert!(dials < 20 * 110, "{dials} dials");
+    world.journal = newest;
+    world.restart_coordinator();
+    let back = world.now();
+    (0..20).for_each(|worker| drive_connected(&mut world, worker));
+    assert!(world.now().since(back) < secs(31), "{:?}", world.now().since(back));
 }
 
 #[test]
@@ -164,7 +185,7 @@ fn sess_7_what_workers_hold_of_lost_tasks_is_discarded_counted_and_named_and_cli
     world.restart_restored(TIME);
     drive_connected(&mut world, 0);
     world.drive_until("the worker has nothing", |world| world.worker(0).held() == 0);
-    let unknown = Event::Unknown { peer: worker_key(0).name, attempts: 1 };
+    let unknown = Event::Unknown { peer: worker_key(0).name, attempts: 1, tasks: vec![task] };
     assert_eq!(world.events.iter().filter(|event| **event == unknown).count(), 1);
     assert_eq!(world.coordinator.stats().unknown_attempts, 1);
     let refused = client::Event::Refused { task, reason: Refused::Unknown };

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_signal::{Signal, Signals};
 use rejoin_core::binding::Binding;
 use rejoin_core::coordinator::{Config, Event};
-use rejoin_core::ids::{ClusterId, KeyId};
+use rejoin_core::ids::{ClusterId, KeyId, TaskId};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::coordinator::{Handle, Notice, Port, Server};
 use rejoin_smol::journal::DurableJournal;
@@ -194,11 +194,14 @@ fn log(notice: &Notice) {
             Event::Drifted { peer, lost, discarded } => {
                 tracing::warn!(%peer, lost, discarded, "did not hold what it should: mended, and something is wrong there or here");
             }
-            Event::Unknown { peer, attempts } => tracing::warn!(
-                %peer, attempts,
-                "held attempts that this journal knows nothing of, and was told to forget them: the journal is older than that; \
-                 submit those tasks again"
-            ),
+            Event::Unknown { peer, attempts, tasks } => {
+                let tasks: Vec<String> = tasks.iter().map(TaskId::to_string).collect();
+                tracing::warn!(
+                    %peer, attempts, tasks = tasks.join(" "),
+                    "held attempts that this journal knows nothing of, and was told to forget them: the journal is older than that; \
+                     submit those tasks again"
+                );
+            }
             Event::Outdated { peer, epoch, seen } => tracing::error!(
                 %peer,
                 "this journal is older than what workers have seen (epoch {epoch}, and {seen} was seen): work that was accepted in \

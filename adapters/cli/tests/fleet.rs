@@ -346,7 +346,7 @@ fn journ_4_a_folder_is_one_coordinators_and_a_damaged_journal_is_named() {
     let second =
         fleet.rejoin_unchecked(&["coordinator", "--listen", "127.0.0.1:0", "--data", "data", "--keys", "keys"]);
     assert_eq!(second.code, Some(254));
-    assert!(second.err.contains("another coordinator is using this folder"), "{}", second.err);
+    assert!(second.err.contains("another coordinator or a worker is using this folder"), "{}", second.err);
     let worker = fleet.worker("w1", &[]);
     let task = fleet.submit(&[], &["true"]);
     assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
@@ -595,7 +595,7 @@ fn sess_9_a_data_directory_is_refused_to_whoever_it_does_not_belong_to() {
     until("it has the directory", || again.err().contains("an earlier process had finished tasks"));
     let second = fleet.worker("w1", &["--data", "w1.data"]).end();
     assert_eq!(second.code, Some(254));
-    assert!(second.err.contains("another worker is using this folder"), "{}", second.err);
+    assert!(second.err.contains("another worker or a coordinator is using this folder"), "{}", second.err);
     // It cannot deliver now, and says where what it has is.
     again.signal("TERM");
     std::thread::sleep(Duration::from_millis(300));

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::channel::Violation;
 use crate::ids::{SessionId, Token};
-use crate::limits::WORKER_ATTEMPTS_MAX;
+use crate::limits::{UNKNOWN_TASKS_MAX, WORKER_ATTEMPTS_MAX};
 use crate::wire::message::{CancelReason, Held, InventoryItem, Stream, Verdict};
 
 use crate::journal::Record;
@@ -78,7 +78,7 @@ impl Desk {
             // Whoever may have been another process cannot speak for what that one left running.
             absent.into_iter().for_each(|token| self.lost_attempt(token, !same));
         }
-        let mut unknown = 0;
+        let (mut unknown, mut tasks) = (0, Vec::new());
         for item in inventory.items {
             // An item named twice is judged once.
             if there.remove(&item.token).is_some() {
@@ -89,7 +89,12 @@ impl Desk {
                 } else {
                     self.judge(ix, &item)
                 };
-                unknown += u64::from(verdict == Verdict::Discard && self.is_unheard_of(&item));
+                if verdict == Verdict::Discard && self.is_unheard_of(&item) {
+                    unknown += 1;
+                    if tasks.len() < UNKNOWN_TASKS_MAX {
+                        tasks.push(item.task);
+                    }
+                }
                 if verdict == Verdict::Discard
                     && let Some(session) = self.roster.get_mut(ix).session_mut(id)
                 {
@@ -112,7 +117,7 @@ impl Desk {
         if unknown > 0 {
             self.stats.unknown_attempts += unknown;
             let peer = self.roster.get(ix).name.clone();
-            self.events.push_back(Event::Unknown { peer, attempts: unknown });
+            self.events.push_back(Event::Unknown { peer, attempts: unknown, tasks });
         }
         self.place(ix);
         self.touch(ix);

@@ -1,5 +1,6 @@
 //! What goes into a coordinator and what comes out of it
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
@@ -237,6 +238,8 @@ pub enum Event {
         peer: PeerName,
         /// How many
         attempts: u64,
+        /// Of which tasks, the first [`UNKNOWN_TASKS_MAX`](crate::limits::UNKNOWN_TASKS_MAX) of them
+        tasks: Vec<TaskId>,
     },
     /// Somebody says to have seen a higher epoch than this one: the journal is an old one, if that is true (JOURN-2)
     ///

@@ -21,6 +21,7 @@ use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
 use crate::limits::{
     CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE, TERMS_SINCE, WIRE_VERSION_OLDEST,
+    WRONG_COORDINATOR_MAX, WRONG_COORDINATOR_MIN,
 };
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
@@ -365,9 +366,10 @@ impl<L: Log> Link<L> {
             (None, None) => None,
         };
         if let Some(wrong) = wrong {
-            // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
-            self.backoff.breached();
-            return self.give_up(now, wrong, Loss::Local);
+            // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2). Not the slow lane: it is
+            // for somebody to mend, and who does so is not to wait for the workers for minutes after that.
+            let retry_after = self.rng.between(WRONG_COORDINATOR_MIN, WRONG_COORDINATOR_MAX);
+            return self.give_up(now, wrong, Loss::Busy { retry_after });
         }
         self.cluster = Some(challenge.cluster);
         self.epoch = challenge.epoch;

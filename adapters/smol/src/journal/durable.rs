@@ -68,7 +68,11 @@ impl fmt::Display for OpenError {
                 write!(f, "{}: {error}: give a folder that can be written", path.display())
             }
             OpenError::InUse(path) => {
-                write!(f, "{}: another coordinator is using this folder: stop it, or give another", path.display())
+                write!(
+                    f,
+                    "{}: another coordinator or a worker is using this folder: stop it, or give another",
+                    path.display()
+                )
             }
             OpenError::Newer(path, version) => write!(
                 f,
@@ -77,7 +81,8 @@ impl fmt::Display for OpenError {
             ),
             OpenError::Damaged(path, what) => write!(
                 f,
-                "{}: {what}; nothing was changed: restore the folder from a backup, or start with an empty one",
+                "{}: {what}; nothing was changed: put a backup of the folder back and start with --restored; without one, start on an empty folder with \
+                 --restored --cluster ID, which workers and `rejoin status` know",
                 path.display()
             ),
         }

@@ -68,7 +68,11 @@ impl fmt::Display for OpenError {
                 write!(f, "{}: {error}: give a folder that can be written", path.display())
             }
             OpenError::InUse(path) => {
-                write!(f, "{}: another worker is using this folder: stop it, or give another", path.display())
+                write!(
+                    f,
+                    "{}: another worker or a coordinator is using this folder: stop it, or give another",
+                    path.display()
+                )
             }
             OpenError::Newer(path) => {
                 write!(f, "{}: written by a newer program: use that one until it is delivered", path.display())
@@ -107,6 +111,8 @@ pub(crate) struct Folder {
     /// Attempts for which there should be room, and is
     wanted: u16,
     reserved: u16,
+    /// It was said that there is less room than there should be
+    short: bool,
     reserve: File,
     _lock: File,
 }
@@ -179,6 +185,7 @@ impl Folder {
             place_bytes,
             wanted: places,
             reserved: 0,
+            short: false,
             reserve,
             _lock: lock,
         };
@@ -350,15 +357,34 @@ impl Folder {
         let used: u64 = self.kept.values().sum();
         let allowed = self.bytes_max.saturating_sub(used) / self.place_bytes;
         let wanted = u64::from(self.wanted).min(allowed);
-        while u64::from(self.reserved) < wanted {
+        let mut refused = None;
+        while u64::from(self.reserved) < wanted && refused.is_none() {
             let len = (u64::from(self.reserved) + 1) * self.place_bytes;
-            if allocate(&self.reserve, len - self.place_bytes, self.place_bytes).is_err() {
-                // A part of it may have been.
-                let _ = self.reserve.set_len(len - self.place_bytes);
-                return;
+            match allocate(&self.reserve, len - self.place_bytes, self.place_bytes) {
+                Ok(()) => self.reserved += 1,
+                Err(error) => {
+                    // A part of it may have been.
+                    let _ = self.reserve.set_len(len - self.place_bytes);
+                    refused = Some(error);
+                }
             }
-            self.reserved += 1;
         }
+        self.say_if_short(refused);
+    }
+
+    /// Nobody would know why the worker takes nothing
+    fn say_if_short(&mut self, refused: Option<io::Error>) {
+        let short = refused.is_some() || self.reserved == 0;
+        if short && !self.short {
+            let why = refused.map_or("what is kept has reached its limit".into(), |error| error.to_string());
+            tracing::warn!(
+                folder = %self.path.display(), more = self.reserved, %why,
+                "there is room to keep the results of so many more tasks, and no others are taken until there is more"
+            );
+        } else if self.short && !short {
+            tracing::info!("there is room to keep results again");
+        }
+        self.short = short;
     }
 
     fn shrink_reserve(&mut self, places: u16) -> io::Result<()> {
