@@ -165,6 +165,9 @@ impl Job {
             }
         };
         let kept = if options.resume { History::resume(&path)? } else { None };
+        if options.resume && kept.is_none() {
+            complain(&format!("{}: there is no run to go on with; this one begins", path.display()));
+        }
         let resumed = kept.is_some();
         let history = match kept {
             Some(history) => history,
