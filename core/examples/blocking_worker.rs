@@ -37,6 +37,7 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                 | Output::Keep { .. }
                 | Output::Freeze { .. }
                 | Output::Thaw { .. }
+                | Output::WantCheckpoint { .. }
                 | Output::ReadOutput { .. }
                 | Output::Checkpointed { .. }
                 | Output::ReadCheckpoint { .. }

@@ -169,7 +169,8 @@ impl Channel {
             | Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare
-            | Control::GoAway { .. } => {
+            | Control::GoAway { .. }
+            | Control::Mtbf { .. } => {
                 return Err(Violation);
             }
         };

@@ -71,6 +71,18 @@ pub const TERMS_SINCE: u16 = 2;
 pub const DIGEST_SINCE: u16 = 2;
 /// First wire version in which a coordinator that goes away by plan says when to come back (FRAME-6)
 pub const SLOTS_SINCE: u16 = 2;
+/// First wire version in which workers are told how often they fail (FRAME-6)
+pub const MTBF_SINCE: u16 = 2;
+/// Shortest time from one checkpoint to the next that is asked for, where that is not pinned (LIVE-6)
+pub const CHECKPOINT_EVERY_MIN: Duration = Duration::from_secs(10);
+/// And the longest
+pub const CHECKPOINT_EVERY_MAX: Duration = Duration::from_secs(3600);
+/// How long a worker is taken to go between failures before any are seen (LIVE-6)
+pub const MTBF_PRIOR: Duration = Duration::from_secs(6 * 3600);
+/// Shortest mean time between failures that a coordinator tells
+pub const MTBF_MIN: Duration = Duration::from_secs(60);
+/// And the longest
+pub const MTBF_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// First wire version in which clients are told that a task was forgotten (FRAME-6)
 pub const FORGOTTEN_SINCE: u16 = 2;
 /// Mismatches in a row after which a worker is asked what it holds (SESS-8)

@@ -1,9 +1,11 @@
 //! Laws that adapt to the link, held at a value instead (LIVE-6)
 
+use core::time::Duration;
+
 use crate::error::ConfigError;
 use crate::limits::{
     BODY_BYTES_MAX, BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, BULK_WINDOW_BYTES, COMPRESS_FROM_BYTES_MIN,
-    DEAD_PERMILLE, SUSPECT_MIN_PERMILLE,
+    DEAD_PERMILLE, SUSPECT_MIN_PERMILLE, TERM_MAX,
 };
 
 /// Values that take the place of what a connection would find out by itself; `None` is its law
@@ -20,10 +22,17 @@ pub struct Pins {
     /// Silence on which a peer is suspected, in thousandths of a heartbeat period, [`SUSPECT_MIN_PERMILLE`] to
     /// [`DEAD_PERMILLE`], where the link is dead before anybody is suspected (LIVE-3)
     pub suspect_after: Option<u64>,
+    /// How long a task runs from one checkpoint to the next that it is asked for, 1 s to 365 days (LIVE-6)
+    pub checkpoint_every: Option<Duration>,
 }
 
 impl Pins {
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks that each is within its bounds
+    ///
+    /// # Errors
+    ///
+    /// Names the first one that is not, and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let error = |field, allowed| Err(ConfigError { field, allowed });
         if self.bulk_piece.is_some_and(|bytes| !(BULK_PIECE_BYTES_MIN..=BULK_PIECE_BYTES_MAX as u64).contains(&bytes)) {
             return error("bulk_piece", "1024 to 32768 bytes");
@@ -36,6 +45,10 @@ impl Pins {
         }
         if self.suspect_after.is_some_and(|permille| !(SUSPECT_MIN_PERMILLE..=DEAD_PERMILLE).contains(&permille)) {
             return error("suspect_after", "1250 to 2500 thousandths of a period");
+        }
+        let every = Duration::from_secs(1)..=TERM_MAX;
+        if self.checkpoint_every.is_some_and(|span| !every.contains(&span)) {
+            return error("checkpoint_every", "1 s to 365 days");
         }
         Ok(())
     }
@@ -59,6 +72,8 @@ mod tests {
         let suspect = |permille| Pins { suspect_after: Some(permille), ..Pins::default() };
         assert!(suspect(1_250).validate().is_ok() && suspect(2_500).validate().is_ok());
         assert!(suspect(1_249).validate().is_err() && suspect(2_501).validate().is_err());
+        let every = |ms| Pins { checkpoint_every: Some(Duration::from_millis(ms)), ..Pins::default() };
+        assert!(every(1_000).validate().is_ok() && every(999).validate().is_err());
         assert_eq!(compress(65_001).validate().map_err(|error| error.field), Err("compress_from"));
     }
 }

@@ -127,6 +127,7 @@ impl Bench {
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Cancel { .. }) => {
                     panic!("nobody asked for {other:?}")
                 }

@@ -217,6 +217,7 @@ fn settings(seed: u64, draws: &mut Draws) -> Vec<Setting> {
         (Knob::PendingMax, draws.between(2, 12), 50),
         (Knob::OutputMax, draws.between_log(1, 60_000), 50),
         (Knob::CheckpointsMax, draws.between_log(1, 1_000), 50),
+        (Knob::CheckpointEvery, draws.between_log(1_000, 20_000), 200),
     ] {
         if draws.one_in(per_mille) {
             settings.push(Setting { name, value });

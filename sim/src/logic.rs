@@ -43,6 +43,11 @@ pub enum Act {
 pub trait Logic: fmt::Debug {
     /// What it does next; not asked again behind [`Act::End`] and [`Act::Crash`], nor once it is told to stop
     fn next(&mut self) -> Act;
+
+    /// Its worker would like a checkpoint, as they get rare or it is being drained; what it saves, if it can at this moment
+    fn wanted(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What a worker knows when it starts a task
@@ -119,6 +124,8 @@ struct Script {
     scenes: Vec<(u64, Scene)>,
     now_us: u64,
     printed: u64,
+    /// Steps that are done
+    done: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +154,7 @@ impl Script {
         // What happens at once stays in its order.
         scenes.sort_by_key(|(at, _)| *at);
         scenes.reverse();
-        Script { task, attempt, scenes, now_us: 0, printed: 0 }
+        Script { task, attempt, scenes, now_us: 0, printed: 0, done }
     }
 }
 
@@ -167,7 +174,10 @@ impl Logic for Script {
                     }
                 }
                 Scene::Half => return Act::Progress(50),
-                Scene::Step(step) => return Act::Checkpoint(saved(&self.task, step)),
+                Scene::Step(step) => {
+                    self.done = step;
+                    return Act::Checkpoint(saved(&self.task, step));
+                }
                 Scene::Kills => return Act::Crash,
                 Scene::Ends => break,
             }
@@ -175,6 +185,10 @@ impl Logic for Script {
         let fails = self.attempt <= self.task.fails;
         let outcome = if fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
         Act::End(outcome, vec![7; self.task.returns as usize])
+    }
+
+    fn wanted(&mut self) -> Option<Vec<u8>> {
+        (self.task.steps > 1).then(|| saved(&self.task, self.done))
     }
 }
 

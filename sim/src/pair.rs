@@ -108,6 +108,7 @@ impl Peer for EchoWorker {
                 | worker::Output::Keep { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. } => {}

@@ -248,6 +248,8 @@ knobs! {
     BulkUnderWay = "bulk-under-way-bytes", 0, 1_048_576;
     /// Bytes from which on a body is compressed, 0 for what is found out (FRAME-5)
     CompressFrom = "compress-from-bytes", 0, 65_000;
+    /// How long a task runs until it is asked for a checkpoint, 0 for what is found out (LIVE-6)
+    CheckpointEvery = "checkpoint-every-ms", 0, 86_400_000;
     /// New connections per second
     AdmissionRate = "admission-rate", 1, 100_000;
     /// How long a task waits until it counts as one priority more urgent

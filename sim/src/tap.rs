@@ -174,6 +174,7 @@ impl<'a> Said<'a> {
                 Control::Digest { .. } => "Digest",
                 Control::Compare => "Compare",
                 Control::GoAway { .. } => "GoAway",
+                Control::Mtbf { .. } => "Mtbf",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -491,6 +492,7 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Digest { received, sent, held } => write!(f, "Digest {held:016x} at {received} and {sent}"),
         Control::Compare => f.write_str("Compare"),
         Control::GoAway { slot_us } => write!(f, "GoAway {slot_us} µs"),
+        Control::Mtbf { mean_us } => write!(f, "Mtbf {} s", mean_us / 1_000_000),
     }
 }
 

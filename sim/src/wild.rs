@@ -145,6 +145,7 @@ impl Wild {
             | Knob::NoReplay
             | Knob::BulkPiece
             | Knob::CompressFrom
+            | Knob::CheckpointEvery
             | Knob::Ageing
             | Knob::LossesMax
             | Knob::TasksMax

@@ -93,6 +93,8 @@ pub struct World {
     pub checkpointed: Vec<(Token, u64, Option<CheckpointRefused>)>,
     /// Attempts that were to stand still or to go on, in order
     pub frozen: Vec<(Token, bool)>,
+    /// Attempts that were asked for a checkpoint, when and by which worker
+    pub wanted: Vec<(Instant, usize, Token)>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -171,6 +173,7 @@ impl World {
             steps: Vec::new(),
             checkpointed: Vec::new(),
             frozen: Vec::new(),
+            wanted: Vec::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -925,6 +928,7 @@ impl World {
             worker::Output::Keep { token } => self.keep(peer, token),
             worker::Output::Freeze { token } => self.frozen.push((token, true)),
             worker::Output::Thaw { token } => self.frozen.push((token, false)),
+            worker::Output::WantCheckpoint { token } => self.wanted.push((self.now, peer, token)),
             worker::Output::Forget { token } => {
                 self.peers[peer].store.remove(&token);
                 self.peers[peer].executor.running.remove(&token);

@@ -52,6 +52,7 @@ impl Peer for Patient {
                 | worker::Output::Keep { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

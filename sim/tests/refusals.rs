@@ -56,6 +56,7 @@ impl Peer for ByHand {
                 worker::Output::Keep { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

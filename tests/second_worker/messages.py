@@ -98,6 +98,7 @@ enum Control
   10 Digest            received u64, sent u64, held u64
   11 Compare
   12 GoAway             slot_us u64
+  13 Mtbf               mean_us u64
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes

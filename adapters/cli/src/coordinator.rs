@@ -45,6 +45,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.flapping_within = args.flapping_within;
     config.lease_ttl = Some(args.lease);
     config.lease_grace = args.lease_grace;
+    config.pins = args.pins.all();
     config.recovery_window = args.recovery_window;
     config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;

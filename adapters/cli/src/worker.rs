@@ -47,6 +47,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     descriptors::provide(1, args.slots)?;
     let (mut link, trust) = access::link(&args.access, key.clone())?;
     link.heartbeat = args.heartbeat;
+    link.pins = args.pins.all();
     let mut config = Config::new(link);
     config.slots = args.slots;
     config.prefetch = args.slots;

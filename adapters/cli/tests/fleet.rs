@@ -258,6 +258,31 @@ fn task_8_what_does_not_end_in_time_is_handed_over_with_its_checkpoint() {
 }
 
 #[test]
+fn live_6_a_task_is_asked_for_checkpoints_at_a_pinned_interval_and_when_its_worker_drains() {
+    for pinned in ["1s", "1h"] {
+        let mut fleet = Fleet::start(&[]);
+        let first = fleet.worker("w1", &["--drain-timeout", "2s", "--pin", &format!("checkpoint-every={pinned}")]);
+        // It saves once, when it is asked to, and only then.
+        let script = format!(
+            r#"{PUT} [ -z "$REJOIN_CHECKPOINT_IN" ] || {{ cat "$REJOIN_CHECKPOINT_IN"; exit; }};
+               until [ -e "$REJOIN_CHECKPOINT_WANTED" ]; do sleep 0.05; done; put asked; sleep 300"#
+        );
+        let task = fleet.submit(&[], &["sh", "-c", &script]);
+        until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+        if pinned == "1s" {
+            until("it is saved", || fleet.json("checkpoints", &[&task])[0]["number"] == 1);
+        } else {
+            assert!(fleet.json("checkpoints", &[&task]).as_array().is_some_and(Vec::is_empty));
+        }
+        first.signal("TERM");
+        assert_eq!(first.end().code, Some(0));
+        let _second = fleet.worker("w2", &[]);
+        assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+        assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "asked\n");
+    }
+}
+
+#[test]
 fn task_8_a_second_signal_ends_a_worker_at_once_and_its_tasks_go_to_others_at_once() {
     let mut fleet = Fleet::start(&[]);
     let first = fleet.worker("w1", &[]);

@@ -2,7 +2,8 @@
 //!
 //! A task that can go on reads the file named by `REJOIN_CHECKPOINT_IN`, if that is set. It writes a file of its own and
 //! renames it to `REJOIN_CHECKPOINT_OUT`, as often as it likes. Renaming is what makes it whole: nobody ever sees half a
-//! checkpoint.
+//! checkpoint. A task that would rather not find out by itself how often that pays looks whether there is a file
+//! `REJOIN_CHECKPOINT_WANTED`: it comes when a checkpoint is due, and goes when one is taken (LIVE-6, TASK-8).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,6 +29,7 @@ pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 const IN: &str = "in";
 const OUT: &str = "checkpoint";
+const WANTED: &str = "wanted";
 const TAKEN: &str = "taken";
 
 /// Why a file is not taken as a checkpoint; the task goes on
@@ -229,11 +231,19 @@ impl Checkpoints {
 
     /// What the task has to know of it
     pub fn env(&self) -> Vec<(OsString, OsString)> {
-        let mut env = vec![("REJOIN_CHECKPOINT_OUT".into(), self.dir.join(OUT).into())];
+        let mut env = vec![
+            ("REJOIN_CHECKPOINT_OUT".into(), self.dir.join(OUT).into()),
+            ("REJOIN_CHECKPOINT_WANTED".into(), self.dir.join(WANTED).into()),
+        ];
         if self.restored {
             env.push(("REJOIN_CHECKPOINT_IN".into(), self.dir.join(IN).into()));
         }
         env
+    }
+
+    /// Lets the task know that it should make one
+    pub(crate) fn want(&self) -> io::Result<()> {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.dir.join(WANTED)).map(drop)
     }
 
     /// Takes what the task has renamed into place since it was last asked, if it has, without looking into it yet
@@ -244,6 +254,8 @@ impl Checkpoints {
         let taken = self.dir.join(format!("{TAKEN}-{}", self.taken.fetch_add(1, Ordering::Relaxed)));
         // From here on the next one that the task makes is another one.
         fs::rename(&out, &taken).ok()?;
+        // There need not be one.
+        let _ = fs::remove_file(self.dir.join(WANTED));
         let claimed = if kind.is_file() { self.open(&taken) } else { Err(NotTaken::NoFile) };
         let removed = if kind.is_dir() { fs::remove_dir_all(&taken) } else { fs::remove_file(&taken) };
         if let Err(error) = removed {
@@ -296,6 +308,19 @@ mod tests {
 
     fn path(checkpoints: &Checkpoints, name: &str) -> Option<PathBuf> {
         checkpoints.env().into_iter().find(|(known, _)| known == name).map(|(_, path)| path.into())
+    }
+
+    #[test]
+    fn live_6_a_checkpoint_is_wanted_until_one_is_taken() {
+        let (_dir, checkpoints) = folder(None);
+        let wanted = path(&checkpoints, "REJOIN_CHECKPOINT_WANTED").unwrap();
+        assert!(!wanted.exists());
+        checkpoints.want().unwrap();
+        checkpoints.want().unwrap();
+        assert!(wanted.exists());
+        fs::write(path(&checkpoints, "REJOIN_CHECKPOINT_OUT").unwrap(), b"made").unwrap();
+        assert_eq!(take(&checkpoints), Some(Ok(b"made".to_vec())));
+        assert!(!wanted.exists());
     }
 
     #[test]

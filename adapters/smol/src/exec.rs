@@ -254,6 +254,15 @@ impl Execution {
         self.shared.signal(Signal::STOP);
     }
 
+    /// Lets the program know that it should make a checkpoint
+    ///
+    /// # Errors
+    ///
+    /// When the file that says so cannot be made.
+    pub fn want_checkpoint(&self) -> io::Result<()> {
+        self.shared.checkpoints.as_ref().map_or(Ok(()), Checkpoints::want)
+    }
+
     /// Has it go on
     pub fn thaw(&self) {
         self.shared.signal(Signal::CONT);

@@ -38,7 +38,7 @@
 //!                 Output::Cancel { .. } | Output::ReadOutput { .. } => {}
 //!                 // Nothing is kept for a later process.
 //!                 Output::Keep { .. } | Output::Forget { .. } => {}
-//!                 Output::Freeze { .. } | Output::Thaw { .. } => {}
+//!                 Output::Freeze { .. } | Output::Thaw { .. } | Output::WantCheckpoint { .. } => {}
 //!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }

@@ -331,6 +331,12 @@ impl Runner {
                         execution.thaw();
                     }
                 }
+                Output::WantCheckpoint { token } => {
+                    let wanted = self.executions.get(&token).map_or(Ok(()), Execution::want_checkpoint);
+                    if let Err(error) = wanted {
+                        tracing::warn!(%token, %error, "the task cannot be told that a checkpoint is due");
+                    }
+                }
                 Output::ReadOutput { token, stream, offset, max } => self.read_output(token, stream, offset, max)?,
                 Output::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
                 Output::ReadCheckpoint { token, number, offset, max } => {

@@ -242,7 +242,11 @@ impl Desk {
     /// A worker's memory is gone: what ran there crashed with it, what did not start is merely lost (TASK-6)
     pub(super) fn crashed(&mut self, absent: &[Token]) {
         let ran = absent.iter().filter(|token| self.tasks.attempts.get(token).is_some_and(|a| a.running));
-        let alone = ran.count() == 1;
+        let ran = ran.count();
+        let alone = ran == 1;
+        if ran > 0 {
+            self.count_failure();
+        }
         for token in absent {
             let Some(attempt) = self.drop_attempt(*token) else { continue };
             if attempt.sent_as.is_some() {

@@ -8,7 +8,9 @@ use crate::channel::{Channel, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role};
 use crate::lease::Lease;
-use crate::limits::{BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, PROBE_TIME, TERMS_SINCE, WIRE_VERSION_OLDEST};
+use crate::limits::{
+    BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, MTBF_SINCE, PROBE_TIME, TERMS_SINCE, WIRE_VERSION_OLDEST,
+};
 use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
@@ -48,6 +50,8 @@ pub(crate) struct Live {
     pub(crate) awaiting_begin: bool,
     /// To be told right behind the welcome (TASK-4)
     pub(crate) lease: Option<Lease>,
+    /// How long workers go between failures, to be told (LIVE-6)
+    pub(crate) mtbf: Option<Duration>,
     /// The peer is asked what it holds; whether that has been said (SESS-8)
     pub(crate) compare: Option<bool>,
 }
@@ -295,6 +299,8 @@ impl Desk {
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let leases = verified.version >= TERMS_SINCE && self.roster.get(ix).role == Role::Worker;
         let lease = leases.then(|| self.lease());
+        let tells = verified.version >= MTBF_SINCE && self.roster.get(ix).role == Role::Worker;
+        let mtbf = tells.then(|| self.mtbf());
         let peer = self.roster.get_mut(ix);
         let Some(session) = &mut peer.session else { return };
         session.lease = session.lease.or(lease).filter(|_| leases);
@@ -321,7 +327,7 @@ impl Desk {
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
         let (key, welcome) = (verified.key, Some(welcome));
-        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, compare: None };
+        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, mtbf, compare: None };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
         self.restart_transfers(ix);

@@ -61,6 +61,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     let Some(session) = &peer.session else { return 0 };
     let news = live.welcome.is_some()
         || live.compare == Some(false)
+        || live.mtbf.is_some()
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)
         || session.has_news()
         || !peer.to_tell.is_empty()
@@ -78,6 +79,10 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if let Some(Lease { ttl, grace }) = live.lease.take() {
         let fits = body.push(Class::Control, &Control::Lease { ttl_us: micros(ttl), grace_us: micros(grace) });
         debug_assert!(fits, "the second one does as well");
+    }
+    if let Some(mean) = live.mtbf.take() {
+        let fits = body.push(Class::Control, &Control::Mtbf { mean_us: micros(mean) });
+        debug_assert!(fits, "and so does this one");
     }
     if live.compare == Some(false) && body.push(Class::Control, &Control::Compare) {
         live.compare = Some(true);

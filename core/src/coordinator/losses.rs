@@ -161,6 +161,7 @@ impl Desk {
             let peer = self.roster.get_mut(ix);
             peer.lost = true;
             self.events.push_back(Event::Lost { peer: peer.name.clone() });
+            self.count_failure();
         }
         for token in self.roster.get(ix).held.clone() {
             if self.given_up_at(ix, token).is_some_and(|at| at <= now) {

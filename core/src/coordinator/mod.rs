@@ -15,6 +15,7 @@
 //! | `reconcile` | inventories and verdicts |
 //! | `drift` | whether workers hold what they should, while they are connected |
 //! | `endings` | results, retries, crashes and cancels |
+//! | `failures` | how long workers go between failures |
 //! | `flapping` | workers whose links break again and again |
 //! | `brake` | many workers that vanish at a time |
 //! | `departure` | an end by plan |
@@ -33,6 +34,7 @@ mod door;
 mod drift;
 mod endings;
 mod entry;
+mod failures;
 mod fetches;
 mod flapping;
 mod frames;
@@ -68,6 +70,7 @@ use self::admission::Admission;
 use self::brake::Brake;
 use self::door::Door;
 use self::entry::{Conn, Goodbye};
+use self::failures::Failures;
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::restored::Gap;
@@ -159,6 +162,8 @@ struct Desk {
     outdated: bool,
     /// The lease under which exclusive attempts were last given out, as it is recorded
     recorded_lease: Option<Lease>,
+    /// How often workers fail (LIVE-6)
+    failures: Failures,
     /// While records are replayed: chunks that have come in part
     strays: BTreeMap<u64, TaskId>,
     /// Handshake messages to send
@@ -429,6 +434,7 @@ impl Desk {
             exclusive_from: Instant::ZERO,
             outdated: false,
             recorded_lease: None,
+            failures: Failures::new(now),
             strays: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),

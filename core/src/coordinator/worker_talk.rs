@@ -94,6 +94,7 @@ impl Desk {
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
+            | Control::Mtbf { .. }
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -115,7 +116,8 @@ impl Desk {
             | Control::Echo { .. }
             | Control::Lease { .. }
             | Control::Compare
-            | Control::GoAway { .. } => {
+            | Control::GoAway { .. }
+            | Control::Mtbf { .. } => {
                 let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {

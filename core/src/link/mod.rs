@@ -20,8 +20,8 @@ use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
 use crate::limits::{
-    CHUNKS_SINCE, DIGEST_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE, TERMS_SINCE, WIRE_VERSION_OLDEST,
-    WRONG_COORDINATOR_MAX, WRONG_COORDINATOR_MIN,
+    CHUNKS_SINCE, DIGEST_SINCE, MTBF_MAX, MTBF_MIN, MTBF_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE,
+    TERMS_SINCE, WIRE_VERSION_OLDEST, WRONG_COORDINATOR_MAX, WRONG_COORDINATOR_MIN,
 };
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
@@ -94,6 +94,8 @@ pub(crate) struct Link<L> {
     confirm: bool,
     /// The lease that this connection renews, and when M3 was made: the first such renewal (TASK-4)
     lease: Option<Lease>,
+    /// How long workers go between failures, as the coordinator last said (LIVE-6)
+    mtbf: Option<Duration>,
     proved_at: Instant,
     /// The coordinator wants to know what is held (SESS-8)
     compare: bool,
@@ -177,6 +179,7 @@ impl<L: Log> Link<L> {
             begin: false,
             confirm: false,
             lease: None,
+            mtbf: None,
             proved_at: now,
             compare: false,
             leaving: Leaving::No,
@@ -476,6 +479,15 @@ impl<L: Log> Link<L> {
     /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
     ///
     /// By this end's own clock, from before the coordinator can have received it (TASK-4).
+    pub(crate) fn mtbf(&self) -> Option<Duration> {
+        self.mtbf
+    }
+
+    /// Which connection this is, of all that were dialled
+    pub(crate) fn connection(&self) -> u64 {
+        self.attempt
+    }
+
     pub(crate) fn lease(&self) -> Option<(Lease, Instant)> {
         let renewed = self.channel.as_ref().and_then(|channel| channel.renewed);
         self.lease.map(|lease| (lease, renewed.map_or(self.proved_at, |renewed| renewed.max(self.proved_at))))
@@ -499,6 +511,14 @@ impl<L: Log> Link<L> {
                     return Err(Violation);
                 }
                 self.lease = Some(Lease::new(ttl_us, grace_us));
+                Ok(LinkEvent::Nothing)
+            }
+            Control::Mtbf { mean_us } => {
+                let known = self.version() >= MTBF_SINCE && self.config.key.role == Role::Worker;
+                if !known || !self.is_welcomed() {
+                    return Err(Violation);
+                }
+                self.mtbf = Some(Duration::from_micros(mean_us).clamp(MTBF_MIN, MTBF_MAX));
                 Ok(LinkEvent::Nothing)
             }
             Control::Compare => {

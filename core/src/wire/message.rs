@@ -235,6 +235,12 @@ pub enum Control {
         /// Not to be dialled before so many microseconds
         slot_us: u64,
     },
+    /// How long workers go between failures, in the mean; behind `Welcome` and when that has become half as long, since wire
+    /// version 2 (LIVE-6)
+    Mtbf {
+        /// So many microseconds
+        mean_us: u64,
+    },
 }
 
 /// Absolute totals, never lowered (LANES-2)

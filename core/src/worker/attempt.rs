@@ -7,6 +7,7 @@ use crate::terms::Conditions;
 use crate::time::Instant;
 use crate::wire::message::{CheckpointRefused, Held, Outcome};
 use crate::worker::arena::Slot;
+use crate::worker::cadence::Rhythm;
 use crate::worker::seam::StopReason;
 
 /// How far an attempt is
@@ -138,6 +139,8 @@ pub(crate) struct Attempt {
     pub(crate) reported: Instant,
     /// What it starts from, and what it has made since (CKPT-1, CKPT-4)
     pub(crate) checkpoint: Checkpoint,
+    /// When it is asked for another
+    pub(crate) rhythm: Rhythm,
     /// The embedder is to be told to keep it (SESS-9)
     pub(crate) keep_due: bool,
     /// A later life of this worker will be told of it

@@ -5,6 +5,7 @@ use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::Token;
 use crate::limits::{CHUNKS_MAX, CHUNKS_SINCE, INLINE_BYTES_MAX};
+use crate::time::Instant;
 use crate::wire::message::{CheckpointRefused, Outcome};
 use crate::worker::Desk;
 use crate::worker::attempt::{Attempt, AttemptState, Made, Restoring};
@@ -23,15 +24,18 @@ pub enum Restored<'a> {
 impl Desk {
     // What the embedder says.
 
-    pub(super) fn checkpoint_made(&mut self, token: Token, bytes: &[u8]) -> Result<(), Rejected> {
+    pub(super) fn checkpoint_made(&mut self, now: Instant, token: Token, bytes: &[u8]) -> Result<(), Rejected> {
         if bytes.len() > INLINE_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
-        self.made(token, None, bytes)
+        self.made(token, None, bytes)?;
+        self.has_made(now, token);
+        Ok(())
     }
 
     pub(super) fn large_checkpoint_made(
         &mut self,
+        now: Instant,
         token: Token,
         length: u64,
         names: &[ChunkName],
@@ -42,7 +46,9 @@ impl Desk {
         if names_of(length, names.as_flattened()).is_none() {
             return Err(Rejected::BadSpec);
         }
-        self.made(token, Some(length), names.as_flattened())
+        self.made(token, Some(length), names.as_flattened())?;
+        self.has_made(now, token);
+        Ok(())
     }
 
     /// Keeps what has to be sent of a checkpoint: the next one to go, or what waits for the one under way (CKPT-3)

@@ -11,6 +11,7 @@ use crate::terms::Conditions;
 use crate::time::Instant;
 use crate::wire::message::{Outcome, StreamEnd};
 use crate::worker::attempt::{Attempt, AttemptState, Checkpoint, Made};
+use crate::worker::cadence::Rhythm;
 use crate::worker::{Desk, Worker};
 
 /// An attempt that is over, as its worker has to keep it until it is settled (SESS-9)
@@ -90,6 +91,7 @@ impl Desk {
             reported: now,
             frozen: false,
             checkpoint: self.restored_checkpoint(outcome, checkpoint),
+            rhythm: Rhythm::new(now),
             keep_due: false,
             kept: true,
         };

@@ -12,6 +12,7 @@
 
 mod arena;
 mod attempt;
+mod cadence;
 mod checkpoints;
 mod conditions;
 mod config;
@@ -50,6 +51,7 @@ use crate::wire::codec::Scratch;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
+use crate::worker::cadence::{Cadence, Rhythm};
 use crate::worker::conditions::Standing;
 use crate::worker::intake::Intake;
 use crate::worker::outbox::{Outbox, SentLog, Source, Stores, Table};
@@ -100,6 +102,8 @@ struct Desk {
     draining: bool,
     /// What attempts have to keep to
     standing: Standing,
+    /// How often they are asked for checkpoints
+    cadence: Cadence,
     story: Story,
 }
 
@@ -109,6 +113,7 @@ impl Worker {
         config.validate()?;
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
+        let cadence = Cadence::new(config.link.pins.checkpoint_every);
         let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
@@ -131,6 +136,7 @@ impl Worker {
             may_start: false,
             draining: false,
             standing: Standing::default(),
+            cadence,
             story: Story::default(),
         };
         let mut worker = Worker { now, scratch: Scratch::new(), desk: Box::new(desk) };
@@ -183,11 +189,11 @@ impl Worker {
             }
             Input::Checkpoint { token, bytes } => {
                 desk.reported(now, token);
-                desk.checkpoint_made(token, bytes)
+                desk.checkpoint_made(now, token, bytes)
             }
             Input::LargeCheckpoint { token, length, names } => {
                 desk.reported(now, token);
-                desk.large_checkpoint_made(token, length, names)
+                desk.large_checkpoint_made(now, token, length, names)
             }
             Input::CheckpointRead { token, number, offset, bytes } => {
                 desk.checkpoint_read(token, number, offset, bytes);
@@ -216,6 +222,7 @@ impl Worker {
         };
         desk.link.expire(now);
         desk.keep_conditions(now);
+        desk.ask_for_checkpoints(now);
         desk.refuse_what_cannot_be_sent();
         desk.leave_if_drained();
         desk.grant();
@@ -263,6 +270,9 @@ impl Worker {
         if let Some((token, number, refused)) = desk.next_answer() {
             return Output::Checkpointed { token, number, refused };
         }
+        if let Some(token) = desk.next_wanted() {
+            return Output::WantCheckpoint { token };
+        }
         if let Some((task, token, attempt)) = desk.next_start(self.now) {
             return Output::Run { task, token, attempt };
         }
@@ -276,7 +286,7 @@ impl Worker {
 
     /// When to say [`Input::Timeout`], whatever else happens
     pub fn wake_at(&self) -> Option<Instant> {
-        earliest(self.desk.link.wake_at(), self.desk.conditions_deadline())
+        earliest(earliest(self.desk.link.wake_at(), self.desk.conditions_deadline()), self.desk.cadence.next)
     }
 
     /// Where the connection stands
@@ -437,7 +447,10 @@ impl Desk {
                 }
             }
             ToWorker::Restore { token, number, bytes } => self.restore(token, number, bytes)?,
-            ToWorker::Checkpointed { token, number, refused } => self.checkpoint_answered(token, number, refused),
+            ToWorker::Checkpointed { token, number, refused } => {
+                self.measure(now, token, number);
+                self.checkpoint_answered(token, number, refused);
+            }
             ToWorker::Drain => self.drain(now),
             ToWorker::Need { token, number, wanted } => self.checkpoint_needed(token, number, wanted)?,
             ToWorker::RestoreOffer { token, number, length, names } => {
@@ -498,6 +511,7 @@ impl Desk {
             stalled: false,
             reported: now,
             checkpoint: Checkpoint::new(Some(checkpoint), Some(newer), restores),
+            rhythm: Rhythm::new(now),
             keep_due: false,
             kept: false,
         };
@@ -557,6 +571,7 @@ impl Desk {
             return;
         }
         self.outbox.say_draining();
+        self.ask_all(now);
         let unstarted = |(_, a): &(&Token, &Attempt)| a.state == AttemptState::Waiting && !a.unjudged;
         while let Some(token) = self.attempts.iter().find(unstarted).map(|(token, _)| *token) {
             self.give_back(now, token);
@@ -615,6 +630,7 @@ impl Desk {
         }
         if state == AttemptState::Running {
             self.outbox.report(token, attempt);
+            self.begin_rhythm(now, token);
         }
         Ok(())
     }
@@ -765,6 +781,9 @@ impl Desk {
             }
             if attempt.checkpoint.told.take().is_some() {
                 self.answers -= 1;
+            }
+            if core::mem::take(&mut attempt.rhythm.due) {
+                self.cadence.due -= 1;
             }
             let slots = [attempt.checkpoint.slot.take(), attempt.checkpoint.newer.take()];
             slots.into_iter().flatten().for_each(|slot| self.checkpoints.free(slot));

@@ -8,7 +8,7 @@ use crate::worker::{Desk, Worker};
 impl Worker {
     /// Adds the state to an outline; complete when the machine is idle
     pub fn outline(&self, o: &mut Outline) {
-        let Desk { link, attempts, outbox, assigned, may_start, draining, standing, .. } = &*self.desk;
+        let Desk { link, attempts, outbox, assigned, may_start, draining, standing, cadence, .. } = &*self.desk;
         link.outline(o, |o, sent| sent.outline(o));
         o.put((attempts.len(), may_start, draining));
         for (token, attempt) in attempts.iter() {
@@ -23,6 +23,7 @@ impl Worker {
             o.at(standing.lease.map(|lease| lease.until));
             o.at(self.desk.conditions_deadline());
         }
+        o.at(cadence.next);
         outbox.outline(o);
     }
 }
@@ -34,6 +35,7 @@ impl Attempt {
         o.put((self.conditions, self.lapsed, self.stalled, self.kept));
         let kept = &self.checkpoint;
         o.put((kept.slot.is_some(), kept.current, kept.waiting, kept.awaited, kept.answered));
+        o.put(self.rhythm.is_asked());
         o.put((kept.queued, kept.in_flight, kept.told, kept.offer_due, kept.restoring.is_some()));
     }
 }

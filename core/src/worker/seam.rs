@@ -212,6 +212,14 @@ pub enum Output<'b> {
         /// Which attempt
         token: Token,
     },
+    /// A task should make a checkpoint soon, if it can: its last one is as old as pays (LIVE-6), or this worker is being drained
+    /// (TASK-8)
+    ///
+    /// Said once until it has made one. A task that makes checkpoints as it likes, or none, need not care.
+    WantCheckpoint {
+        /// Which attempt
+        token: Token,
+    },
     /// Answer with a piece of an output stream, at once if possible
     ReadOutput {
         /// Which attempt

@@ -72,7 +72,14 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare | Control::GoAway { .. })
+    matches!(
+        message,
+        Control::Lease { .. }
+            | Control::Digest { .. }
+            | Control::Compare
+            | Control::GoAway { .. }
+            | Control::Mtbf { .. }
+    )
 }
 
 fn control() -> Vec<Control> {
@@ -101,6 +108,7 @@ fn control() -> Vec<Control> {
         Control::Digest { received: 0, sent: 0, held: 0 },
         Control::Compare,
         Control::GoAway { slot_us: 2_000_000 },
+        Control::Mtbf { mean_us: 21_600_000_000 },
     ];
     all.extend(
         every([

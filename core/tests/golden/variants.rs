@@ -36,7 +36,7 @@ macro_rules! variants {
 }
 
 variants! {
-    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare GoAway;
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare GoAway Mtbf;
     FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings;
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
-use rejoin_core::limits::{SLOTS_SINCE, WIRE_VERSION};
+use rejoin_core::limits::{MTBF_SINCE, SLOTS_SINCE, WIRE_VERSION};
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
 
@@ -236,6 +236,12 @@ impl Auditor {
             | Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare => {}
+            Control::Mtbf { .. } => {
+                let version = line.version;
+                self.expect(Check::S28, version >= MTBF_SINCE, || {
+                    format!("a peer of version {version} is told how often workers fail")
+                });
+            }
             Control::GoAway { slot_us } => {
                 let version = line.version;
                 self.expect(Check::S28, version >= SLOTS_SINCE, || {

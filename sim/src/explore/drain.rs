@@ -86,6 +86,7 @@ impl World {
                 worker::Output::Keep { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

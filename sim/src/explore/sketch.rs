@@ -199,7 +199,8 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare
-            | Control::GoAway { .. },
+            | Control::GoAway { .. }
+            | Control::Mtbf { .. },
         )
         | None => {}
     }

@@ -299,6 +299,15 @@ impl Simulation {
                     self.happen(Duration::ZERO, peer as u64, acts);
                 }
             }
+            worker::Output::WantCheckpoint { token } => {
+                let running = self.peers[peer].running.get_mut(&token);
+                let running = running.filter(|execution| !execution.over && !execution.stops && !execution.frozen);
+                if let Some(bytes) = running.and_then(|execution| execution.logic.wanted()) {
+                    let who = self.name(Who::Peer(peer));
+                    self.trace.note_with(self.now, who, || format!("is asked for a checkpoint of {token}"));
+                    self.save(peer, token, bytes);
+                }
+            }
             worker::Output::ReadOutput { token, stream, offset, max } => {
                 let now = self.clock(Who::Peer(peer));
                 let Some(Machine::Worker(worker)) = &mut self.peers[peer].machine else { return false };
@@ -578,6 +587,34 @@ impl Simulation {
         }
     }
 
+    /// An execution makes a checkpoint
+    fn save(&mut self, peer: usize, token: Token, bytes: Vec<u8>) {
+        let now = self.clock(Who::Peer(peer));
+        self.expect_uploaded(peer, token);
+        let node = &mut self.peers[peer];
+        if let Some(execution) = node.running.get_mut(&token) {
+            execution.uploads.get_or_insert(self.now);
+        }
+        let id = node.running.get(&token).map(|execution| execution.id);
+        let Some(Machine::Worker(worker)) = &mut node.machine else { return };
+        let names = chunk_names(&bytes);
+        let kept = if bytes.len() <= INLINE_BYTES_MAX {
+            worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes })
+        } else {
+            let length = bytes.len() as u64;
+            worker.handle(now, worker::Input::LargeCheckpoint { token, length, names: &names })
+        };
+        if let (Ok(()), Some(number), Some(id)) = (kept, worker.newest_checkpoint(token), id) {
+            self.made.insert((id, number, content_name(&names)));
+            if bytes.len() > INLINE_BYTES_MAX {
+                node.saved.insert((token, number), bytes);
+                node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
+                let kept = node.saved.keys().filter(|(of, _)| *of == token).count();
+                self.auditor.expect(Check::S17, kept <= 2, || format!("{kept} checkpoints of {token} are kept"));
+            }
+        }
+    }
+
     /// An execution does what comes next, until it waits or is over
     fn act(&mut self, peer: usize, token: Token) {
         let now = self.clock(Who::Peer(peer));
@@ -605,32 +642,7 @@ impl Simulation {
                 Act::Progress(value) => {
                     let _ = worker.handle(now, worker::Input::Progress { token, value });
                 }
-                Act::Checkpoint(bytes) => {
-                    self.expect_uploaded(peer, token);
-                    let node = &mut self.peers[peer];
-                    if let Some(execution) = node.running.get_mut(&token) {
-                        execution.uploads.get_or_insert(self.now);
-                    }
-                    let id = node.running.get(&token).map(|execution| execution.id);
-                    let Some(Machine::Worker(worker)) = &mut node.machine else { return };
-                    let names = chunk_names(&bytes);
-                    let kept = if bytes.len() <= INLINE_BYTES_MAX {
-                        worker.handle(now, worker::Input::Checkpoint { token, bytes: &bytes })
-                    } else {
-                        let length = bytes.len() as u64;
-                        worker.handle(now, worker::Input::LargeCheckpoint { token, length, names: &names })
-                    };
-                    if let (Ok(()), Some(number), Some(id)) = (kept, worker.newest_checkpoint(token), id) {
-                        self.made.insert((id, number, content_name(&names)));
-                        if bytes.len() > INLINE_BYTES_MAX {
-                            node.saved.insert((token, number), bytes);
-                            node.saved.retain(|(of, n), _| *of != token || worker.keeps_checkpoint(token, *n));
-                            let kept = node.saved.keys().filter(|(of, _)| *of == token).count();
-                            self.auditor
-                                .expect(Check::S17, kept <= 2, || format!("{kept} checkpoints of {token} are kept"));
-                        }
-                    }
-                }
+                Act::Checkpoint(bytes) => self.save(peer, token, bytes),
                 Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
                 Act::Crash => {
                     self.figures.poisoned += 1;
@@ -719,6 +731,7 @@ pub(super) fn pins(schedule: &Schedule) -> Pins {
         bulk_under_way: said(Knob::BulkUnderWay, BULK_PIECE_BYTES_MIN),
         compress_from: said(Knob::CompressFrom, COMPRESS_FROM_BYTES_MIN as u64).map(|bytes| bytes as usize),
         suspect_after: None,
+        checkpoint_every: said(Knob::CheckpointEvery, 1_000).map(Duration::from_millis),
     }
 }
 

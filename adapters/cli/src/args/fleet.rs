@@ -12,6 +12,7 @@ use rejoin_core::ids::{ClusterId, PeerName, TaskId};
 use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
+use crate::args::pins::PinOptions;
 use crate::args::terms::TermsOptions;
 use crate::args::tls::{Security, Shown};
 use crate::args::usage;
@@ -152,6 +153,10 @@ pub struct Coordinator {
     /// Then their inputs, results and output go; how they ended is known for another day.
     #[arg(long, value_name = "D", verbatim_doc_comment, default_value = "7d", value_parser = duration)]
     pub keep_ended: Duration,
+
+    /// What is not left to adapt by itself
+    #[command(flatten)]
+    pub pins: PinOptions,
 }
 
 /// What `rejoin worker` is called with
@@ -202,6 +207,10 @@ pub struct Worker {
     /// Heartbeat period to ask the coordinator for, 50ms to 40s
     #[arg(long, value_name = "D", value_parser = heartbeat)]
     pub heartbeat: Option<Duration>,
+
+    /// What is not left to adapt by itself
+    #[command(flatten)]
+    pub pins: PinOptions,
 }
 
 /// What `rejoin submit` is called with

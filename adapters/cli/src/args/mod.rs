@@ -5,6 +5,7 @@
 
 mod fleet;
 mod keys;
+mod pins;
 mod run;
 mod sim;
 mod terms;

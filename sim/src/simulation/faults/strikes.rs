@@ -246,7 +246,8 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
                 | Control::Bye
                 | Control::Digest { .. }
                 | Control::Compare
-                | Control::GoAway { .. },
+                | Control::GoAway { .. }
+                | Control::Mtbf { .. },
             ) => false,
             Said::Numbered(..) | Said::Void(_) | Said::Loose(_) => kind == 4,
             Said::Unreadable => false,
