@@ -457,6 +457,17 @@ impl FromStr for Schedule {
     }
 }
 
+impl FromStr for Entry {
+    type Err = String;
+
+    /// A line with a time in front
+    fn from_str(line: &str) -> Result<Entry, String> {
+        let mut alone = Schedule::quiet(0);
+        alone.take_line(line.trim())?;
+        alone.entries.pop().ok_or_else(|| format!("it has no time in front, as in 1.500000: {line}"))
+    }
+}
+
 /// What a line sets that may be set but once; nothing for what happens at a time
 fn once(line: &str) -> Option<&str> {
     let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));

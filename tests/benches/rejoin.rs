@@ -15,9 +15,9 @@ use rejoin_core::backoff::BackoffConfig;
 use rejoin_core::coordinator::Event;
 use rejoin_core::ids::Role;
 use rejoin_core::wire::message::Outcome;
+use rejoin_smol::chaos::{Fault, Kind, Profile, Proxy};
 use rejoin_smol::coordinator::Notice;
 use rejoin_smol::dial::dial;
-use rejoin_smol::disrupt::{Proxy, Settings};
 use rejoin_smol::http::{Limits, Upgraded, serve};
 use rejoin_smol::tls::Trust;
 use rejoin_smol::transport::{Reader, Writer};
@@ -85,7 +85,7 @@ impl Bare {
             }
             drop(serving);
         });
-        let proxy = Proxy::start(LOOPBACK, address, Settings::none(), 1).await.expect("a proxy");
+        let proxy = Proxy::start(LOOPBACK, address, Profile::Calm, 1).await.expect("a proxy");
         Bare { proxy, _server: server }
     }
 
@@ -112,7 +112,7 @@ impl Bare {
                 })
             })
             .collect();
-        self.proxy.reset_all();
+        self.proxy.strike(Fault::of_all(Kind::Reset));
         let mut times = Vec::new();
         for task in returning {
             times.push(task.await);
@@ -139,7 +139,7 @@ struct Rejoining {
 impl Rejoining {
     async fn start() -> Self {
         let rig = Rig::with(|config| config.heartbeat = Some(Duration::from_secs(5)), |journal| journal).await;
-        let proxy = rig.proxy(Settings::none()).await;
+        let proxy = rig.proxy(Profile::Calm).await;
         let at = endpoint(proxy.local_addr());
         let worker = |name| {
             let mut link = link(key(name, Role::Worker), &at);
@@ -164,12 +164,12 @@ impl Rejoining {
         while running < LINKS {
             running += usize::from(matches!(notices.recv().await, Ok(Notice::Event(Event::Running { .. }))));
         }
-        self.proxy.half_open_all();
+        self.proxy.strike(Fault::of_all(Kind::Dead));
         std::fs::write(gate, "").expect("a file");
         // Long enough for all processes to end; if one did not, it shows as a maximum.
         smol::Timer::after(Duration::from_millis(60)).await;
         let start = Instant::now();
-        self.proxy.reset_all();
+        self.proxy.strike(Fault::of_all(Kind::Reset));
         let mut times = Vec::new();
         while times.len() < LINKS {
             if let Ok(Notice::Ended(ended)) = notices.recv().await {

@@ -16,10 +16,10 @@ use rejoin_core::link::{LinkConfig, LinkState};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Stream, TaskSpec};
 use rejoin_core::{client, coordinator, worker};
+use rejoin_smol::chaos::{Profile, Proxy};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
 use rejoin_smol::coordinator::{Ended, Handle, Notice, Overview, Port, Server};
-use rejoin_smol::disrupt::{Proxy, Settings};
 use rejoin_smol::journal::{Journal, MemoryJournal, OutputStore, Outputs};
 use rejoin_smol::tls::Trust;
 use rejoin_smol::url::Endpoint;
@@ -150,8 +150,8 @@ impl Rig {
     }
 
     /// A proxy in front of the coordinator
-    pub async fn proxy(&self, settings: Settings) -> Proxy {
-        Proxy::start(LOOPBACK, self.address, settings, 1).await.expect("a proxy")
+    pub async fn proxy(&self, profile: Profile) -> Proxy {
+        Proxy::start(LOOPBACK, self.address, profile, 1).await.expect("a proxy")
     }
 
     /// A worker that runs commands, dialling `via`

@@ -16,9 +16,9 @@ use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Outcome, Stream};
 use rejoin_core::worker;
+use rejoin_smol::chaos::{Profile, Proxy};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::coordinator::Server;
-use rejoin_smol::disrupt::{Profile, Proxy, Settings};
 use rejoin_smol::guardian::Guardian;
 use rejoin_smol::journal::{DurableJournal, DurableOutputs, Journal, MemoryJournal, OutputStore, Outputs, Records};
 use rejoin_smol::spool::{MEMORY_BYTES_MAX, Spool};
@@ -71,7 +71,7 @@ pub struct Fleet {
     kept: Kept,
     spool_dir: Arc<Path>,
     workers: Arc<Mutex<Vec<LocalWorker>>>,
-    proxy: Option<Arc<Proxy>>,
+    proxy: Option<Proxy>,
     killer: Option<smol::Task<()>>,
     kills: Arc<Mutex<u64>>,
     starts_dir: PathBuf,
@@ -128,10 +128,7 @@ impl Fleet {
             (Server::start(loopback, config, journal).await?, kept)
         };
         let proxy = match plan.disrupt {
-            Some(profile) => {
-                let settings = Settings::of(profile);
-                Some(Arc::new(Proxy::start(loopback, server.address(), settings, plan.seed).await?))
-            }
+            Some(profile) => Some(Proxy::start(loopback, server.address(), profile, plan.seed).await?),
             None => None,
         };
         let address = proxy.as_ref().map_or(server.address(), |proxy| proxy.local_addr());
@@ -165,7 +162,7 @@ impl Fleet {
     pub fn calm(&mut self) {
         self.killer = None;
         if let Some(proxy) = &self.proxy {
-            proxy.calm();
+            proxy.heal();
         }
     }
 
@@ -178,7 +175,7 @@ impl Fleet {
             links.resumed += glance.stats.resumed + worker.earlier.resumed;
             links.away += u64::from(glance.state != LinkState::Connected);
         }
-        links.disruptions = self.proxy.as_ref().map_or(0, |proxy| proxy.disruptions()) + *lock(&self.kills);
+        links.disruptions = self.proxy.as_ref().map_or(0, |proxy| proxy.counts().disruptions()) + *lock(&self.kills);
         links
     }
 

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod bar;
 pub mod caller;
 pub mod certificate;
+pub mod chaos;
 pub mod checkpoints;
 pub mod coordinator;
 pub mod descriptors;
@@ -77,6 +78,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Drain(options) => ask::drain(options),
         Command::Brake(options) => ask::brake(options),
         Command::Cert(options) => certificate::cert(options),
+        Command::Chaos(options) => chaos::chaos(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -83,13 +83,13 @@
 //! # }).unwrap();
 //! ```
 
+pub mod chaos;
 pub mod checkpoint;
 pub mod client;
 pub mod clock;
 pub mod command;
 pub mod coordinator;
 pub mod dial;
-pub mod disrupt;
 pub mod exec;
 mod greeting;
 pub mod guardian;

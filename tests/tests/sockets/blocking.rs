@@ -7,25 +7,21 @@ mod blocking_worker;
 use rejoin_core::ids::Role;
 use rejoin_core::wire::message::Outcome;
 use rejoin_core::worker::Config;
-use rejoin_smol::disrupt::Settings;
+use rejoin_smol::chaos::{Fault, Kind, Profile};
 use rejoin_tests::{Rig, endpoint, key, link, noise, run};
 
 #[test]
 fn a_worker_on_blocking_threads_answers_each_task_once_through_cuts() {
     run(async {
         let rig = Rig::start().await;
-        let proxy = rig.proxy(Settings::none()).await;
+        let proxy = rig.proxy(Profile::Calm).await;
         let config = Config::new(link(key("w0", Role::Worker), &endpoint(proxy.local_addr())));
         // It ends with the process: threads that block cannot be told to.
         std::thread::spawn(move || blocking_worker::work(config));
         for round in 1..=20 {
             let task = rig.submit(&format!("before cut {round}"), noise(round)).await;
             // In silence and by reset, in turns, and before or after the result has left.
-            if round % 2 == 0 {
-                proxy.half_open_all()
-            } else {
-                proxy.reset_all()
-            }
+            proxy.strike(Fault::of_all(if round % 2 == 0 { Kind::Dead } else { Kind::Reset }));
             let ended = rig.ended(task).await;
             assert_eq!((ended.outcome, ended.attempt, ended.result), (Outcome::Succeeded, 1, noise(round)));
         }

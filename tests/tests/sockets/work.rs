@@ -8,9 +8,9 @@ use rejoin_core::client::Event;
 use rejoin_core::ids::{Role, TaskId};
 use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
+use rejoin_smol::chaos::Profile;
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::command::Command;
-use rejoin_smol::disrupt::{Profile, Settings};
 use rejoin_tests::{Rig, WORKERS, endpoint, key, link, noise, run, shell, timed};
 
 const SPEC: TaskSpec = TaskSpec { priority: 2, retries: 0 };
@@ -69,7 +69,7 @@ fn a_client_gets_output_and_outcome_of_what_it_submits() {
 fn sess_4_everything_arrives_once_while_all_links_are_cut() {
     run(async {
         let rig = Rig::start().await;
-        let (near, far) = (rig.proxy(Settings::of(Profile::Cuts)).await, rig.proxy(Settings::of(Profile::Cuts)).await);
+        let (near, far) = (rig.proxy(Profile::Cuts).await, rig.proxy(Profile::Cuts).await);
         let workers = [0, 1].map(|n| rig.worker(WORKERS[n], near.local_addr()));
         let mut client = rig.client(far.local_addr());
         let tasks: Vec<TaskId> = (0..60).map(|n| TaskId::from_text(&n.to_string())).collect();
@@ -91,7 +91,7 @@ fn sess_4_everything_arrives_once_while_all_links_are_cut() {
 fn log_1_large_binary_output_survives_cuts_byte_for_byte() {
     run(async {
         let rig = Rig::start().await;
-        let (near, far) = (rig.proxy(Settings::of(Profile::Cuts)).await, rig.proxy(Settings::of(Profile::Cuts)).await);
+        let (near, far) = (rig.proxy(Profile::Cuts).await, rig.proxy(Profile::Cuts).await);
         let worker = rig.worker("w0", near.local_addr());
         let mut client = rig.client(far.local_addr());
         let (path, bytes) = (rig.path().join("noise"), noise(20 << 20));

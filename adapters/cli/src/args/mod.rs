@@ -3,6 +3,7 @@
 //! Each command's options are next to its help: [`run`](self::Run) in a room of its own, the others, which deal with a
 //! fleet of separate processes, together.
 
+mod chaos;
 mod fleet;
 mod keys;
 mod pins;
@@ -15,6 +16,7 @@ mod values;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use chaos::Chaos;
 pub use fleet::{
     Access, Brake, Cancel, Checkpoints, Coordinator, Drain, Forget, List, Logs, Reach, ResultOf, Submit, Tasks, Wait,
     Worker,
@@ -144,6 +146,12 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Stand in front of any TCP service, and break connections on purpose
+    ///
+    /// What breaks is said by a schedule, as the simulator writes and reads it, drawn from
+    /// a seed, or told while it runs. Without any of that all bytes pass as they are.
+    #[command(verbatim_doc_comment, after_long_help = chaos::HELP)]
+    Chaos(Chaos),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,

@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -182,6 +183,29 @@ impl Fleet {
         self.spawn(words.into_iter().chain(options.iter().copied()))
     }
 
+    /// A proxy in front of the coordinator
+    pub fn chaos(&self, options: &[&str]) -> Chaos {
+        let words = ["chaos", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--to", &self.address];
+        Chaos::of(self.spawn(words.into_iter().chain(options.iter().copied())))
+    }
+
+    /// A worker that dials another address than the coordinator's
+    pub fn worker_at(&mut self, address: &str, name: &str, options: &[&str]) -> Process {
+        let key = self.key(name, "worker");
+        let key = key.to_str().expect("UTF-8");
+        self.spawn(["worker", "--coordinator", address, "--key", key].into_iter().chain(options.iter().copied()))
+    }
+
+    /// A command of a client that does so
+    pub fn client_at<'a>(
+        &self,
+        address: &'a str,
+        command: &'a str,
+        words: impl IntoIterator<Item = &'a str>,
+    ) -> Process {
+        self.spawn([command, "--coordinator", address, "--key", "client.key"].into_iter().chain(words))
+    }
+
     /// A command of a client
     pub fn client<'a>(&'a self, command: &'a str, words: impl IntoIterator<Item = &'a str>) -> Process {
         let reach = [command, "--coordinator", &self.address, "--key", "client.key"];
@@ -219,6 +243,11 @@ impl Drop for Fleet {
 }
 
 impl Process {
+    /// A process whose output goes to these files
+    pub fn of(child: Child, out: PathBuf, err: PathBuf) -> Process {
+        Process { child: Some(child), out, err }
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.as_ref().expect("a process").id() as i32
     }
@@ -261,6 +290,41 @@ impl Process {
         };
         let out = String::from_utf8_lossy(&fs::read(&self.out).expect("a file")).into_owned();
         Ended { code: status.code(), out, err: self.err() }
+    }
+}
+
+/// A proxy, and where it listens
+pub struct Chaos {
+    pub process: Process,
+    pub address: String,
+    pub control: String,
+}
+
+impl Chaos {
+    /// One that has just been started
+    pub fn of(process: Process) -> Chaos {
+        let mut line = String::new();
+        until("its address", || {
+            line = fs::read_to_string(&process.out).unwrap_or_default();
+            assert!(lives(process.pid()), "{}", process.err());
+            line.ends_with('\n')
+        });
+        let mut words = line.split([' ', ',', '\n']).filter(|word| word.contains(':'));
+        let (address, control) = (words.next().expect("an address"), words.next().expect("another one"));
+        Chaos { address: address.to_owned(), control: control.to_owned(), process }
+    }
+
+    /// What it answers to an order
+    pub fn order(&self, line: &str) -> String {
+        let mut stream = TcpStream::connect(&self.control).expect("somebody who takes orders");
+        writeln!(stream, "{line}").expect("an order");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("an answer");
+        answer.trim().to_owned()
+    }
+
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.order("status")).expect("JSON")
     }
 }
 

@@ -11,21 +11,24 @@ use smol::{Async, Timer, future};
 use super::random::Random;
 use super::socket::Socket;
 pub(super) use super::socket::within;
-use super::{Proxy, Settings};
+use super::{Fault, Kind, Profile, Proxy, Whom};
 
 pub(super) const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
+/// Longer than any test takes
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
 /// A proxy, and the upstream behind it
-pub(super) struct Bench {
+pub(super) struct Rig {
     pub(super) proxy: Proxy,
     pub(super) upstream: Async<TcpListener>,
 }
 
-impl Bench {
-    pub(super) async fn new(settings: Settings, seed: u64) -> Self {
+impl Rig {
+    pub(super) async fn new(profile: Profile, seed: u64) -> Self {
         let upstream = Async::<TcpListener>::bind(LOOPBACK).expect("bind");
         let address = upstream.get_ref().local_addr().expect("address");
-        let proxy = Proxy::start(LOOPBACK, address, settings, seed).await;
+        let proxy = Proxy::start(LOOPBACK, address, profile, seed).await;
         Self { proxy: proxy.expect("start"), upstream }
     }
 
@@ -36,9 +39,25 @@ impl Bench {
         (client.expect("connect"), server)
     }
 
+    /// Both ends of a new link that something has gone through both ways
+    pub(super) async fn open(&self) -> (Socket, Socket) {
+        let (client, server) = self.link().await;
+        assert_passes(&client, &server).await;
+        (client, server)
+    }
+
     pub(super) async fn until_empty(&self) {
         until(|| self.proxy.connections_now() == 0).await;
     }
+
+    pub(super) async fn until_felt(&self, kind: Kind) {
+        until(|| self.proxy.counts().felt(kind) > 0).await;
+    }
+}
+
+/// A fault of the first connection that lasts
+pub(super) fn fault(kind: Kind, amount: u64) -> Fault {
+    Fault { whom: Whom::Place(0), amount, ..Fault::of_all(kind).lasting(HOUR) }
 }
 
 pub(super) fn millis(millis: u64) -> Duration {
@@ -49,12 +68,12 @@ pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     smol::block_on(within(millis(60_000), test)).expect("the test hangs")
 }
 
-/// Runs a test with a bench and both ends of its first link
-pub(super) fn with_link(settings: Settings, test: impl AsyncFnOnce(Bench, Socket, Socket)) {
+/// Runs a test with a calm proxy and both ends of its first link, which is open
+pub(super) fn with_link(test: impl AsyncFnOnce(Rig, Socket, Socket)) {
     run(async {
-        let bench = Bench::new(settings, 1).await;
-        let (client, server) = bench.link().await;
-        test(bench, client, server).await;
+        let rig = Rig::new(Profile::Calm, 1).await;
+        let (client, server) = rig.open().await;
+        test(rig, client, server).await;
     });
 }
 

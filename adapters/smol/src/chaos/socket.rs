@@ -19,19 +19,14 @@ pub(super) fn reset_on_close(sockets: &[&Socket]) {
     }
 }
 
-/// Number of bytes the next read would find, 0 at the end, `None` if it would wait
-///
-/// The system tells an error only once: who finds one here must act on it.
-pub(super) fn peek(socket: &Socket) -> io::Result<Option<usize>> {
-    match socket.get_ref().peek(&mut [0]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        found => found.map(Some),
-    }
-}
-
 /// Whether the peer is known to be gone, as nothing more can be read
+///
+/// The system tells an error only once: whoever reads behind that finds an end in its place.
 pub(super) fn is_closed(socket: &Socket) -> bool {
-    matches!(peek(socket), Ok(Some(0)) | Err(_))
+    match socket.get_ref().peek(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
 }
 
 /// Does some work unless it takes too long

@@ -1,0 +1,166 @@
+//! A TCP proxy that breaks connections on purpose
+//!
+//! [`Proxy`] stands in front of any TCP service and does to its connections what bad networks do: by a schedule, by
+//! hand, or by a [`Profile`], which draws from a seed and a connection's number alone what becomes of it. Kinds of fault
+//! are those of the simulator, as far as somebody who sees bytes and WebSocket frames can do them. When data moves in
+//! between is up to the machine. Beside how often each kind came it counts how often that really had an effect.
+//!
+//! | room | concern |
+//! | --- | --- |
+//! | `fault`, `laws` | what can break; laws of delay |
+//! | `profile`, `random` | the fate of a connection by seed |
+//! | `places` | which connection is meant, and what is in force |
+//! | `link`, `socket` | the life of a connection |
+//! | `pipe`, `frames` | its bytes under way, without sockets and clocks; where messages begin |
+
+mod fault;
+mod frames;
+mod laws;
+mod link;
+mod pipe;
+mod places;
+mod profile;
+mod random;
+#[cfg(test)]
+mod rig;
+mod socket;
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smol::io::AsyncWriteExt;
+use smol::{Async, Executor, Task, Timer, future};
+
+pub use fault::{Counts, End, Fault, Kind, Whom};
+pub use places::Settings;
+pub use profile::{Profile, UnknownProfile, fate};
+
+use places::{Place, Shared};
+use random::{Purpose, Random};
+use socket::{Socket, reset_on_close, within};
+
+/// Longest that a stranger may take to connect and say his bytes
+const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Most bytes that a stranger says
+const STRANGER_BYTES_MAX: u64 = 100_000;
+
+/// A proxy; dropping what [`Proxy::start`] returns closes its connections and its listener
+#[derive(Debug)]
+pub struct Proxy {
+    local_addr: SocketAddr,
+    shared: Arc<Shared>,
+    _serving: Option<Task<()>>,
+}
+
+impl Proxy {
+    /// Starts a proxy of a profile, and has it served; port 0 is any free port
+    ///
+    /// # Errors
+    ///
+    /// What listening failed with.
+    pub async fn start(listen: SocketAddr, upstream: SocketAddr, profile: Profile, seed: u64) -> io::Result<Self> {
+        let (proxy, serving) = Proxy::bind(listen, upstream, Settings::of(profile, seed))?;
+        Ok(Proxy { _serving: Some(smol::spawn(serving)), ..proxy })
+    }
+
+    /// A proxy that serves as long as the future is polled, which never ends
+    ///
+    /// # Errors
+    ///
+    /// What listening failed with.
+    pub fn bind(
+        listen: SocketAddr,
+        upstream: SocketAddr,
+        settings: Settings,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
+        let listener = Async::<TcpListener>::bind(listen)?;
+        let local_addr = listener.get_ref().local_addr()?;
+        let shared = Arc::new(Shared::new(upstream, settings));
+        let serving = serve(listener, shared.clone());
+        Ok((Proxy { local_addr, shared, _serving: None }, serving))
+    }
+
+    /// Address to connect to
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What came so far, and what of it had an effect
+    pub fn counts(&self) -> Counts {
+        self.shared.state().counts.clone()
+    }
+
+    /// Number of connections now, those included of which one end alone is left
+    pub fn connections_now(&self) -> usize {
+        self.shared.state().links()
+    }
+
+    /// A fault strikes now, whatever was healed before
+    pub fn strike(&self, fault: Fault) {
+        if fault.kind == Kind::Stranger {
+            smol::spawn(stranger(self.shared.clone(), fault.amount)).detach();
+        }
+        self.shared.strike(fault);
+    }
+
+    /// Ends all that lasts, and what the profile does: new connections pass through
+    ///
+    /// What is held up goes on at once. What is dead stays dead.
+    pub fn heal(&self) {
+        self.shared.heal();
+    }
+
+    /// Has faults strike, each at its time from the start of the call; they must be in the order of time
+    pub async fn follow(&self, faults: impl IntoIterator<Item = (Duration, Fault)>) {
+        let start = Instant::now();
+        for (at, fault) in faults {
+            Timer::at(start + at).await;
+            self.strike(fault);
+        }
+    }
+}
+
+/// Accepts connections for good, and owns what becomes of them
+///
+/// They have an executor of their own, so that whoever polls this does all the work: a hop to another thread would cost
+/// each message more than everything else here.
+async fn serve(listener: Async<TcpListener>, shared: Arc<Shared>) {
+    let links = Executor::new();
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((client, _)) => {
+                    let client = Arc::new(client);
+                    match Place::new(shared.clone(), &client) {
+                        Some(place) => links.spawn(link::serve(place, client)).detach(),
+                        None => reset_on_close(&[&client]),
+                    }
+                }
+                // Out of descriptors, say: trying again at once would only spin.
+                Err(_) => _ = Timer::after(Duration::from_millis(10)).await,
+            }
+            // A flood of connections must not keep the links from their turns.
+            future::yield_now().await;
+        }
+    };
+    links.run(accepting).await
+}
+
+/// Somebody who has no business there connects, and says something
+async fn stranger(shared: Arc<Shared>, bytes: u64) {
+    let mut random = Random::keyed(shared.settings.seed, Purpose::Noise, &[bytes]);
+    let noise: Vec<u8> = (0..bytes.min(STRANGER_BYTES_MAX)).map(|_| random.next() as u8).collect();
+    let said = within(STRANGER_TIME_MAX, async {
+        let socket = Socket::connect(shared.upstream).await?;
+        (&socket).write_all(&noise).await
+    });
+    // Whoever hangs up on him in the midst of it has heard him.
+    if said.await.is_some_and(|said| said.err().is_none_or(|error| error.kind() != ErrorKind::ConnectionRefused)) {
+        shared.feel(Kind::Stranger);
+    }
+}
+
+#[cfg(test)]
+mod tests;
