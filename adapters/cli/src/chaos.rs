@@ -62,7 +62,7 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     if !print(&listening.text(args.json)) {
         return Err(Failed::Internal("standard output is closed".into()));
     }
-    let workers = lines.as_ref().map_or(lines::WORKERS, |lines| lines.workers);
+    let workers = lines.as_ref().map(|lines| lines.workers);
     let (healed, heals) = smol::channel::bounded(1);
     let breaking = async {
         if let Some(Lines { faults, safety, .. }) = lines {

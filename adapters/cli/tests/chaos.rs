@@ -139,7 +139,7 @@ fn a_storm_in_front_of_a_coordinator_loses_nothing_and_does_nothing_twice() {
     let items: Vec<String> = (0..60).map(|n| n.to_string()).collect();
     let args = ["--keep-order", "--", "sh", "-c", &script, "_", "{}", ":::"];
     let run = fleet.client_at(&address, "run", args.into_iter().chain(items.iter().map(String::as_str)));
-    until("a good deal of a storm", || chaos.status()["effects"].as_u64() >= Some(20));
+    until("a good deal of a storm", || chaos.status()["effects"].as_u64() >= Some(40));
     assert_eq!(chaos.order("heal"), "ok");
     let ended = run.end();
     let expected: String = items.iter().map(|n| format!("done {n}\n")).collect();

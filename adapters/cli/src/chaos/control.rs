@@ -31,7 +31,7 @@ pub(super) struct Control {
 struct Subject<'a> {
     proxy: &'a Proxy,
     seed: u64,
-    workers: u16,
+    workers: Option<u16>,
     healed: &'a Sender<()>,
 }
 
@@ -47,7 +47,7 @@ impl Control {
     }
 
     /// Does what it is told for good
-    pub(super) async fn serve(self, proxy: &Proxy, seed: u64, workers: u16, healed: &Sender<()>) {
+    pub(super) async fn serve(self, proxy: &Proxy, seed: u64, workers: Option<u16>, healed: &Sender<()>) {
         let subject = Rc::new(Subject { proxy, seed, workers, healed });
         let (callers, room) = (LocalExecutor::new(), Rc::new(Semaphore::new(CALLERS_MAX)));
         let accepting = async {

@@ -7,13 +7,11 @@ use std::time::Duration;
 use rejoin_sim::Side;
 use rejoin_sim::doubts::doubts;
 use rejoin_sim::menu::{self, Scope};
-use rejoin_sim::schedule::{BadSchedule, Entry, Knob, Node, Schedule, What};
+use rejoin_sim::schedule::{BadSchedule, Entry, Knob, Node, Schedule, WORKERS_MAX, What};
 use rejoin_smol::chaos::{End, Fault, Kind, Whom};
 
 /// Most bytes of a schedule
 pub(super) const BYTES_MAX: u64 = 64 << 20;
-/// Workers where no schedule says how many there are
-pub(super) const WORKERS: u16 = 3;
 /// Heartbeat period of the simulator's machines
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -73,22 +71,33 @@ impl Lines {
     }
 }
 
-/// A line without a time, which strikes now
+/// A line without a time, which strikes now, beside a schedule with so many workers or without any
 ///
 /// # Errors
 ///
 /// What is wrong with it, or that no proxy can do it.
-pub(super) fn order(line: &str, workers: u16) -> Result<Fault, String> {
+pub(super) fn order(line: &str, workers: Option<u16>) -> Result<Fault, String> {
+    if line.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err("an order has no time in front: it strikes now".to_owned());
+    }
     let line = format!("0 {line}");
     let entry: Entry = without_all(&line).0.parse()?;
-    // Whoever gives orders can see who is there.
-    let everybody = Schedule { workers, clients: u16::MAX, ..Schedule::quiet(0) };
-    let entry = match entry.what {
-        What::Fault(rejoin_sim::schedule::Fault { node: Node::Worker(n), .. }) if n >= workers => {
-            return Err(format!("there are w0 to w{}, and behind them c0 and so on", workers - 1));
+    if let What::Fault(fault) = &entry.what {
+        match (fault.node, workers) {
+            (Node::Worker(n), Some(workers)) if n >= workers => {
+                return Err(format!("there are w0 to w{}, and behind them c0 and so on", workers - 1));
+            }
+            (Node::Client(_), None) => {
+                return Err(
+                    "c0 is behind the workers of a schedule, and there is none: w0 is the first of all".to_owned()
+                );
+            }
+            _ => {}
         }
-        _ => entry,
-    };
+    }
+    // Whoever gives orders can see who is there.
+    let workers = workers.unwrap_or(WORKERS_MAX);
+    let everybody = Schedule { workers, clients: u16::MAX, ..Schedule::quiet(0) };
     match struck(&line, &entry, &everybody) {
         Ok(Some(fault)) => Ok(fault),
         Ok(None) => Err("that strikes nobody: give w0, c0 or all, and of what strikes many, all".to_owned()),
@@ -247,19 +256,21 @@ set slots 2
 
     #[test]
     fn orders_are_lines_without_a_time() {
-        let fault = order("stall w1 towards=coordinator for=2", 3).unwrap();
+        let fault = order("stall w1 towards=coordinator for=2", Some(3)).unwrap();
         assert_eq!((fault.kind, fault.whom, fault.towards), (Kind::Stall, Whom::Place(1), End::Coordinator));
-        assert_eq!(order("reset c1", 3).unwrap().whom, Whom::Place(4));
-        assert_eq!(order("reset all", 3).unwrap().whom, Whom::All);
+        assert_eq!(order("reset c1", Some(3)).unwrap().whom, Whom::Place(4));
+        assert_eq!(order("reset all", Some(3)).unwrap().whom, Whom::All);
+        assert_eq!(order("reset w1999", None).unwrap().whom, Whom::Place(1999));
+        assert!(order("reset c0", None).unwrap_err().contains("w0 is the first of all"));
         for (line, part) in [
             ("reset", "to whom"),
             ("reset w3", "w0 to w2"),
             ("reset coordinator", "strikes nobody"),
             ("crash w0", "befalls a process"),
             ("submit c0 task=1", "tasks"),
-            ("1.0 reset w0", "no fault 1.0"),
+            ("1.0 reset w0", "no time in front"),
         ] {
-            let problem = order(line, 3).unwrap_err();
+            let problem = order(line, Some(3)).unwrap_err();
             assert!(problem.contains(part), "{problem}");
         }
     }

@@ -309,7 +309,10 @@ impl Chaos {
             assert!(lives(process.pid()), "{}", process.err());
             line.ends_with('\n')
         });
-        let mut words = line.split([' ', ',', '\n']).filter(|word| word.contains(':'));
+        // Whether it is JSON or not.
+        let mut words = line
+            .split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
+            .filter(|word| word.len() > 1 && word.contains(':'));
         let (address, control) = (words.next().expect("an address"), words.next().expect("another one"));
         Chaos { address: address.to_owned(), control: control.to_owned(), process }
     }

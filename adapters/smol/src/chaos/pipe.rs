@@ -129,8 +129,10 @@ impl Pipe {
 
     /// Something holds for a while; of its kind it takes the place of what held until then
     pub(super) fn spell(&mut self, spell: Spell) {
-        // One that begins later lets the one before go on until then.
-        self.spells.retain(|old| old.kind != spell.kind || old.since != spell.since && spell.kind.cuts_off());
+        // What swizzles begins later than it is known, and lets everything else go on until then.
+        let later = spell.kind == Kind::Swizzle;
+        let goes_on = |old: &Spell| old.kind != spell.kind && old.until.is_none_or(|until| spell.since < until);
+        self.spells.retain(|old| later || goes_on(old));
         if self.spells.len() < SPELLS_MAX {
             self.spells.push(spell);
         }
