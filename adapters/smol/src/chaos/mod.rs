@@ -27,7 +27,7 @@ mod socket;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use smol::io::AsyncWriteExt;
@@ -127,25 +127,28 @@ impl Proxy {
 /// They have an executor of their own, so that whoever polls this does all the work: a hop to another thread would cost
 /// each message more than everything else here.
 async fn serve(listener: Async<TcpListener>, shared: Arc<Shared>) {
-    let links = Executor::new();
-    let accepting = async {
-        loop {
-            match listener.accept().await {
-                Ok((client, _)) => {
-                    let client = Arc::new(client);
-                    match Place::new(shared.clone(), &client) {
-                        Some(place) => links.spawn(link::serve(place, client)).detach(),
-                        None => reset_on_close(&[&client]),
-                    }
+    let links = Arc::new(Executor::new());
+    // A task like the others, so that it has no turn whenever one of them has.
+    links.spawn(accept(listener, shared, Arc::downgrade(&links))).detach();
+    links.run(future::pending()).await
+}
+
+async fn accept(listener: Async<TcpListener>, shared: Arc<Shared>, links: Weak<Executor<'static>>) {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let client = Arc::new(client);
+                match (Place::new(shared.clone(), &client), links.upgrade()) {
+                    (Some(place), Some(links)) => links.spawn(link::serve(place, client)).detach(),
+                    _ => reset_on_close(&[&client]),
                 }
-                // Out of descriptors, say: trying again at once would only spin.
-                Err(_) => _ = Timer::after(Duration::from_millis(10)).await,
             }
-            // A flood of connections must not keep the links from their turns.
-            future::yield_now().await;
+            // Out of descriptors, say: trying again at once would only spin.
+            Err(_) => _ = Timer::after(Duration::from_millis(10)).await,
         }
-    };
-    links.run(accepting).await
+        // A flood of connections must not keep the links from their turns.
+        future::yield_now().await;
+    }
 }
 
 /// Somebody who has no business there connects, and says something
