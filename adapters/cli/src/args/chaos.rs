@@ -86,10 +86,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<Chaos, String> {
         let words = ["rejoin", "chaos"].into_iter().chain(line.split(' '));
-        match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
-            Command::Chaos(chaos) => Ok(chaos),
-            _ => panic!("another command"),
-        }
+        let command = Cli::try_parse_from(words).map_err(|error| error.to_string())?.command;
+        let Command::Chaos(chaos) = command else { panic!("another command") };
+        Ok(chaos)
     }
 
     #[test]
