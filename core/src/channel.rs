@@ -163,7 +163,8 @@ impl Channel {
             | Control::Bye
             | Control::Lease { .. }
             | Control::Digest { .. }
-            | Control::Compare => {
+            | Control::Compare
+            | Control::NextKey => {
                 return Err(Violation);
             }
         };

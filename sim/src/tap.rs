@@ -173,6 +173,7 @@ impl<'a> Said<'a> {
                 Control::Lease { .. } => "Lease",
                 Control::Digest { .. } => "Digest",
                 Control::Compare => "Compare",
+                Control::NextKey => "NextKey",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -485,6 +486,7 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Lease { ttl_us, .. } => write!(f, "Lease {ttl_us} µs"),
         Control::Digest { received, sent, held } => write!(f, "Digest {held:016x} at {received} and {sent}"),
         Control::Compare => f.write_str("Compare"),
+        Control::NextKey => f.write_str("NextKey"),
     }
 }
 

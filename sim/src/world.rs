@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
-use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
+use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, PeerName, Role, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
@@ -69,6 +69,16 @@ pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
     secret
 }
 
+/// Keeps that a key was used, and that those in front of it are retired
+pub(crate) fn retire(config: &mut coordinator::Config, name: &PeerName, used: KeyId) -> Vec<KeyId> {
+    config.next.retain(|key| *key != used);
+    let before = config.keys.iter().take_while(|key| key.id != used).filter(|key| key.name == *name);
+    let retired: Vec<KeyId> = before.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
+    config.next.retain(|key| !retired.contains(key));
+    config.revoked.extend(&retired);
+    retired
+}
+
 /// One coordinator, its workers and clients, and the network between them
 ///
 /// Peers are counted from 0, workers first. After each event the invariants of every machine are checked.
@@ -100,6 +110,14 @@ pub struct World {
     pub dialled: Vec<(usize, usize)>,
     /// Every message that arrived, once a story asks for it with `Some`
     pub tap: Option<Vec<Tapped>>,
+    /// Whether peers and coordinator say that a new key is kept, which it is in any case
+    pub keeps_keys: [bool; 2],
+    /// Whether the coordinator's embedder keeps which keys are retired
+    pub keeps_retired: bool,
+    /// New keys of which the coordinator was not told that they are kept
+    pub unsaid_keys: Vec<KeyId>,
+    /// Keys that workers were told to keep, and begin with when they begin again
+    pub kept_keys: BTreeMap<usize, Key>,
     heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     arrivals: BTreeMap<(usize, Side), u64>,
     coordinator_config: coordinator::Config,
@@ -168,6 +186,10 @@ impl World {
             leaves: Vec::new(),
             dialled: Vec::new(),
             tap: None,
+            keeps_keys: [true; 2],
+            keeps_retired: true,
+            unsaid_keys: Vec::new(),
+            kept_keys: BTreeMap::new(),
             heard: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             coordinator_config: config,
@@ -349,7 +371,8 @@ impl World {
     /// Starts a worker that had crashed, with an empty memory
     pub fn restart(&mut self, peer: usize) {
         assert!(!self.peers[peer].alive, "peer {peer} runs");
-        let machine = self.new_worker(worker_key(peer), peer as u64);
+        let key = self.kept_keys.get(&peer).cloned().unwrap_or_else(|| worker_key(peer));
+        let machine = self.new_worker(key, peer as u64);
         self.peers[peer].machine = machine;
         self.peers[peer].alive = true;
         self.drain();
@@ -810,7 +833,25 @@ impl World {
                     let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
-                coordinator::Output::Event(event) => self.events.push(event),
+                coordinator::Output::KeepKey { key, after } => {
+                    let known = self.coordinator_config.keys.iter().any(|other| other.id == key.id);
+                    if !known && !self.coordinator_config.revoked.contains(&after) {
+                        self.coordinator_config.next.push(key.id);
+                        self.coordinator_config.keys.push(Key::clone(&key));
+                    }
+                    if self.keeps_keys[Side::Coordinator as usize] {
+                        let kept = coordinator::Input::KeyKept { key: key.id };
+                        self.coordinator.handle(self.now, kept).expect("an answer is never refused");
+                    } else {
+                        self.unsaid_keys.push(key.id);
+                    }
+                }
+                coordinator::Output::Event(event) => {
+                    if let (coordinator::Event::KeyUsed { peer, key }, true) = (&event, self.keeps_retired) {
+                        retire(&mut self.coordinator_config, peer, *key);
+                    }
+                    self.events.push(event);
+                }
                 coordinator::Output::Idle { .. } => {
                     let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });
                     assert!(idle, "a drain ends when there is nothing to do");
@@ -864,6 +905,14 @@ impl World {
                 panic!("the checkpoints of stories are small")
             }
             worker::Output::Checkpointed { token, number, refused } => self.checkpointed.push((token, number, refused)),
+            worker::Output::KeepKey => {
+                let key = worker.next_key().expect("there is one to keep");
+                self.kept_keys.insert(peer, key);
+                if self.keeps_keys[Side::Peer as usize] {
+                    let kept = worker::Input::KeyKept { kept: true };
+                    worker.handle(self.now, kept).expect("it was asked for");
+                }
+            }
             worker::Output::Forget { token } => {
                 self.peers[peer].executor.running.remove(&token);
             }

@@ -26,6 +26,10 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
     pub revoked: Vec<KeyId>,
+    /// Those of the keys that came about by rotation and were not used yet (AUTH-6)
+    ///
+    /// The first handshake with one retires what stands in front of it in `keys` under the same name.
+    pub next: Vec<KeyId>,
     /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
     pub heartbeat: Option<Duration>,
     /// How long a session outlives its connection (SESS-9)
@@ -102,6 +106,7 @@ impl Config {
             tokens_from: 1,
             keys,
             revoked: Vec::new(),
+            next: Vec::new(),
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),

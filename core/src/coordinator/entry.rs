@@ -17,11 +17,13 @@ use crate::stats::LawStats;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
 use crate::wire::handshake::{Refusal, Resume};
+use crate::wire::keys::NextKey;
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
 use super::door::{Face, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
+use super::rotation::Rotation;
 use super::{Contention, Desk, Event, PeerState, Timer};
 
 const CONTENDER_FRAMES_MAX: usize = 8;
@@ -39,7 +41,10 @@ pub(crate) enum Conn {
 pub(crate) struct Live {
     pub(crate) peer: PeerIx,
     /// What it proved itself with
-    key: KeyId,
+    pub(super) key: KeyId,
+    /// What that may be replaced by, and how far that is (AUTH-6)
+    pub(super) next: NextKey,
+    pub(super) rotation: Rotation,
     pub(crate) channel: Channel,
     pub(crate) generation: u64,
     /// M4, until it is sent
@@ -172,6 +177,7 @@ impl Desk {
         if verified.revoked {
             return self.turn_away(conn, *verified, Denied::Revoked);
         }
+        self.key_used(verified.key);
         let Some(ix) = self.place_for(&verified) else {
             let retry_after_us = micros(Duration::from_secs(1));
             return self.turn_away(conn, *verified, Denied::Busy { retry_after_us });
@@ -298,8 +304,9 @@ impl Desk {
         self.timers.set(Timer::Session(ix), None);
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
-        let (key, welcome) = (verified.key, Some(welcome));
-        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, compare: None };
+        let (key, next, welcome) = (verified.key, verified.next, Some(welcome));
+        let (rotation, compare) = (Rotation::No, None);
+        let live = Live { peer: ix, key, next, rotation, channel, generation, welcome, awaiting_begin, lease, compare };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
         self.restart_transfers(ix);

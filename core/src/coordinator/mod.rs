@@ -5,6 +5,7 @@
 //! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `admission` | how many connections are let in |
 //! | `door` | connections that have not proved who they are |
+//! | `rotation` | keys that are replaced while their holders are connected |
 //! | `peers` | who may connect, and the session of each |
 //! | `entry` | takeover, contention, welcome, and the end of a connection |
 //! | `tasks` | tasks and attempts, and the tables of their states |
@@ -42,6 +43,7 @@ mod queues;
 mod reconcile;
 mod recovery;
 mod restores;
+mod rotation;
 mod schedule;
 mod seam;
 mod tasks;
@@ -86,6 +88,7 @@ use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{Denied, Outcome, TaskSpec};
+use crate::wire::view::RotationView;
 pub use crate::wire::view::Why;
 
 /// Names of timers
@@ -151,6 +154,8 @@ struct Desk {
     goodbyes: VecDeque<Goodbye>,
     closes: VecDeque<(ConnId, Reason)>,
     events: VecDeque<Event>,
+    /// Connections whose next key is to be kept
+    keeps: VecDeque<ConnId>,
     /// Connections that may have something to send
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
@@ -216,6 +221,16 @@ impl Coordinator {
                 }
             }
             Input::RevokeKey { key } => desk.revoke(key),
+            Input::RotateKey { peer } => match desk.rotate_key(peer) {
+                RotationView::Begun => Ok(()),
+                RotationView::Unknown => Err(Rejected::Unknown),
+                RotationView::Away | RotationView::TooOld => Err(Rejected::NotExpected),
+                RotationView::TooMany => Err(Rejected::Full),
+            },
+            Input::KeyKept { key } => {
+                desk.key_kept(key);
+                Ok(())
+            }
             Input::EndBrake => {
                 desk.end_brake();
                 Ok(())
@@ -260,6 +275,9 @@ impl Coordinator {
         }
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
             return Output::Send { conn, bytes: &frame[..len] };
+        }
+        if let Some((key, after)) = desk.next_keep() {
+            return Output::KeepKey { key, after };
         }
         match desk.next_read() {
             Some(Reading::Output { token, stream, offset, max, .. }) => {
@@ -378,6 +396,9 @@ impl Desk {
         if !config.revoked.iter().all(|key| roster.revoke(*key)) {
             return Err(ConfigError { field: "revoked", allowed: "ids of some of the keys" });
         }
+        if !config.next.iter().all(|key| roster.is_next(*key)) {
+            return Err(ConfigError { field: "next", allowed: "ids of some of the keys" });
+        }
         Ok(Desk {
             now,
             rng: Rng::new(seed),
@@ -401,6 +422,7 @@ impl Desk {
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
             events: VecDeque::new(),
+            keeps: VecDeque::new(),
             dirty: BTreeSet::new(),
             last_served: ConnId(0),
             readers: BTreeSet::new(),
@@ -493,6 +515,7 @@ impl Desk {
         self.gate.fail();
         self.answers.clear();
         self.events.clear();
+        self.keeps.clear();
         self.dirty.clear();
         self.readers.clear();
         let leaving = core::mem::take(&mut self.goodbyes).into_iter().map(|goodbye| goodbye.conn);

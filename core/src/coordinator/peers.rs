@@ -399,6 +399,10 @@ pub(crate) struct Roster {
 struct KeyEntry {
     key: Key,
     revoked: bool,
+    /// It came about by rotation, and was not used yet (AUTH-6)
+    next: bool,
+    /// Its place among those that came
+    place: usize,
 }
 
 impl Roster {
@@ -438,8 +442,29 @@ impl Roster {
         if key.role == Role::Worker {
             self.worker_named(&key.name);
         }
-        self.keys.insert(key.id, KeyEntry { key, revoked: false });
+        let place = self.keys.len();
+        self.keys.insert(key.id, KeyEntry { key, revoked: false, next: false, place });
         true
+    }
+
+    /// Flags a key as one that came about by rotation and was not used yet; `false` if there is none of this id
+    pub(crate) fn is_next(&mut self, id: KeyId) -> bool {
+        self.keys.get_mut(&id).map(|entry| entry.next = !entry.revoked).is_some()
+    }
+
+    /// Keys of a name that came about by rotation and were not used yet
+    pub(crate) fn next_keys(&self, name: &PeerName) -> usize {
+        self.keys.values().filter(|entry| entry.next && !entry.revoked && entry.key.name == *name).count()
+    }
+
+    /// A key was used: the first time that happens to one that came about by rotation, those in front of it are retired
+    pub(crate) fn used(&mut self, id: KeyId) -> Option<(PeerName, Vec<KeyId>)> {
+        let entry = self.keys.get_mut(&id).filter(|entry| entry.next)?;
+        entry.next = false;
+        let (name, place) = (entry.key.name.clone(), entry.place);
+        let before = self.keys.iter().filter(|(_, entry)| entry.key.name == name && entry.place < place);
+        let retired = before.filter(|(_, entry)| !entry.revoked).map(|(id, _)| *id).collect();
+        Some((name, retired))
     }
 
     /// Flags a key; it is kept, so that the refusal can be sealed (AUTH-6)

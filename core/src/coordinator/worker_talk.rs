@@ -93,6 +93,7 @@ impl Desk {
             | Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare
+            | Control::NextKey
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -113,7 +114,8 @@ impl Desk {
             | Control::Beat { .. }
             | Control::Echo { .. }
             | Control::Lease { .. }
-            | Control::Compare => {
+            | Control::Compare
+            | Control::NextKey => {
                 let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {

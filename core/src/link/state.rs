@@ -91,6 +91,8 @@ pub enum Reason {
     Stopping,
     /// The dialling end has left for good, by its own will (TASK-8)
     Left,
+    /// The dialling end has another key now, and comes back with that (AUTH-6)
+    Rekeyed,
 }
 
 impl Reason {
@@ -99,7 +101,7 @@ impl Reason {
     /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
     pub fn close_code(self) -> u16 {
         match self {
-            Reason::Stopping | Reason::Superseded | Reason::Left => 4000,
+            Reason::Stopping | Reason::Superseded | Reason::Left | Reason::Rekeyed => 4000,
             Reason::Crowded | Reason::RetryAfter => 4001,
             Reason::Silence | Reason::Timeout => 4003,
             Reason::NotAuthenticated
@@ -146,6 +148,7 @@ impl fmt::Display for Reason {
             Reason::Crowded => "too many others connect at once",
             Reason::Stopping => "the coordinator stops",
             Reason::Left => "it has left",
+            Reason::Rekeyed => "it comes back with its new key",
         })
     }
 }
@@ -188,7 +191,7 @@ mod tests {
         let busy = R::Denied(D::Busy { retry_after_us: 1 });
         let denied = [D::Revoked, D::Removed, D::TakenOver, D::Version, D::Config].map(R::Denied);
         let table: [(u16, &[Reason]); 7] = [
-            (4000, &[R::Stopping, R::Superseded, R::Left]),
+            (4000, &[R::Stopping, R::Superseded, R::Left, R::Rekeyed]),
             (4001, &[R::Crowded, R::RetryAfter]),
             (4003, &[R::Silence, R::Timeout]),
             (4100, &[R::NotAuthenticated, R::Rejected, R::WrongCoordinator]),

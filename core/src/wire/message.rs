@@ -228,6 +228,9 @@ pub enum Control {
     },
     /// The worker is to say what it holds, since wire version 2 (SESS-8)
     Compare,
+    /// The key that follows from this connection's handshake is durable here: keep it, and use it from the next
+    /// connection on; to workers, since wire version 2 (AUTH-6)
+    NextKey,
 }
 
 /// Absolute totals, never lowered (LANES-2)

@@ -51,6 +51,23 @@ pub enum Question {
     /// Do without the checkpoints of a task, so that its next attempt begins anew; answered by what is left, as
     /// [`Question::Checkpoints`] is, since wire version 2
     DropCheckpoints(TaskId),
+    /// Give a connected worker another key; answered by [`RotationView`], since wire version 2 (AUTH-6)
+    RotateKey(PeerName),
+}
+
+/// What has become of the wish that a worker be given another key (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotationView {
+    /// It is being made durable, and its holder is told behind that
+    Begun,
+    /// There is no worker of this name
+    Unknown,
+    /// It is not connected
+    Away,
+    /// It speaks a wire version that knows nothing of this
+    TooOld,
+    /// So many keys of this name were never used that it gets no more: its key is to be revoked
+    TooMany,
 }
 
 /// A durable checkpoint

@@ -43,6 +43,7 @@ use crate::stream::Outgoing;
 use crate::terms::Conditions;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::Scratch;
+use crate::wire::keys::Key;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
@@ -185,6 +186,7 @@ impl Worker {
             }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
             Input::Declined { token } => desk.declined(now, token),
+            Input::KeyKept { kept } => desk.link.key_kept(now, kept),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -214,6 +216,9 @@ impl Worker {
             Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
+        }
+        if desk.link.take_keep() {
+            return Output::KeepKey;
         }
         if let Some((token, reason)) = desk.next_cancel() {
             return Output::Cancel { token, reason };
@@ -267,6 +272,11 @@ impl Worker {
     /// Whether failed handshakes have put it into the slow lane (AUTH-2)
     pub fn is_slow(&self) -> bool {
         self.desk.link.is_slow()
+    }
+
+    /// Returns the key that is to be kept, from [`Output::KeepKey`] until [`Input::KeyKept`] (AUTH-6)
+    pub fn next_key(&self) -> Option<Key> {
+        self.desk.link.next_key()
     }
 
     /// Returns the input of an attempt that has not started

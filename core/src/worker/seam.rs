@@ -125,6 +125,11 @@ pub enum Input<'a> {
         /// Which attempt
         token: Token,
     },
+    /// The answer to [`Output::KeepKey`] (AUTH-6)
+    KeyKept {
+        /// Whether it is there for good; if not, the key before stays in use
+        kept: bool,
+    },
     /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
     ///
     /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
@@ -218,6 +223,11 @@ pub enum Output<'b> {
         /// Why it was not taken; `None` when it is durable
         refused: Option<CheckpointRefused>,
     },
+    /// Keep [`Worker::next_key`](crate::worker::Worker::next_key) for good in the place of the key before, all of it or nothing, and say
+    /// [`Input::KeyKept`] (AUTH-6)
+    ///
+    /// Until then nothing is dialled.
+    KeepKey,
     /// Everything kept for this attempt may go
     Forget {
         /// Which attempt

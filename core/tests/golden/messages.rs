@@ -72,7 +72,7 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare)
+    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare | Control::NextKey)
 }
 
 fn control() -> Vec<Control> {
@@ -100,6 +100,7 @@ fn control() -> Vec<Control> {
         Control::Digest { received: 1, sent: 300, held: mark(TASK, TOKEN) },
         Control::Digest { received: 0, sent: 0, held: 0 },
         Control::Compare,
+        Control::NextKey,
     ];
     all.extend(
         every([
@@ -221,6 +222,7 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Checkpoints(task),
         Question::CheckpointPiece { task, number: 300, offset: 65_536 },
         Question::DropCheckpoints(task),
+        Question::RotateKey(name.clone()),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });

@@ -77,6 +77,7 @@ checks! {
     S32 "all that clients are told of a task is one history" for "TASK-3" "JOURN-3",
     S33 "with replay switched off, tasks end as they do with it" for "SESS-7",
     S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
+    S37 "a key that was revoked, or retired by another one, opens no connection" for "AUTH-6",
     L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
     L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
     L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",

@@ -45,8 +45,9 @@ impl World {
                     self.audit().expect_of(Check::S5, task, known, || format!("{task} ended without outcome"));
                     outcome.into_iter().for_each(|outcome| self.audit().told(task, outcome));
                 }
-                // Nobody writes output here, nor large checkpoints.
+                // Nobody writes output here, nor large checkpoints, nor asks for another key.
                 coordinator::Output::Event(_)
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadOutput { .. }
                 | coordinator::Output::ReadChunk { .. } => {}
                 coordinator::Output::Idle { .. } => break,
@@ -83,7 +84,8 @@ impl World {
                     let known = over.iter().position(|(_, known)| *known == token).map(|index| over.remove(index));
                     known.into_iter().for_each(|(task, token)| self.audit().forgotten(task, token));
                 }
-                worker::Output::ReadOutput { .. }
+                worker::Output::KeepKey
+                | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Checkpointed { .. } => {}

@@ -198,7 +198,8 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Bye
             | Control::Lease { .. }
             | Control::Digest { .. }
-            | Control::Compare,
+            | Control::Compare
+            | Control::NextKey,
         )
         | None => {}
     }

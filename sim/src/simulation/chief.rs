@@ -20,7 +20,7 @@ use crate::net::Side;
 use crate::schedule::{Knob, Node, Schedule};
 use crate::trace::Told;
 use crate::words::words;
-use crate::world::{client_key, worker_key};
+use crate::world::{client_key, retire, worker_key};
 
 /// How long whoever supervises the coordinator waits until it is started once more
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(300);
@@ -53,6 +53,7 @@ impl Chief {
             full: Timed::default(),
             unreadable: Timed::default(),
             dies_again: None,
+            keeping: Duration::ZERO,
         }
     }
 }
@@ -301,6 +302,15 @@ impl Simulation {
                         let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
                         machine.handle(now, input).expect("an answer is never refused");
                     }
+                }
+                coordinator::Output::KeepKey { key, after } => {
+                    let life = self.chief.life.number;
+                    let writes = Happening::ChiefKeeps { key, after, life };
+                    self.happen(self.chief.keeping / 2, 0, writes);
+                }
+                coordinator::Output::Event(coordinator::Event::KeyUsed { peer, key }) => {
+                    let retired = retire(&mut self.chief.config, &peer, key);
+                    retired.into_iter().for_each(|key| self.auditor.retired(key));
                 }
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rejoin_core::client::Client;
 use rejoin_core::coordinator::{self, Coordinator};
 use rejoin_core::ids::{ConnId, TaskId, Token};
+use rejoin_core::wire::keys::Key;
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
@@ -157,6 +158,10 @@ pub(super) struct Peer {
     pub(super) clone_of: Option<usize>,
     /// Counts the keys that its name has had
     pub(super) enrolled: u32,
+    /// The key that has taken the place of the one that it was given, on its disk
+    pub(super) rotated: Option<Key>,
+    /// How long it takes to write a key there
+    pub(super) keeping: Duration,
     /// Its key was revoked, and it has no other one yet
     pub(super) revoked: bool,
     /// The newest wire version that it speaks, if it is not the newest that there is
@@ -302,6 +307,8 @@ pub(super) struct Chief {
     pub(super) unreadable: Timed,
     /// It ends so many microseconds after its next start, and for how long
     pub(super) dies_again: Option<(u64, Duration)>,
+    /// How long it takes to write a key
+    pub(super) keeping: Duration,
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Simulation {
     pub(super) fn key_of(&self, peer: usize) -> Key {
         let node = &self.peers[peer];
         match (self.is_worker(peer), node.clone_of) {
-            (true, None) => later_worker_key(peer, node.enrolled),
+            (true, None) => node.rotated.clone().unwrap_or_else(|| later_worker_key(peer, node.enrolled)),
             (true, Some(original)) => self.key_of(original),
             (false, _) => client_key(peer - usize::from(self.schedule.workers)),
         }
@@ -299,6 +299,10 @@ impl Simulation {
                 if let Some(execution) = self.peers[peer].running.get_mut(&token) {
                     execution.uploads = None;
                 }
+            }
+            worker::Output::KeepKey => {
+                let life = self.peers[peer].life.number;
+                self.happen(self.peers[peer].keeping / 2, peer as u64, Happening::WorkerKeeps { peer, life });
             }
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);

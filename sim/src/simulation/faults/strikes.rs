@@ -245,7 +245,8 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
                 | Control::Credit(_)
                 | Control::Bye
                 | Control::Digest { .. }
-                | Control::Compare,
+                | Control::Compare
+                | Control::NextKey,
             ) => false,
             Said::Numbered(..) | Said::Void(_) | Said::Loose(_) => kind == 4,
             Said::Unreadable => false,
