@@ -213,6 +213,8 @@ impl Local {
             Notice::Ended(ended) => return self.told(ended),
             Notice::Event(Event::Running { task, .. }) => Happened::Running(task),
             Notice::Event(Event::Again { task }) => Happened::Again(task),
+            // Nobody asks for another key here.
+            Notice::KeepKey { .. } => Happened::Nothing,
             Notice::Event(
                 Event::Accepted { .. }
                 | Event::Ended { .. }
@@ -221,6 +223,7 @@ impl Local {
                 | Event::Lost { .. }
                 | Event::Drifted { .. }
                 | Event::UnknownKey { .. }
+                | Event::KeyUsed { .. }
                 | Event::Stopped,
             ) => Happened::Nothing,
         })

@@ -1,7 +1,7 @@
 //! `rejoin coordinator`: a coordinator on its own, with a journal that outlives it
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_signal::{Signal, Signals};
 use rejoin_core::binding::Binding;
@@ -19,7 +19,7 @@ use crate::args::Coordinator;
 use crate::caller::Failed;
 use crate::certificate::CertificateWatch;
 use crate::descriptors;
-use crate::keys::{self, Changes, KeysError, KeysWatch};
+use crate::keys::{self, Changes, KeysError, KeysWatch, Standing};
 use crate::say::{complain, print};
 
 /// Serves until told to stop, or until the journal fails; returns the exit status
@@ -36,7 +36,9 @@ pub fn coordinator(args: &Coordinator) -> u8 {
 async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let known = keys::load_keys(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
     let mut config = Config::new(ClusterId(entropy()?), 1, known.iter().map(|(key, _)| key.clone()).collect());
-    config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
+    let ids = |those| known.iter().filter(move |(_, standing)| *standing == those).map(|(key, _)| key.id).collect();
+    config.revoked = ids(Standing::Revoked);
+    config.next = ids(Standing::Next);
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.flapping_within = args.flapping_within;
@@ -70,6 +72,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let told = async {
         while let Ok(notice) = notices.recv().await {
             log(&notice);
+            keep(&notice, &args.keys, &handle).await;
             if matches!(notice, Notice::Event(Event::UnknownKey { .. })) {
                 // One that waits already is enough.
                 let _ = stranger.try_send(());
@@ -149,6 +152,31 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
     }
 }
 
+/// Writes down what becomes of keys that are replaced while their holders are connected (AUTH-6)
+async fn keep(notice: &Notice, path: &Path, handle: &Handle) {
+    let path = path.to_owned();
+    match notice {
+        Notice::KeepKey { key, after } => {
+            let (key, after, name, id) = (key.clone(), *after, key.name.clone(), key.id);
+            match smol::unblock(move || keys::keep_next(&path, &key, after)).await {
+                Ok(true) => {
+                    tracing::info!(%name, key = %id, "another key is kept, and its holder is told");
+                    let _ = handle.key_kept(id).await;
+                }
+                Ok(false) => tracing::warn!(%name, "its key was revoked meanwhile: it gets no other one"),
+                Err(error) => tracing::error!(%name, %error, "another key cannot be kept: the one before stays in use"),
+            }
+        }
+        Notice::Event(Event::KeyUsed { peer, key }) => {
+            let (name, id) = (peer.clone(), *key);
+            if let Err(error) = smol::unblock(move || keys::key_used(&path, &name, id)).await {
+                tracing::error!(%peer, %error, "cannot keep that the key before is retired: a restart would let it in");
+            }
+        }
+        Notice::Event(_) | Notice::Ended(_) => {}
+    }
+}
+
 async fn revoke(handle: &Handle, key: KeyId) {
     match handle.revoke_key(key).await {
         Ok(()) => tracing::info!(%key, "key revoked"),
@@ -158,6 +186,8 @@ async fn revoke(handle: &Handle, key: KeyId) {
 
 fn log(notice: &Notice) {
     match notice {
+        // That is told when it is done.
+        Notice::KeepKey { .. } => {}
         Notice::Ended(ended) => {
             let (task, attempt) = (ended.task, ended.attempt);
             tracing::info!(%task, attempt, outcome = ?ended.outcome, "task ended");
@@ -171,6 +201,9 @@ fn log(notice: &Notice) {
             Event::Lost { peer } => tracing::warn!(%peer, "lost: its tasks go to others"),
             Event::Drifted { peer, lost, discarded } => {
                 tracing::warn!(%peer, lost, discarded, "did not hold what it should: mended, and something is wrong there or here");
+            }
+            Event::KeyUsed { peer, key } => {
+                tracing::info!(%peer, %key, "its new key is used: those before are retired")
             }
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),

@@ -1,7 +1,8 @@
 //! Key files: who may connect, and the secrets they prove it with
 //!
 //! There are two kinds, both of them lines of text. A key file is for the key's holder and has one key. A keys file is
-//! for the coordinator and has all of them, one to a line; ` revoked` ends the line of one that is not taken any more:
+//! for the coordinator and has all of them, one to a line; ` revoked` ends the line of one that is not taken any more, and
+//! ` next` that of one which is to replace those of its name in front of it, and was not used yet:
 //!
 //! ```text
 //! # what starts like this, and an empty line, says nothing
@@ -12,6 +13,7 @@
 //! No message repeats anything of such a line, because words may have been mixed up and any of them be a secret.
 
 mod change;
+mod rotate;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::items::label;
 
 pub use change::{Revoked, new_key, revoke, run};
+pub use rotate::{keep_next, key_used, replace_key};
 pub use watch::{Changes, KeysWatch};
 
 /// Most bytes of a key file; room for some 100,000 keys
@@ -38,15 +41,28 @@ const OTHERS_MAY: u32 = 0o066;
 
 /// The last word of a line whose key is revoked
 const REVOKED: &str = "revoked";
+/// The last word of a line whose key came about by rotation, and was not used yet
+const NEXT: &str = "next";
 
-/// Reads a coordinator's keys, each with whether it is revoked
+/// Whether a key is taken (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is
+    Good,
+    /// It is, and the first time that happens those in front of it are retired
+    Next,
+    /// It is not
+    Revoked,
+}
+
+/// Reads a coordinator's keys, each with whether it is taken
 ///
 /// # Errors
 ///
 /// If the file cannot be read, others may read or write it, or anything in it is not as it should be.
-pub fn load_keys(path: &Path) -> Result<Vec<(Key, bool)>, KeysError> {
+pub fn load_keys(path: &Path) -> Result<Vec<(Key, Standing)>, KeysError> {
     let text = read(path)?.1;
-    Ok(parse(path, &text)?.into_iter().map(|entry| (entry.key, entry.revoked)).collect())
+    Ok(parse(path, &text)?.into_iter().map(|entry| (entry.key, entry.standing)).collect())
 }
 
 /// Reads the one key of its holder
@@ -58,7 +74,7 @@ pub fn load_key(path: &Path) -> Result<Key, KeysError> {
     let text = read(path)?.1;
     let mut entries = parse(path, &text)?.into_iter();
     match (entries.next(), entries.next()) {
-        (Some(Entry { revoked: true, line, .. }), None) => Err(KeysError::at(path, line, Fault::Revoked)),
+        (Some(Entry { standing: Standing::Revoked, line, .. }), None) => Err(KeysError::at(path, line, Fault::Revoked)),
         (Some(entry), None) => Ok(entry.key),
         (None, _) => Err(KeysError::new(path, Why::NoKey)),
         (Some(_), Some(_)) => Err(KeysError::new(path, Why::SeveralKeys)),
@@ -70,7 +86,7 @@ struct Entry {
     /// Where it stands, from 1
     line: usize,
     key: Key,
-    revoked: bool,
+    standing: Standing,
 }
 
 /// Why keys cannot be read or changed
@@ -201,7 +217,7 @@ impl fmt::Display for Fault {
             Fault::Secret => f.write_str(
                 "the fourth word is no secret of 64 digits out of 0-9 and a-f: copy it whole, or make another key",
             ),
-            Fault::Ending => write!(f, "the fifth word is not `{REVOKED}`: remove it"),
+            Fault::Ending => write!(f, "the fifth word is neither `{REVOKED}` nor `{NEXT}`: remove it"),
             Fault::Revoked => f.write_str("the key is revoked: ask for another one"),
             Fault::SameId(line) => write!(f, "the same id as in line {line}: remove one of the two lines"),
             Fault::SameName(line) => write!(
@@ -291,7 +307,7 @@ fn contents(file: &mut File, len: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 /// All keys of a file, in order
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, KeysError> {
     let mut entries: Vec<Entry> = Vec::new();
-    // Where an id stands, and the last key of a name that is not revoked, or else any.
+    // Where an id stands, and the one key of a name that is good, or else any.
     let mut ids = BTreeMap::new();
     let mut names: BTreeMap<PeerName, (usize, Role, bool)> = BTreeMap::new();
     for (index, text) in text.lines().enumerate() {
@@ -299,35 +315,36 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, KeysError> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let (key, revoked) = parse_line(text).map_err(|fault| KeysError::at(path, line, fault))?;
+        let (key, standing) = parse_line(text).map_err(|fault| KeysError::at(path, line, fault))?;
         let clash = match (ids.insert(key.id, line), names.get(&key.name)) {
             (Some(other), _) => Some(Fault::SameId(other)),
             (None, Some((other, role, _))) if *role != key.role => Some(Fault::TwoRoles(*other)),
-            (None, Some((other, _, false))) if !revoked => Some(Fault::SameName(*other)),
+            (None, Some((other, _, true))) if standing == Standing::Good => Some(Fault::SameName(*other)),
             (None, _) => None,
         };
         if let Some(fault) = clash {
             return Err(KeysError::at(path, line, fault));
         }
-        let place = names.entry(key.name.clone()).or_insert((line, key.role, revoked));
-        if !revoked {
-            *place = (line, key.role, false);
+        let place = names.entry(key.name.clone()).or_insert((line, key.role, false));
+        if standing == Standing::Good {
+            *place = (line, key.role, true);
         }
-        entries.push(Entry { line, key, revoked });
+        entries.push(Entry { line, key, standing });
     }
     Ok(entries)
 }
 
-fn parse_line(text: &str) -> Result<(Key, bool), Fault> {
+fn parse_line(text: &str) -> Result<(Key, Standing), Fault> {
     if text.split(' ').any(str::is_empty) {
         return Err(Fault::Words);
     }
     let mut words = text.split(' ');
     let mut word = || words.next().ok_or(Fault::Words);
     let (role, name, id, secret) = (word()?, word()?, word()?, word()?);
-    let revoked = match words.next() {
-        None => false,
-        Some(REVOKED) => true,
+    let standing = match words.next() {
+        None => Standing::Good,
+        Some(REVOKED) => Standing::Revoked,
+        Some(NEXT) => Standing::Next,
         Some(_) => return Err(Fault::Ending),
     };
     if words.next().is_some() {
@@ -341,7 +358,7 @@ fn parse_line(text: &str) -> Result<(Key, bool), Fault> {
     let name = name.parse().map_err(|_| Fault::Name)?;
     let id = KeyId(*bytes(id).ok_or(Fault::Id)?);
     let secret = Secret::new(*bytes(secret).ok_or(Fault::Secret)?);
-    Ok((Key { id, secret, name, role }, revoked))
+    Ok((Key { id, secret, name, role }, standing))
 }
 
 /// The bytes that lower-case hexadecimal digits stand for
@@ -404,8 +421,9 @@ mod tests {
         );
         let (_dir, path) = file(&text);
         let keys = load_keys(&path).unwrap();
-        let told: Vec<_> = keys.iter().map(|(key, revoked)| (key.name.as_str(), key.role, *revoked)).collect();
-        assert_eq!(told, [("a", Role::Worker, false), ("a", Role::Worker, true), ("b", Role::Client, false)]);
+        let told: Vec<_> = keys.iter().map(|(key, standing)| (key.name.as_str(), key.role, *standing)).collect();
+        let (good, revoked) = (Standing::Good, Standing::Revoked);
+        assert_eq!(told, [("a", Role::Worker, good), ("a", Role::Worker, revoked), ("b", Role::Client, good)]);
         assert_eq!(keys[2].0.id, KeyId([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10]));
         assert_eq!(keys[0].0.secret, Secret::new(*bytes(SECRET).unwrap()));
     }
@@ -506,7 +524,7 @@ mod tests {
             let Ok(text) = String::from_utf8(bytes) else { return true };
             match parse_line(&text) {
                 // A digit or a letter of the name may have become another one.
-                Ok((key, revoked)) => !revoked && key.name.as_str().len() == 1,
+                Ok((key, standing)) => standing == Standing::Good && key.name.as_str().len() == 1,
                 Err(_) => text != good,
             }
         }

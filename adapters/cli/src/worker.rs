@@ -7,7 +7,7 @@ use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
 use rejoin_core::ids::Role;
 use rejoin_core::worker::Config;
-use rejoin_smol::worker::{Ended, Options, Order, Watch, run};
+use rejoin_smol::worker::{Ended, Keeper, Options, Order, Watch, run};
 use smol::channel::{Sender, bounded};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
@@ -49,6 +49,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     config.attempts_max = args.slots.saturating_mul(4).clamp(64, 512);
     config.offers = offers;
     let (spool_dir, _temporary) = spool_dir(args)?;
+    let path = args.access.key.clone();
     let options = Options {
         endpoints: args.access.coordinators.clone(),
         trust,
@@ -57,6 +58,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         start_log: None,
         drain_within: args.drain_timeout,
         guardian: guardian()?,
+        keeper: Some(Keeper::new(move |key| keys::replace_key(&path, key).map_err(std::io::Error::other))),
     };
     tracing::info!(name = %key.name, slots = args.slots, "worker started");
     let (order, orders) = bounded(2);

@@ -39,6 +39,15 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 pub enum Notice {
     /// A task is over
     Ended(Ended),
+    /// A worker is to have this key in the place of another one: to be kept, and then [`Handle::key_kept`] (AUTH-6)
+    ///
+    /// Nobody is told of one that is not.
+    KeepKey {
+        /// The key
+        key: Box<Key>,
+        /// The one that it is to replace; if that has been revoked, the new one is not to be kept
+        after: KeyId,
+    },
     /// Anything else
     Event(Event),
 }
@@ -84,6 +93,7 @@ enum Ask {
     Forget { task: TaskId, answer: Sender<Result<(), Rejected>> },
     AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
     RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
+    KeyKept { key: KeyId, answer: Sender<Result<(), Rejected>> },
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
     Stop,
     Overview { answer: Sender<Overview> },
@@ -121,6 +131,11 @@ impl Handle {
     /// Lets a peer in no more, and ends its connection (AUTH-6)
     pub async fn revoke_key(&self, key: KeyId) -> Result<(), Rejected> {
         self.ask(|answer| Ask::RevokeKey { key, answer }).await
+    }
+
+    /// Says that the key of [`Notice::KeepKey`] is kept for good (AUTH-6)
+    pub async fn key_kept(&self, key: KeyId) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::KeyKept { key, answer }).await
     }
 
     /// Returns how a task ended, if it has; of a forgotten one there is only the outcome
@@ -418,6 +433,7 @@ impl<J: Journal> Desk<J> {
                     let input = Input::ChunkRead { home, offset, bytes: &self.piece[..read] };
                     expected(self.machine.handle(self.clock.now(), input));
                 }
+                Output::KeepKey { key, after } => self.notice(Notice::KeepKey { key, after }),
                 Output::Event(event) => self.notify(event),
                 Output::Idle { wake_at } => match self.writer.sync()? {
                     // What it was waited for comes out in the next round.
@@ -581,6 +597,9 @@ impl<J: Journal> Desk<J> {
             }
             Ask::RevokeKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::RevokeKey { key }));
+            }
+            Ask::KeyKept { key, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::KeyKept { key }));
             }
             Ask::Ended { task, answer } => {
                 let _ = answer.try_send(self.end_of(task));

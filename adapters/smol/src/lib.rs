@@ -36,6 +36,7 @@
 //!                 }
 //!                 // These tasks end as they start: none is there to be cancelled, none prints or makes a checkpoint.
 //!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::KeepKey => {}
 //!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }

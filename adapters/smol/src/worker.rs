@@ -14,6 +14,7 @@ use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
 use rejoin_core::worker::{Config, Input, Output, Restored, Worker};
 use smol::channel::{Receiver, unbounded};
@@ -54,6 +55,27 @@ pub struct Options {
     pub drain_within: Duration,
     /// Who ends the tasks' processes, should this process be killed
     pub guardian: Option<Guardian>,
+    /// Who keeps another key that it is given; without, it stays with the one it has (AUTH-6)
+    pub keeper: Option<Keeper>,
+}
+
+type Keep = dyn Fn(&Key) -> io::Result<()> + Send + Sync;
+
+/// Puts a new key where the worker's key is read from when it starts, for good, and all of it or nothing (AUTH-6)
+#[derive(Clone)]
+pub struct Keeper(Arc<Keep>);
+
+impl Keeper {
+    /// Keeps keys like that; nothing else happens in the worker meanwhile
+    pub fn new(keep: impl Fn(&Key) -> io::Result<()> + Send + Sync + 'static) -> Keeper {
+        Keeper(Arc::new(keep))
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keeper")
+    }
 }
 
 /// What a worker may be told while it runs
@@ -150,6 +172,7 @@ struct Runner {
     /// Why tasks cannot be started here any more
     broken: Option<io::Error>,
     guardian: Option<Guardian>,
+    keeper: Option<Keeper>,
     /// When exclusive tasks must be over, as the guardian knows it
     lease_end: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
@@ -198,6 +221,7 @@ impl Runner {
             was_connected: false,
             broken: None,
             guardian: options.guardian,
+            keeper: options.keeper,
             lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -283,6 +307,7 @@ impl Runner {
                         self.order(Order::Drain);
                     }
                 }
+                Output::KeepKey => self.keep_key(),
                 Output::Forget { token } => {
                     self.executions.remove(&token);
                     self.restores.remove(&token);
@@ -291,6 +316,20 @@ impl Runner {
                 Output::Idle { wake_at } => return Ok(wake_at),
             }
         }
+    }
+
+    /// Keeps the key that is to be used from the next connection on
+    fn keep_key(&mut self) {
+        let (Some(key), Some(Keeper(keep))) = (self.worker.next_key(), &self.keeper) else {
+            tracing::warn!("another key was offered, and is kept nowhere: the one before stays in use");
+            return self.tell(Input::KeyKept { kept: false });
+        };
+        let kept = keep(&key);
+        match &kept {
+            Ok(()) => tracing::info!(key = %key.id, "another key is kept, and used from now on"),
+            Err(error) => tracing::error!(%error, "another key cannot be kept: the one before stays in use"),
+        }
+        self.tell(Input::KeyKept { kept: kept.is_ok() });
     }
 
     /// Shows how the worker stands, and says what has changed since

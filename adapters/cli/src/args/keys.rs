@@ -6,6 +6,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use rejoin_core::ids::{PeerName, Role};
 
+use super::Reach;
+
 /// What can be done about keys
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -25,6 +27,18 @@ pub enum KeyCommand {
     /// cuts its holder off within a second.
     #[command(verbatim_doc_comment, after_long_help = REVOKE_HELP)]
     Revoke(KeyRevoke),
+    /// Give a worker another key while it is connected
+    ///
+    /// Coordinator and worker derive it from what they share: nothing secret
+    /// travels. Each keeps it in its file, and the worker comes back with it at
+    /// once; then the key before is retired. Until then both are good, so that the
+    /// two stay together whichever of them ends meanwhile. It costs no task anything.
+    ///
+    /// This is hygiene. Whoever knows a key, and has recorded its holder's links,
+    /// knows those that follow from it: if it may have been seen by others, revoke
+    /// it and make a new one.
+    #[command(verbatim_doc_comment, after_long_help = ROTATE_HELP)]
+    Rotate(KeyRotate),
 }
 
 /// What `rejoin key new` is called with
@@ -60,6 +74,18 @@ pub struct KeyRevoke {
     pub keys: PathBuf,
 }
 
+/// What `rejoin key rotate` is called with
+#[derive(Debug, Args)]
+pub struct KeyRotate {
+    /// How to reach the coordinator
+    #[command(flatten)]
+    pub reach: Reach,
+
+    /// Name of the worker, as its key has it
+    #[arg(value_name = "WORKER")]
+    pub worker: PeerName,
+}
+
 /// The role that one of the possible values means
 fn role_of(text: &str) -> Role {
     if text == "client" { Role::Client } else { Role::Worker }
@@ -70,6 +96,8 @@ Examples:
   A key for a worker, then one for yourself:
     rejoin key new lab-3 --out lab-3.key --keys coordinator.keys
     rejoin key new alice --role client --out alice.key --keys coordinator.keys
+  The worker's key is to be another one, while it works:
+    rejoin key rotate lab-3 --coordinator ws://127.0.0.1:7878 --key alice.key
   The worker is gone, or its key may have been seen by others:
     rejoin key revoke lab-3 --keys coordinator.keys
 
@@ -97,6 +125,15 @@ Exit status:
   0      the key is revoked, now or since before
   254    the file cannot be read or written
   255    wrong usage, or the name has no key";
+
+const ROTATE_HELP: &str = "\
+Example:
+    rejoin key rotate lab-3 --coordinator ws://127.0.0.1:7878 --key alice.key
+
+Exit status:
+  0      it is under way; both logs say when it is done
+  254    there is no coordinator, or no such worker, or it is not connected
+  255    wrong usage";
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +172,7 @@ mod tests {
             ("new a --role boss --out o --keys k", "[possible values: worker, client]"),
             ("revoke a", "--keys <FILE>"),
             ("revoke --keys k", "<NAME>"),
+            ("rotate", "<WORKER>"),
             ("list", "unrecognized subcommand 'list'"),
         ] {
             let message = parse(line).unwrap_err();
@@ -144,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_long_help_has_examples_and_exit_statuses() {
-        for line in ["new --help", "revoke --help"] {
+        for line in ["new --help", "revoke --help", "rotate --help"] {
             let help = parse(line).unwrap_err();
             for part in ["Example", "    rejoin key ", "Exit status:", "  0 ", "  254 ", "  255 "] {
                 assert!(help.contains(part), "{part} is not in\n{help}");

@@ -17,7 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use fleet::{
     Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker,
 };
-pub use keys::{KeyCommand, KeyNew, KeyRevoke};
+pub use keys::{KeyCommand, KeyNew, KeyRevoke, KeyRotate};
 pub use run::{Disrupt, Run};
 pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,

@@ -6,11 +6,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rejoin_core::ids::{KeyId, PeerName, Role};
+use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_smol::clock::entropy;
 use zeroize::Zeroizing;
 
-use super::{Entry, KeysError, REVOKED, Why, parse, read, role_word, shown};
+use super::{Entry, KeysError, NEXT, REVOKED, Standing, Why, parse, read, role_word, shown};
 use crate::args::{KeyCommand, KeyNew, KeyRevoke};
+use crate::ask;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 
 /// Does what `rejoin key` was asked for and returns the exit status
@@ -20,6 +22,7 @@ pub fn run(command: &KeyCommand) -> u8 {
             new_key(name, *role, out, keys).map(|()| made(name, *role, out))
         }
         KeyCommand::Revoke(KeyRevoke { name, keys }) => revoke(name, keys).map(|revoked| gone(name, keys, revoked)),
+        KeyCommand::Rotate(rotate) => return ask::rotate_key(rotate),
     };
     match done {
         Ok(line) => {
@@ -63,7 +66,8 @@ pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(
     let old = read_or_begin(keys)?;
     check_free(name, role, keys, &parse(keys, &old)?)?;
     let id = KeyId(entropy().map_err(KeysError::io(out, "make a key for"))?);
-    let line = key_line(name, role, id).map_err(KeysError::io(out, "make a key for"))?;
+    let secret = Secret::new(entropy().map_err(KeysError::io(out, "make a key for"))?);
+    let line = key_line(&Key { id, secret, name: name.clone(), role });
     // The holder's file is only claimed at first, and empty. The key goes to the coordinator's file before it goes
     // there: whatever ends this in between, no key file is left that looks good and that no coordinator knows.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(|error| {
@@ -94,7 +98,7 @@ pub enum Revoked {
     Before,
 }
 
-/// Marks a name's key as revoked; its line stays
+/// Marks a name's key as revoked, and those that are to replace it; their lines stay
 ///
 /// # Errors
 ///
@@ -107,17 +111,33 @@ pub fn revoke(name: &PeerName, keys: &Path) -> Result<Revoked, KeysError> {
     if of_name.peek().is_none() {
         return Err(KeysError::new(keys, Why::Unknown(name.clone())));
     }
-    let Some(entry) = of_name.find(|entry| !entry.revoked) else { return Ok(Revoked::Before) };
+    let good: Vec<usize> =
+        of_name.filter(|entry| entry.standing != Standing::Revoked).map(|entry| entry.line).collect();
+    if good.is_empty() {
+        return Ok(Revoked::Before);
+    }
+    replace(keys, &marked(&old, |line| good.contains(&line).then_some(Standing::Revoked)))?;
+    Ok(Revoked::Now)
+}
+
+/// The text with other last words, where there are to be others
+pub(super) fn marked(old: &str, standing: impl Fn(usize) -> Option<Standing>) -> Zeroizing<String> {
     let mut pieces = Vec::new();
     for (index, line) in old.lines().enumerate() {
-        pieces.push(line);
-        if index + 1 == entry.line {
-            pieces.extend([" ", REVOKED]);
+        match standing(index + 1) {
+            None => pieces.push(line),
+            Some(standing) => {
+                pieces.push(line.strip_suffix(NEXT).map_or(line, str::trim_end));
+                match standing {
+                    Standing::Good => {}
+                    Standing::Next => pieces.extend([" ", NEXT]),
+                    Standing::Revoked => pieces.extend([" ", REVOKED]),
+                }
+            }
         }
         pieces.push("\n");
     }
-    replace(keys, &concat(&pieces))?;
-    Ok(Revoked::Now)
+    concat(&pieces)
 }
 
 /// What a keys file starts with
@@ -129,22 +149,21 @@ const COORDINATORS: &str = "\
 /// What a key file says behind whose key it is
 const HOLDERS: &str = " of rejoin. Keep this file secret: whoever has it can pass for its holder.\n";
 
-fn key_line(name: &PeerName, role: Role, id: KeyId) -> io::Result<Zeroizing<String>> {
-    let secret = Zeroizing::new(entropy::<32>()?);
+pub(super) fn key_line(key: &Key) -> Zeroizing<String> {
     let mut digits = Zeroizing::new(String::with_capacity(64));
-    for nibble in secret.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+    for nibble in key.secret.reveal().iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
         digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
     }
-    Ok(concat(&[role_word(role), " ", name.as_str(), " ", &id.to_string(), " ", &digits]))
+    concat(&[role_word(key.role), " ", key.name.as_str(), " ", &key.id.to_string(), " ", &digits])
 }
 
-fn with_line(old: &str, line: &str) -> Zeroizing<String> {
+pub(super) fn with_line(old: &str, line: &str) -> Zeroizing<String> {
     let end = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
     concat(&[if old.is_empty() { COORDINATORS } else { old }, end, line, "\n"])
 }
 
 /// All of it in one buffer that never grows, because a buffer that moves leaves secrets behind
-fn concat(pieces: &[&str]) -> Zeroizing<String> {
+pub(super) fn concat(pieces: &[&str]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
     pieces.iter().for_each(|piece| text.push_str(piece));
     text
@@ -155,7 +174,7 @@ fn check_free(name: &PeerName, role: Role, keys: &Path, entries: &[Entry]) -> Re
         if entry.key.role != role {
             return Err(KeysError::new(keys, Why::OtherRole(name.clone(), entry.key.role)));
         }
-        if !entry.revoked {
+        if entry.standing != Standing::Revoked {
             return Err(KeysError::new(keys, Why::HasKey(name.clone())));
         }
     }
@@ -185,7 +204,7 @@ fn read_or_begin(keys: &Path) -> Result<Zeroizing<String>, KeysError> {
 /// Keeps others from changing a keys file, as long as the file returned is open
 ///
 /// It is another file that is locked, since the keys file is replaced by each change.
-fn lock(keys: &Path) -> Result<File, KeysError> {
+pub(super) fn lock(keys: &Path) -> Result<File, KeysError> {
     let mut path = real(keys).into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
@@ -201,7 +220,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Puts a text in a file's place, all of it or nothing
-fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
+pub(super) fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
     let cannot = KeysError::io(keys, "write");
     let path = real(keys);
     let whole = || -> io::Result<()> {
@@ -258,8 +277,8 @@ mod tests {
         make(dir.path(), "w", Role::Worker).unwrap();
         make(dir.path(), "c", Role::Client).unwrap();
         let keys = load_keys(&dir.path().join("keys")).unwrap();
-        for ((key, revoked), of) in keys.iter().zip(["w", "c"]) {
-            assert_eq!((key, *revoked), (&load_key(&dir.path().join(of)).unwrap(), false));
+        for ((key, standing), of) in keys.iter().zip(["w", "c"]) {
+            assert_eq!((key, *standing), (&load_key(&dir.path().join(of)).unwrap(), Standing::Good));
             assert_eq!(mode(&dir.path().join(of)), 0o600);
         }
         assert_eq!((keys.len(), keys[0].0.role, keys[1].0.role), (2, Role::Worker, Role::Client));
@@ -294,7 +313,8 @@ mod tests {
         assert!(make(dir.path(), "w", Role::Client).unwrap_err().contains("a name has one role"));
         make(dir.path(), "w", Role::Worker).unwrap();
         let all = load_keys(&keys).unwrap();
-        assert_eq!(all.iter().map(|(_, revoked)| *revoked).collect::<Vec<_>>(), [true, false]);
+        let standings: Vec<_> = all.iter().map(|(_, standing)| *standing).collect();
+        assert_eq!(standings, [Standing::Revoked, Standing::Good]);
         assert_eq!(all[0].0, load_key(&dir.path().join("first")).unwrap());
         assert_ne!(all[0].0.id, all[1].0.id);
     }

@@ -1,6 +1,6 @@
 //! A keys file that is changed while a coordinator runs
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rejoin_core::ids::KeyId;
 use rejoin_core::wire::keys::Key;
 
-use super::{KeysError, Stamp, parse, read};
+use super::{KeysError, Stamp, Standing, parse, read};
 
 /// Time between two looks at the file
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -112,8 +112,18 @@ impl KeysWatch {
         let (metadata, text) = read(&self.path)?;
         let mut keys = BTreeMap::new();
         let mut revoked = BTreeMap::new();
+        let mut next = BTreeSet::new();
         for entry in parse(&self.path, &text)? {
-            if entry.revoked { &mut revoked } else { &mut keys }.insert(entry.key.id, entry.key);
+            match entry.standing {
+                Standing::Good => &mut keys,
+                // The coordinator has put it there itself, and knows when it is to be taken.
+                Standing::Next => {
+                    next.insert(entry.key.id);
+                    &mut keys
+                }
+                Standing::Revoked => &mut revoked,
+            }
+            .insert(entry.key.id, entry.key);
         }
         let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
         self.seen = Some(Stamp::of(&metadata));
@@ -121,7 +131,8 @@ impl KeysWatch {
         let before = std::mem::replace(&mut self.in_force, keys);
         let gone = before.iter().filter(|(id, key)| self.in_force.get(id) != Some(key)).map(|(id, _)| *id);
         let (revoked, vanished) = gone.partition(|id| revoked.contains_key(id));
-        let added = self.in_force.values().filter(|key| before.get(&key.id) != Some(key)).cloned().collect();
+        let new = |key: &&Key| before.get(&key.id) != Some(*key) && !next.contains(&key.id);
+        let added = self.in_force.values().filter(new).cloned().collect();
         Ok(Changes { added, revoked, vanished })
     }
 }
