@@ -131,5 +131,13 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Tokens are reserved in blocks of this many by one durable record (TASK-2)
 pub const TOKEN_BLOCK: u64 = 1 << 20;
+/// How many epochs a coordinator leaves out whose records may be old, and whose clock is behind them (JOURN-2)
+pub const RESTORED_EPOCHS: u64 = 1_000_000;
+/// The same in tokens (TASK-2)
+pub const RESTORED_TOKENS: u64 = 1 << 30;
+/// Tokens for each millisecond of the clock by which such a start goes: more than are given or reserved in one (JOURN-2)
+///
+/// Such tokens have 53 bits until the year 2039, so that every program that reads JSON can hold them.
+pub const RESTORED_TOKENS_PER_MS: u64 = 1 << 12;
 /// Number of task priorities; 0 is the most urgent (LANES-1)
 pub const PRIORITIES: u8 = 5;

@@ -99,6 +99,12 @@ pub struct CoordinatorStats {
     pub mismatches: u64,
     /// Times that a worker was asked what it holds, and said so
     pub repairs: u64,
+    /// Greetings of peers that say to have seen a higher epoch; unproven (JOURN-2)
+    pub newer_epochs: u64,
+    /// Attempts that workers held and the journal knows nothing of (JOURN-2)
+    pub unknown_attempts: u64,
+    /// Times that a client asked for a task that is not known
+    pub unknown_tasks: u64,
     /// Frames sealed
     pub frames_out: u64,
     /// Frames opened

@@ -117,9 +117,14 @@ impl Bench {
                     let bytes = &[6; 100_000][..max as usize];
                     self.tell(worker::Input::CheckpointRead { token, number, offset, bytes });
                 }
+                worker::Output::Keep { token } => {
+                    assert!(watched(|| self.worker.finished(token)).is_some(), "there is something to keep");
+                    self.tell(worker::Input::Kept { token });
+                }
                 worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,
                 other @ (worker::Output::Disconnect { .. }
+                | worker::Output::KeepKey
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Cancel { .. }) => {
                     panic!("nobody asked for {other:?}")
@@ -145,6 +150,7 @@ impl Bench {
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
                 other @ (coordinator::Output::Close { .. }
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadChunk { .. }
                 | coordinator::Output::ReadOutput { .. }) => {
                     panic!("nobody asked for {other:?}")

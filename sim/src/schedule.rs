@@ -274,6 +274,8 @@ knobs! {
     LeaseGrace = "lease-grace-ms", 0, 86_400_000;
     /// Whether resumed sessions are always reconciled instead (SESS-7)
     NoReplay = "no-replay", 0, 1;
+    /// Whether workers keep what they have finished until it is settled, also when they crash (SESS-9)
+    Keeps = "keeps", 0, 1;
 }
 
 impl Schedule {

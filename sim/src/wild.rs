@@ -34,6 +34,7 @@ pub fn generate(seed: u64) -> Schedule {
     wild.choose_settings();
     wild.load();
     wild.stories();
+    wild.choose_stores();
     wild.schedule.sort();
     wild.schedule
 }
@@ -87,7 +88,7 @@ impl Wild {
     /// None, one, some or all of them, most at an end of their range or beside it
     fn choose_settings(&mut self) {
         let share = *self.draws.pick(&[0, 80, 80, 300, 1000]);
-        for knob in Knob::ALL.iter().copied().filter(|knob| *knob != Knob::Heartbeat) {
+        for knob in Knob::ALL.iter().copied().filter(|knob| ![Knob::Heartbeat, Knob::Keeps].contains(knob)) {
             if !self.draws.one_in(share) {
                 continue;
             }
@@ -100,6 +101,18 @@ impl Wild {
                 _ => self.draws.between_log(low, high).clamp(low, high),
             };
             self.schedule.settings.push(Setting { name: knob, value });
+        }
+    }
+
+    /// Whether workers have a store, from a stream of its own; said or left out
+    fn choose_stores(&mut self) {
+        let mut draws = Draws::new(self.schedule.seed, Purpose::Keeps, 1);
+        let struck = |entry: &Entry| matches!(entry.what, What::Fault(fault) if fault.kind.is_of_stores());
+        let struck = self.schedule.entries.iter().any(struck);
+        match draws.below(10) {
+            0 => self.schedule.settings.push(Setting { name: Knob::Keeps, value: 0 }),
+            n if n < 7 || struck => self.schedule.settings.push(Setting { name: Knob::Keeps, value: 1 }),
+            _ => {}
         }
     }
 
@@ -137,6 +150,7 @@ impl Wild {
             | Knob::TasksMax
             | Knob::OutputMax
             | Knob::FlappingWithin
+            | Knob::Keeps
             | Knob::CheckpointsMax => high,
             // Whoever waits for one to end does so in this simulation.
             Knob::LeaseTtl | Knob::LeaseGrace | Knob::BrakeFor => 600_000,

@@ -49,6 +49,7 @@ impl Peer for Patient {
                     self.machine.handle(now, input)
                 }
                 worker::Output::Cancel { .. }
+                | worker::Output::Keep { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

@@ -97,6 +97,7 @@ enum Control
   9 Lease              ttl_us u64, grace_us u64
   10 Digest            received u64, sent u64, held u64
   11 Compare
+  12 NextKey
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes

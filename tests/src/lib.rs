@@ -185,10 +185,11 @@ impl Rig {
             trust,
             config,
             spool_dir: self.path().into(),
+            keep_bytes_max: None,
             start_log: None,
             drain_within: Duration::from_secs(30),
             guardian: None,
-            keeper: None,
+            key_keeper: None,
         };
         let (orders, ordered) = bounded(2);
         let running = smol::spawn(rejoin_smol::worker::run(options, watch.clone(), ordered));
@@ -251,7 +252,11 @@ impl Rig {
         until(async || {
             let overview = self.overview().await;
             let peer = overview.peers.iter().find(|peer| peer.name.as_str() == name).expect("a peer that is known");
-            (peer.state == coordinator::PeerState::Connected) == connected
+            // One that is suspected is neither: nothing has been found out about it yet.
+            match connected {
+                true => peer.state == coordinator::PeerState::Connected,
+                false => matches!(peer.state, coordinator::PeerState::Disconnected | coordinator::PeerState::Lost),
+            }
         })
         .await;
     }

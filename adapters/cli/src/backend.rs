@@ -222,6 +222,8 @@ impl Local {
                 | Event::Disconnected { .. }
                 | Event::Lost { .. }
                 | Event::Drifted { .. }
+                | Event::Unknown { .. }
+                | Event::Outdated { .. }
                 | Event::UnknownKey { .. }
                 | Event::KeyUsed { .. }
                 | Event::Stopped,

@@ -7,7 +7,7 @@ use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
 use rejoin_core::ids::Role;
 use rejoin_core::worker::Config;
-use rejoin_smol::worker::{Ended, Keeper, Options, Order, Watch, run};
+use rejoin_smol::worker::{Ended, KeyKeeper, Options, Order, Watch, run};
 use smol::channel::{Sender, bounded};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
@@ -23,6 +23,10 @@ use crate::{access, descriptors, keys};
 pub fn worker(args: &Worker, offers: Tags) -> u8 {
     match smol::block_on(work(args, offers)) {
         Ok(Ended::Left) => 0,
+        Ok(ended @ Ended::LeftWaiting(_)) => {
+            complain(&ended.to_string());
+            0
+        }
         Ok(ended @ (Ended::LeftBehind(_) | Ended::Refused(_) | Ended::Failed(_))) => {
             complain(&ended.to_string());
             EXIT_INTERNAL
@@ -55,10 +59,11 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         trust,
         config,
         spool_dir,
+        keep_bytes_max: args.data.as_ref().map(|_| args.spool_max),
         start_log: None,
         drain_within: args.drain_timeout,
         guardian: guardian()?,
-        keeper: Some(Keeper::new(move |key| keys::replace_key(&path, key).map_err(std::io::Error::other))),
+        key_keeper: Some(KeyKeeper::new(move |key| keys::replace_key(&path, key).map_err(std::io::Error::other))),
     };
     tracing::info!(name = %key.name, slots = args.slots, "worker started");
     let (order, orders) = bounded(2);

@@ -113,6 +113,7 @@ fn run() -> Option<Outcome> {
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
                 coordinator::Output::Close { .. }
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadChunk { .. }
                 | coordinator::Output::ReadOutput { .. } => return None,
             }
@@ -138,9 +139,10 @@ fn run() -> Option<Outcome> {
                     let outcome = if right { Outcome::Succeeded } else { Outcome::Cancelled };
                     worker.handle(NOW, worker::Input::Finished { token, outcome, result: b"out" }).ok()?;
                 }
-                worker::Output::Forget { .. } => {}
+                worker::Output::Keep { .. } | worker::Output::Forget { .. } => {}
                 worker::Output::Idle { .. } => break,
                 worker::Output::Disconnect { .. }
+                | worker::Output::KeepKey
                 | worker::Output::Cancel { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }

@@ -26,9 +26,13 @@ impl Desk {
                 }
             }
             FromClient::Watch { task, follow } if self.tasks.knows(task) => self.watch(ix, task, follow),
-            FromClient::Watch { task, .. } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
+            FromClient::Watch { task, .. } => {
+                self.stats.unknown_tasks += 1;
+                self.say(ix, Sent::Refused(task, Refused::Unknown));
+            }
             FromClient::Cancel { task } => {
                 if let Err(rejected) = self.request_cancel(task) {
+                    self.stats.unknown_tasks += u64::from(rejected == Rejected::Unknown);
                     self.say(ix, Sent::Refused(task, refused(rejected)));
                 }
             }

@@ -22,6 +22,11 @@ pub struct Config {
     pub epoch: u64,
     /// Tokens below this may have been given by an earlier epoch (TASK-2)
     pub tokens_from: u64,
+    /// The records may be older than what peers have seen: epoch and tokens go beyond all that (JOURN-2)
+    ///
+    /// `Some` has the time: milliseconds since 1970, or any number of that kind that is higher at each such start, so that
+    /// the same records may be put back twice.
+    pub restored: Option<u64>,
     /// Everybody who may connect (AUTH-6)
     pub keys: Vec<Key>,
     /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
@@ -104,6 +109,7 @@ impl Config {
             cluster,
             epoch,
             tokens_from: 1,
+            restored: None,
             keys,
             revoked: Vec::new(),
             next: Vec::new(),

@@ -21,7 +21,7 @@ use crate::wire::keys::NextKey;
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
-use super::door::{Face, Verdict, Verified, encoded};
+use super::door::{Face, Newer, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
 use super::rotation::Rotation;
 use super::{Contention, Desk, Event, PeerState, Timer};
@@ -144,7 +144,8 @@ impl Desk {
     /// A handshake message came in
     fn knocked(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
         match self.door.receive(self.now, conn, bytes, Face::of(&self.config), &self.roster) {
-            Verdict::Answer(answer) => {
+            Verdict::Answer(answer, newer) => {
+                newer.into_iter().for_each(|newer| self.outdated_by(newer));
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
             }
@@ -162,6 +163,14 @@ impl Desk {
                 self.timers.set(Timer::Conn(conn), None);
                 self.enter(conn, verified, scratch);
             }
+        }
+    }
+
+    /// A peer has seen a later epoch, as it says: it will not go on here, and that is worth a word, but not each time
+    fn outdated_by(&mut self, Newer { name, epoch: seen }: Newer) {
+        self.stats.newer_epochs += 1;
+        if !core::mem::replace(&mut self.outdated, true) {
+            self.events.push_back(Event::Outdated { peer: name, epoch: self.config.epoch, seen });
         }
     }
 

@@ -215,6 +215,11 @@ impl<L: Log> Link<L> {
         self.backoff.is_slow()
     }
 
+    /// The highest epoch seen; 0 before the first (JOURN-2)
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub(crate) fn session(&mut self) -> Option<&mut Session<L>> {
         self.session.as_mut()
     }
@@ -364,10 +369,17 @@ impl<L: Log> Link<L> {
         if bound.is_none() && self.config.binding == Binding::Require {
             return self.failed_handshake(now, Reason::Unbound);
         }
-        if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
+        let other = self.cluster.filter(|cluster| *cluster != challenge.cluster);
+        let old = (challenge.epoch < self.epoch).then_some(challenge.epoch);
+        let wrong = match (other, old) {
+            (Some(known), _) => Some(Reason::OtherCluster { known }),
+            (None, Some(epoch)) => Some(Reason::OldCoordinator { epoch, seen: self.epoch }),
+            (None, None) => None,
+        };
+        if let Some(wrong) = wrong {
             // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
             self.backoff.breached();
-            return self.give_up(now, Reason::WrongCoordinator, Loss::Local);
+            return self.give_up(now, wrong, Loss::Local);
         }
         self.cluster = Some(challenge.cluster);
         self.epoch = challenge.epoch;
@@ -460,6 +472,11 @@ impl<L: Log> Link<L> {
     /// The wire version of this connection; the oldest where there is none (FRAME-6)
     pub(crate) fn version(&self) -> u16 {
         self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
+    }
+
+    /// The cluster of the coordinator that was last believed, or that the settings name
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
     }
 
     /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered

@@ -12,7 +12,7 @@ use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
 use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine, Peer};
@@ -103,6 +103,7 @@ impl Simulation {
             Machine::Client(Box::new(client.expect("settings that are legal together")))
         };
         self.peers[peer].machine = Some(machine);
+        self.restore_kept(peer);
         let who = self.name(Who::Peer(peer));
         self.trace.see(self.now, || Told::Started(who));
         self.dirty.insert(Who::Peer(peer));
@@ -120,6 +121,7 @@ impl Simulation {
         node.running.clear();
         node.saved.clear();
         node.restores.clear();
+        node.store.crash();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
         let open: Vec<_> = self.sockets_of(peer).filter(|s| s.is_open(Side::Peer)).map(|s| s.conn).collect();
@@ -131,7 +133,7 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over, exclusive: false };
+        let execution = Execution { over, ..Execution::new(id, Box::new(Gone)) };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -182,6 +184,24 @@ impl Simulation {
         if other {
             self.auditor.clashes(id, peer);
         }
+        self.dirty.insert(Who::Peer(peer));
+    }
+
+    /// A client learns that its task is lost, and submits it once more; every other one (JOURN-2)
+    fn submit_lost(&mut self, peer: usize, id: TaskId) {
+        let Some(task) = self.tasks.get(&id).copied().filter(|task| task.number % 2 == 0) else { return };
+        if !self.auditor.is_lost(id) || self.client_peer(task.client) != peer {
+            return;
+        }
+        let now = self.clock(Who::Peer(peer));
+        let payload = self.workload.payload(&task);
+        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        client.handle(now, client::Input::Forget { task: id }).expect("it was followed");
+        let (about, spec) = (about_of(&task), TaskSpec { priority: task.priority, retries: task.retries });
+        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow: Follow::Output };
+        client.handle(now, submit).expect("a client has room for the tasks of a schedule");
+        self.output.remove(&((peer - usize::from(self.schedule.workers)) as u16, id));
+        self.figures.submitted += 1;
         self.dirty.insert(Who::Peer(peer));
     }
 
@@ -300,6 +320,7 @@ impl Simulation {
                     execution.uploads = None;
                 }
             }
+            worker::Output::Keep { token } => self.keep(peer, token),
             worker::Output::KeepKey => {
                 let life = self.peers[peer].life.number;
                 self.happen(self.peers[peer].keeping / 2, peer as u64, Happening::WorkerKeeps { peer, life });
@@ -307,7 +328,8 @@ impl Simulation {
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);
-                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
+                self.let_go(peer, token);
+                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over && !e.foreign) {
                     self.auditor.forgotten(execution.id, token);
                 }
             }
@@ -353,7 +375,12 @@ impl Simulation {
                 self.see_task(peer, task, || Stage::Accepted);
                 self.auditor.accepted(task, peer);
             }
-            client::Event::Refused { .. } => self.figures.refused += 1,
+            client::Event::Refused { task, reason } => {
+                self.figures.refused += 1;
+                if reason == Refused::Unknown {
+                    self.submit_lost(peer, task);
+                }
+            }
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
@@ -377,7 +404,7 @@ impl Simulation {
                 }
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
                 let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
-                if outcome == Outcome::Succeeded {
+                if outcome == Outcome::Succeeded && self.auditor.ended(task).is_some() {
                     let by = self.auditor.ended_by(task);
                     let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
                     self.auditor.expect_of(Check::Log1, task, have == all, || {
@@ -393,11 +420,18 @@ impl Simulation {
         let who = self.name(Who::Peer(peer));
         self.trace.note_with(self.now, who, || format!("closes its connection: {reason}"));
         self.figures.silences += u64::from(reason == Reason::Silence);
+        if matches!(reason, Reason::OldCoordinator { .. }) {
+            self.tally.hit(Kind::OldStore);
+        }
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
-            let over: Vec<_> =
-                self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
+            let over: Vec<_> = self.peers[peer]
+                .running
+                .iter()
+                .filter(|(_, e)| e.over && !e.foreign)
+                .map(|(t, e)| (e.id, *t))
+                .collect();
             over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
         }
         let conn = self.sockets_of(peer).find(|s| s.attempt == attempt && s.is_open(Side::Peer));
@@ -453,9 +487,7 @@ impl Simulation {
         if exclusive {
             self.runs_alone(peer, id, token);
         }
-        self.peers[peer]
-            .running
-            .insert(token, Execution { id, logic, stops: false, uploads: None, over: false, exclusive });
+        self.peers[peer].running.insert(token, Execution { exclusive, ..Execution::new(id, logic) });
         if exclusive {
             self.guard(peer);
         }
@@ -642,7 +674,7 @@ fn something_else(mut payload: Vec<u8>) -> Vec<u8> {
 
 /// A process that is not there any more
 #[derive(Debug)]
-struct Gone;
+pub(super) struct Gone;
 
 impl Logic for Gone {
     fn next(&mut self) -> Act {
@@ -668,10 +700,15 @@ pub(super) fn worker_slots(schedule: &Schedule) -> usize {
     schedule.setting(Knob::Slots).unwrap_or(2).clamp(1, 64) as usize
 }
 
+/// Attempts that wait or run at a worker at most
+pub(super) fn worker_places(schedule: &Schedule) -> u16 {
+    worker_slots(schedule) as u16 + schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16
+}
+
 fn worker_config(schedule: &Schedule, link: LinkConfig) -> worker::Config {
     let mut config = worker::Config::new(link);
     config.slots = worker_slots(schedule) as u16;
-    config.prefetch = schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16;
+    config.prefetch = worker_places(schedule) - config.slots;
     let attempts = schedule.setting(Knob::AttemptsMax).unwrap_or(16).min(512) as u16;
     config.attempts_max = attempts.max(config.slots + config.prefetch);
     config.result_bytes_max = 1024;

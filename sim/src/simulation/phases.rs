@@ -1,8 +1,10 @@
 //! From the start to the last audit
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rejoin_core::Instant;
+use rejoin_core::ids::TaskId;
 use rejoin_core::limits::{RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::{Class, Terms};
@@ -60,6 +62,8 @@ pub struct Figures {
     pub checkpoints: u64,
     /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
     pub chunk_bytes: u64,
+    /// Attempts that workers had finished in an earlier life and took back
+    pub restored: u64,
     /// Workers that a task took along
     pub poisoned: u64,
     /// Recoveries of the coordinator
@@ -90,6 +94,7 @@ impl Figures {
             (&mut self.executions, other.executions),
             (&mut self.checkpoints, other.checkpoints),
             (&mut self.chunk_bytes, other.chunk_bytes),
+            (&mut self.restored, other.restored),
             (&mut self.poisoned, other.poisoned),
             (&mut self.recoveries, other.recoveries),
             (&mut self.told, other.told),
@@ -196,6 +201,7 @@ impl Simulation {
             self.chief.config.wire_version = WIRE_VERSION;
             self.kill_chief(0);
         }
+        self.right_store();
         self.start_chief();
         // Somebody has to do the work.
         if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {
@@ -243,6 +249,7 @@ impl Simulation {
         }
         self.right_key(peer);
         self.enrols(peer);
+        self.heal_store(peer);
         self.start_peer(peer);
         self.tell_time(Who::Peer(peer));
     }
@@ -395,7 +402,9 @@ impl Simulation {
                 format!("task {number} is {state}, {patience:?} after the network has healed")
             });
         }
-        for id in std::mem::take(&mut self.orphans) {
+        // What went with the coordinator's store is no promise any more.
+        let promised: BTreeSet<TaskId> = self.auditor.promised().collect();
+        for id in std::mem::take(&mut self.orphans).into_iter().filter(|id| promised.contains(id)) {
             let ended = self.auditor.ended(id).is_some();
             self.auditor.expect_of(Check::L5, id, ended, || format!("{id} waits for a worker that does not come back"));
         }
