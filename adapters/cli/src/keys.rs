@@ -445,7 +445,7 @@ mod tests {
             (line("worker", "b", 2) + "0", "the fourth word"),
             (line("worker", "b", 2).replace("5ec2e700", "5EC2E700"), "the fourth word"),
             (line("worker", "b", 2) + "\r\r", "the fourth word"),
-            (line("worker", "b", 2) + " gone", "the fifth word is not `revoked`"),
+            (line("worker", "b", 2) + " gone", "the fifth word is neither"),
             (line("worker", "b", 2) + " ", "four words with one space"),
             (line("worker", "b", 2) + " revoked twice", "four words"),
             (line("worker", "b", 1), "the same id as in line 1"),
