@@ -70,11 +70,15 @@ pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
     secret
 }
 
-/// Keeps that a key was used, and that those in front of it are retired
+/// Keeps that a key was used, and that those in front of it are retired; with a join token, all others of its name
 pub(crate) fn retire(config: &mut coordinator::Config, name: &PeerName, used: KeyId) -> Vec<KeyId> {
     config.next.retain(|key| *key != used);
-    let before = config.keys.iter().take_while(|key| key.id != used).filter(|key| key.name == *name);
-    let retired: Vec<KeyId> = before.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
+    let is_token = |key: &KeyId| config.tokens.iter().any(|(token, _)| token == key);
+    let others = config.keys.iter().filter(|key| key.name == *name && key.id != used);
+    let others: Vec<KeyId> = others.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
+    let before: Vec<KeyId> = config.keys.iter().map(|key| key.id).take_while(|key| *key != used).collect();
+    let burns = others.iter().any(|key| is_token(key) && before.contains(key));
+    let retired: Vec<KeyId> = others.into_iter().filter(|key| burns || before.contains(key)).collect();
     config.next.retain(|key| !retired.contains(key));
     config.revoked.extend(&retired);
     retired
@@ -233,9 +237,11 @@ impl World {
     }
 
     fn new_worker(&mut self, key: Key, seed_number: u64) -> Machine {
+        let own = self.kept_keys.values().any(|kept| kept.id == key.id);
         let link = self.link_config(key);
         let mut config = worker::Config::new(link);
         (self.worker_setup)(&mut config);
+        config.link.token &= !own;
         let seed = seed(seed_number, self.boots);
         Machine::Worker(Box::new(Worker::new(config, seed, self.now).expect("legal settings")))
     }

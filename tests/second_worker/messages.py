@@ -98,6 +98,8 @@ enum Control
   10 Digest            received u64, sent u64, held u64
   11 Compare
   12 NextKey
+enum Denied
+  7 Spent
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes
@@ -114,7 +116,7 @@ enum CheckpointRefused
 """
 
 LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Holdings"}
-FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config"}
+FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config", "Spent"}
 
 
 def digest(held):

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_signal::{Signal, Signals};
 use rejoin_core::binding::Binding;
@@ -16,7 +16,7 @@ use smol::channel::bounded;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use crate::args::Coordinator;
+use crate::args::{Coordinator, TOKEN_VALID_MAX};
 use crate::caller::Failed;
 use crate::certificate::CertificateWatch;
 use crate::descriptors;
@@ -42,6 +42,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let ids = |those| known.iter().filter(move |(_, standing)| *standing == those).map(|(key, _)| key.id).collect();
     config.revoked = ids(Standing::Revoked);
     config.next = ids(Standing::Next);
+    config.tokens = known.iter().filter_map(|(key, standing)| Some((key.id, valid(*standing)?))).collect();
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.flapping_within = args.flapping_within;
@@ -135,6 +136,19 @@ fn milliseconds() -> Result<u64, Failed> {
     ms.ok_or_else(|| Failed::Usage("this machine's clock is before 1970: set it, since --restored goes by it".into()))
 }
 
+/// How long a join token is good from now on (AUTH-6)
+fn valid(standing: Standing) -> Option<Duration> {
+    match standing {
+        Standing::Token(until) => Some(left_until(until)),
+        Standing::Good | Standing::Next | Standing::Revoked => None,
+    }
+}
+
+fn left_until(until: u64) -> Duration {
+    // A time beyond all bounds is as good as any long one.
+    Duration::from_secs(until.saturating_sub(keys::now_s())).min(TOKEN_VALID_MAX)
+}
+
 /// The certificate to show, if there is to be TLS, and the files it comes from (AUTH-7)
 fn shown(args: &Coordinator) -> Result<Option<(Certificate, [PathBuf; 2])>, Failed> {
     let (Some(certificate), Some(key)) = (&args.shown.tls_cert, &args.shown.tls_key) else {
@@ -170,6 +184,13 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
         match handle.add_key(key).await {
             Ok(()) => tracing::info!(%name, "key added"),
             Err(error) => tracing::warn!(%name, %error, "key not added"),
+        }
+    }
+    for (token, until) in changes.tokens {
+        let name = token.name.clone();
+        match handle.add_token(token, left_until(until)).await {
+            Ok(()) => tracing::info!(%name, "join token added"),
+            Err(error) => tracing::warn!(%name, %error, "join token not added"),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! There are two kinds, both of them lines of text. A key file is for the key's holder and has one key. A keys file is
 //! for the coordinator and has all of them, one to a line; ` revoked` ends the line of one that is not taken any more, and
-//! ` next` that of one which is to replace those of its name in front of it, and was not used yet:
+//! ` next` that of one which is to replace those of its name in front of it, and was not used yet, and ` token` with a time in
+//! seconds since 1970 that of a join token, which is good for enrolling until then:
 //!
 //! ```text
 //! # what starts like this, and an empty line, says nothing
@@ -10,9 +11,12 @@
 //! client alice 0123456789abcdef 64 hexadecimal digits revoked
 //! ```
 //!
+//! The file of a worker that enrolled says as well which fleet that was, by a line of `cluster` and 32 hexadecimal digits.
+//!
 //! No message repeats anything of such a line, because words may have been mixed up and any of them be a secret.
 
 mod change;
+mod enrol;
 mod rotate;
 mod watch;
 
@@ -23,13 +27,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rejoin_core::ids::{KeyId, PeerName, Role};
+use rejoin_core::ids::{ClusterId, KeyId, PeerName, Role};
 use rejoin_core::wire::keys::{Key, Secret};
 use zeroize::Zeroizing;
 
 use crate::items::label;
 
 pub use change::{Revoked, new_key, revoke, run};
+pub use enrol::{enrol_key, load_token, now_s};
 pub use rotate::{keep_next, key_used, replace_key};
 pub use watch::{Changes, KeysWatch};
 
@@ -43,6 +48,10 @@ const OTHERS_MAY: u32 = 0o066;
 const REVOKED: &str = "revoked";
 /// The last word of a line whose key came about by rotation, and was not used yet
 const NEXT: &str = "next";
+/// The word behind which a join token's line says until when it is good
+const TOKEN: &str = "token";
+/// What the line of a cluster begins with
+const CLUSTER: &str = "cluster ";
 
 /// Whether a key is taken (AUTH-6)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,8 @@ pub enum Standing {
     Next,
     /// It is not
     Revoked,
+    /// It is a join token, good until so many seconds after 1970
+    Token(u64),
 }
 
 /// Reads a coordinator's keys, each with whether it is taken
@@ -71,11 +82,22 @@ pub fn load_keys(path: &Path) -> Result<Vec<(Key, Standing)>, KeysError> {
 ///
 /// As [`load_keys`], or if there is none, several, or a revoked one.
 pub fn load_key(path: &Path) -> Result<Key, KeysError> {
+    holders_key(path).map(|(key, _)| key)
+}
+
+/// Reads the one key of its holder, and the cluster that it is for, where that is known
+///
+/// # Errors
+///
+/// As [`load_key`].
+pub fn holders_key(path: &Path) -> Result<(Key, Option<ClusterId>), KeysError> {
     let text = read(path)?.1;
+    let cluster = text.lines().find_map(|line| line.strip_prefix(CLUSTER)).and_then(bytes).map(|id| ClusterId(*id));
     let mut entries = parse(path, &text)?.into_iter();
     match (entries.next(), entries.next()) {
         (Some(Entry { standing: Standing::Revoked, line, .. }), None) => Err(KeysError::at(path, line, Fault::Revoked)),
-        (Some(entry), None) => Ok(entry.key),
+        (Some(Entry { standing: Standing::Token(_), line, .. }), None) => Err(KeysError::at(path, line, Fault::Token)),
+        (Some(entry), None) => Ok((entry.key, cluster)),
         (None, _) => Err(KeysError::new(path, Why::NoKey)),
         (Some(_), Some(_)) => Err(KeysError::new(path, Why::SeveralKeys)),
     }
@@ -110,6 +132,10 @@ enum Why {
     Exists,
     /// Both files are one
     SameFile,
+    /// It is no join token
+    NoToken,
+    /// The join token's time is over
+    Expired,
     HasKey(PeerName),
     OtherRole(PeerName, Role),
     Unknown(PeerName),
@@ -124,6 +150,10 @@ enum Fault {
     Id,
     Secret,
     Ending,
+    Until,
+    Token,
+    TokenRole,
+    Cluster,
     Revoked,
     SameId(usize),
     SameName(usize),
@@ -147,7 +177,13 @@ impl KeysError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self.why {
-            Why::Exists | Why::SameFile | Why::HasKey(_) | Why::OtherRole(..) | Why::Unknown(_) => true,
+            Why::Exists
+            | Why::SameFile
+            | Why::NoToken
+            | Why::Expired
+            | Why::HasKey(_)
+            | Why::OtherRole(..)
+            | Why::Unknown(_) => true,
             Why::Io(..)
             | Why::Exposed
             | Why::NotText
@@ -185,9 +221,13 @@ impl fmt::Display for KeysError {
                  no use"
             ),
             Why::SameFile => write!(f, "{path} is given both by --out and by --keys: give two files"),
+            Why::NoToken => write!(f, "{path} is no join token: give what `rejoin key token` made"),
+            Why::Expired => {
+                write!(f, "the time of the join token in {path} is over: ask for another one (`rejoin key token`)")
+            }
             Why::HasKey(name) => write!(
                 f,
-                "{name} has a key in {path}: take another name, or revoke that key first by \
+                "{name} has a key or a join token in {path}: take another name, or revoke that key first by \
                  `rejoin key revoke {name} --keys {path}`"
             ),
             Why::OtherRole(name, role) => {
@@ -217,7 +257,13 @@ impl fmt::Display for Fault {
             Fault::Secret => f.write_str(
                 "the fourth word is no secret of 64 digits out of 0-9 and a-f: copy it whole, or make another key",
             ),
-            Fault::Ending => write!(f, "the fifth word is neither `{REVOKED}` nor `{NEXT}`: remove it"),
+            Fault::Ending => write!(f, "the fifth word is neither `{REVOKED}` nor `{NEXT}` nor `{TOKEN}`: remove it"),
+            Fault::Until => write!(f, "behind `{TOKEN}` there is no time in seconds since 1970: make another token"),
+            Fault::Token => f.write_str("this is a join token, and no key: give it by --token-file"),
+            Fault::TokenRole => f.write_str("only workers enrol by a join token: make a key for a client"),
+            Fault::Cluster => {
+                write!(f, "behind `{CLUSTER}` there are no 32 digits out of 0-9 and a-f: remove the line")
+            }
             Fault::Revoked => f.write_str("the key is revoked: ask for another one"),
             Fault::SameId(line) => write!(f, "the same id as in line {line}: remove one of the two lines"),
             Fault::SameName(line) => write!(
@@ -315,6 +361,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, KeysError> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
+        if let Some(id) = text.strip_prefix(CLUSTER) {
+            bytes::<16>(id).ok_or_else(|| KeysError::at(path, line, Fault::Cluster))?;
+            continue;
+        }
         let (key, standing) = parse_line(text).map_err(|fault| KeysError::at(path, line, fault))?;
         let clash = match (ids.insert(key.id, line), names.get(&key.name)) {
             (Some(other), _) => Some(Fault::SameId(other)),
@@ -345,6 +395,7 @@ fn parse_line(text: &str) -> Result<(Key, Standing), Fault> {
         None => Standing::Good,
         Some(REVOKED) => Standing::Revoked,
         Some(NEXT) => Standing::Next,
+        Some(TOKEN) => Standing::Token(words.next().and_then(|until| until.parse().ok()).ok_or(Fault::Until)?),
         Some(_) => return Err(Fault::Ending),
     };
     if words.next().is_some() {
@@ -352,6 +403,7 @@ fn parse_line(text: &str) -> Result<(Key, Standing), Fault> {
     }
     let role = match role {
         "worker" => Role::Worker,
+        "client" if matches!(standing, Standing::Token(_)) => return Err(Fault::TokenRole),
         "client" => Role::Client,
         _ => return Err(Fault::Role),
     };

@@ -92,6 +92,7 @@ enum Ask {
     Cancel { tasks: Vec<TaskId>, answer: Sender<Result<(), Rejected>> },
     Forget { task: TaskId, answer: Sender<Result<(), Rejected>> },
     AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
+    AddToken { key: Key, valid: Duration, answer: Sender<Result<(), Rejected>> },
     RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
     KeyKept { key: KeyId, answer: Sender<Result<(), Rejected>> },
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
@@ -126,6 +127,11 @@ impl Handle {
     /// Lets another peer in (AUTH-6)
     pub async fn add_key(&self, key: Key) -> Result<(), Rejected> {
         self.ask(|answer| Ask::AddKey { key, answer }).await
+    }
+
+    /// Lets a worker enrol that has this join token, for so long (AUTH-6)
+    pub async fn add_token(&self, key: Key, valid: Duration) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::AddToken { key, valid, answer }).await
     }
 
     /// Lets a peer in no more, and ends its connection (AUTH-6)
@@ -598,6 +604,9 @@ impl<J: Journal> Desk<J> {
             }
             Ask::AddKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::AddKey { key: &key }));
+            }
+            Ask::AddToken { key, valid, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::AddToken { key: &key, valid }));
             }
             Ask::RevokeKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::RevokeKey { key }));

@@ -71,7 +71,15 @@ pub(crate) struct Contending {
 pub(crate) struct Goodbye {
     pub(crate) conn: ConnId,
     channel: Channel,
-    denied: Denied,
+    farewell: Farewell,
+}
+
+/// The last word on a connection
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Farewell {
+    Denied(Denied),
+    /// Its holder has a key of its own now, and comes back with that (AUTH-6)
+    NextKey,
 }
 
 impl Contending {
@@ -90,7 +98,8 @@ impl Desk {
         entropy: [u8; 32],
         binding: Option<[u8; 32]>,
     ) -> Result<(), Rejected> {
-        if self.door.has(conn) || self.conns.contains_key(&conn) {
+        let enrols = self.enrolling.values().any(|entry| entry.conn == conn);
+        if self.door.has(conn) || self.conns.contains_key(&conn) || enrols {
             return Err(Rejected::Conflict);
         }
         let only_open = match self.admission.charge(self.now, address, &mut self.rng) {
@@ -186,6 +195,9 @@ impl Desk {
         if verified.revoked {
             return self.turn_away(conn, *verified, Denied::Revoked);
         }
+        if let Some((name, until)) = self.roster.token(verified.key) {
+            return self.enrol(conn, verified, name, until);
+        }
         self.key_used(verified.key);
         let Some(ix) = self.place_for(&verified) else {
             let retry_after_us = micros(Duration::from_secs(1));
@@ -203,9 +215,14 @@ impl Desk {
         }
     }
 
-    fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
+    pub(super) fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
+        self.part(conn, verified, Farewell::Denied(denied));
+    }
+
+    /// Says one thing to a peer that has proved who it is, and closes behind it
+    pub(super) fn part(&mut self, conn: ConnId, verified: Verified, farewell: Farewell) {
         let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+        self.goodbyes.push_back(Goodbye { conn, channel, farewell });
     }
 
     /// The place of a peer that has proved who it is; a client that is away makes room for a new one
@@ -389,6 +406,9 @@ impl Desk {
             self.timers.set(Timer::Conn(conn), None);
             return;
         }
+        if self.enrolling_over(conn) {
+            return;
+        }
         self.end(conn, None);
     }
 
@@ -408,7 +428,7 @@ impl Desk {
             }
             None => return,
         };
-        self.goodbyes.push_back(Goodbye { conn, channel, denied });
+        self.goodbyes.push_back(Goodbye { conn, channel, farewell: Farewell::Denied(denied) });
         self.end(conn, Some(Reason::Denied(denied)));
     }
 
@@ -536,6 +556,9 @@ impl Desk {
             self.closes.push_back((conn, Reason::Timeout));
             return;
         }
+        if self.enrolling_over(conn) {
+            return self.closes.push_back((conn, Reason::Timeout));
+        }
         let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return };
         let ix = live.peer;
         let session = self.roster.get(ix).session.as_ref();
@@ -618,12 +641,16 @@ impl Desk {
         frame: &mut [u8],
         scratch: &mut Scratch,
     ) -> (ConnId, usize) {
-        let Goodbye { conn, mut channel, denied } = goodbye;
+        let Goodbye { conn, mut channel, farewell } = goodbye;
+        let (control, reason) = match farewell {
+            Farewell::Denied(denied) => (Control::Denied(denied), Reason::Denied(denied)),
+            Farewell::NextKey => (Control::NextKey, Reason::Rekeyed),
+        };
         let mut body = body_of(frame);
-        let fits = body.push(Class::Control, &Control::Denied(denied));
+        let fits = body.push(Class::Control, &control);
         debug_assert!(fits);
         let body_len = body.len();
-        self.closes.push_back((conn, Reason::Denied(denied)));
+        self.closes.push_back((conn, reason));
         self.stats.frames_out += 1;
         (conn, channel.seal(frame, body_len, scratch))
     }

@@ -6,6 +6,7 @@
 //! | `admission` | how many connections are let in |
 //! | `door` | connections that have not proved who they are |
 //! | `rotation` | keys that are replaced while their holders are connected |
+//! | `enrolment` | newcomers that come with a join token, and leave with a key |
 //! | `peers` | who may connect, and the session of each |
 //! | `entry` | takeover, contention, welcome, and the end of a connection |
 //! | `tasks` | tasks and attempts, and the tables of their states |
@@ -31,6 +32,7 @@ mod config;
 mod door;
 mod drift;
 mod endings;
+mod enrolment;
 mod entry;
 mod fetches;
 mod flapping;
@@ -67,6 +69,7 @@ pub use self::tasks::{Counts, TaskState};
 use self::admission::Admission;
 use self::brake::Brake;
 use self::door::Door;
+use self::enrolment::Enrolling;
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
@@ -136,6 +139,8 @@ struct Desk {
     door: Door,
     roster: Roster,
     conns: BTreeMap<ConnId, Conn>,
+    /// Who waits for a key of its own, by the join token that it came with (AUTH-6)
+    enrolling: BTreeMap<KeyId, Enrolling>,
     tasks: Tasks,
     schedule: Schedule,
     gate: Gate,
@@ -234,6 +239,7 @@ impl Coordinator {
                     Err(Rejected::Conflict)
                 }
             }
+            Input::AddToken { key, valid } => desk.add_token(key, valid),
             Input::RevokeKey { key } => desk.revoke(key),
             Input::RotateKey { peer } => match desk.rotate_key(peer) {
                 RotationView::Begun => Ok(()),
@@ -418,6 +424,9 @@ impl Desk {
         if !config.next.iter().all(|key| roster.is_next(*key)) {
             return Err(ConfigError { field: "next", allowed: "ids of some of the keys" });
         }
+        if !config.tokens.iter().all(|(key, valid)| roster.is_token(*key, now + *valid)) {
+            return Err(ConfigError { field: "tokens", allowed: "ids of some of the workers' keys" });
+        }
         Ok(Desk {
             now,
             rng: Rng::new(seed),
@@ -425,6 +434,7 @@ impl Desk {
             door: Door::new(config.pending_max),
             roster,
             conns: BTreeMap::new(),
+            enrolling: BTreeMap::new(),
             tasks: Tasks::default(),
             schedule: Schedule::default(),
             gate: Gate::default(),
@@ -522,6 +532,7 @@ impl Desk {
         if !self.roster.revoke(key) {
             return Err(Rejected::Unknown);
         }
+        self.token_revoked(key);
         let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
         let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
         // First whoever waits: the end of the old connection would let it in.
@@ -547,8 +558,10 @@ impl Desk {
         self.dirty.clear();
         self.readers.clear();
         let leaving = core::mem::take(&mut self.goodbyes).into_iter().map(|goodbye| goodbye.conn);
+        let enrolling = core::mem::take(&mut self.enrolling).into_values().map(|entry| entry.conn);
         let live = core::mem::take(&mut self.conns).into_keys();
-        self.closes.extend(leaving.chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
+        self.closes
+            .extend(leaving.chain(enrolling).chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
         for ix in self.roster.iter().map(|(ix, _)| ix).collect::<Vec<_>>() {
             let peer = self.roster.get_mut(ix);
             peer.conn = None;

@@ -56,6 +56,9 @@ impl Desk {
     /// A key that the embedder is to make durable, and the one that it is to replace
     pub(super) fn next_keep(&mut self) -> Option<(Box<Key>, KeyId)> {
         while let Some(conn) = self.keeps.pop_front() {
+            if let Some(enrolled) = self.enrolled_keep(conn) {
+                return Some(enrolled);
+            }
             let Some(Conn::Live(live)) = self.conns.get(&conn) else { continue };
             let peer = self.roster.get(live.peer);
             return Some((Box::new(live.next.of(&peer.name, peer.role)), live.key));
@@ -65,6 +68,9 @@ impl Desk {
 
     /// A key is durable: its holder may be told, if the connection that it follows from is still there
     pub(super) fn key_kept(&mut self, key: KeyId) {
+        if self.enrolled(key) {
+            return;
+        }
         let ready = |(conn, entry): (&ConnId, &mut Conn)| match entry {
             Conn::Live(live) if live.next.id == key && live.rotation == Rotation::Keeping => {
                 live.rotation = Rotation::Due;

@@ -1,6 +1,7 @@
 //! What goes into a coordinator and what comes out of it
 
 use alloc::boxed::Box;
+use core::time::Duration;
 
 use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
 use crate::link::Reason;
@@ -76,6 +77,13 @@ pub enum Input<'a> {
         /// Its key
         key: &'a Key,
     },
+    /// Let a worker enrol that has this join token (AUTH-6)
+    AddToken {
+        /// The token
+        key: &'a Key,
+        /// How long it is good
+        valid: Duration,
+    },
     /// Let a peer in no more, and end its connection (AUTH-6)
     RevokeKey {
         /// Its key
@@ -149,6 +157,8 @@ pub enum Output<'b> {
         reason: Reason,
     },
     /// Keep this key for good behind those of its name, unused, and say [`Input::KeyKept`]; not if `after` has been revoked (AUTH-6)
+    ///
+    /// `after` may be a join token.
     ///
     /// With [`Config::next`](super::Config::next) it is known when the coordinator starts again. Its holder is told of it behind that.
     KeepKey {
@@ -271,9 +281,10 @@ pub enum Event {
         /// Which one was named
         key: KeyId,
     },
-    /// A key that came about by rotation was used first (AUTH-6)
+    /// A key that came about by rotation or enrolment was used first (AUTH-6)
     ///
-    /// The keys of its name in front of it are retired, which whoever keeps them should keep as well.
+    /// The keys of its name in front of it are retired, which whoever keeps them should keep as well; if a join token is among
+    /// them, so are those behind it.
     KeyUsed {
         /// Whose it is
         peer: PeerName,

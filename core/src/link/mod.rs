@@ -517,7 +517,8 @@ impl<L: Log> Link<L> {
             }
             Control::NextKey => {
                 let known = self.version() >= ROTATION_SINCE && self.config.key.role == Role::Worker;
-                if !known || !self.is_welcomed() {
+                let enrols = self.config.token && self.state == LinkState::Proving;
+                if !known || !(self.is_welcomed() || enrols) {
                     return Err(Violation);
                 }
                 if self.keeping == Keeping::No {
@@ -550,7 +551,7 @@ impl<L: Log> Link<L> {
     }
 
     fn welcomed(&mut self, now: Instant, welcome: &Welcome) -> Result<LinkEvent, Violation> {
-        if self.state != LinkState::Proving {
+        if self.state != LinkState::Proving || self.config.token {
             return Err(Violation);
         }
         let resumed = self.proved.as_ref().is_some_and(|proved| proved.open);
@@ -604,7 +605,12 @@ impl<L: Log> Link<L> {
                 self.backoff.breached();
                 Loss::Peer
             }
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => Loss::Peer,
+            Denied::Revoked
+            | Denied::Removed
+            | Denied::TakenOver
+            | Denied::Version
+            | Denied::Config
+            | Denied::Spent => Loss::Peer,
         };
         self.give_up(now, Reason::Denied(denied), loss);
     }
@@ -654,7 +660,7 @@ impl<L: Log> Link<L> {
             self.give_up(now, Reason::Silence, Loss::Local);
         }
         // Last, because a connection that has just been given up may be dialled again at once.
-        if self.dial_at.is_some_and(|at| at <= now) && self.keeping != Keeping::Asked {
+        if self.dial_at.is_some_and(|at| at <= now) && self.keeping == Keeping::No {
             if !planted::is(Bug::DialledTwice) {
                 self.dial_at = None;
             }
@@ -671,7 +677,7 @@ impl<L: Log> Link<L> {
         let session = self.session.as_ref();
         let tellable = session.map_or(0, Session::received);
         let channel = self.channel.as_ref().and_then(|c| c.deadline(session, tellable));
-        let dial_at = self.dial_at.filter(|_| self.keeping != Keeping::Asked);
+        let dial_at = self.dial_at.filter(|_| self.keeping == Keeping::No);
         earliest(earliest(dial_at, self.give_up_at), channel)
     }
 
@@ -713,6 +719,7 @@ impl<L: Log> Link<L> {
         self.keeping = Keeping::No;
         let Some(key) = key.filter(|_| kept) else { return Ok(()) };
         self.config.key = key;
+        self.config.token = false;
         if self.channel.is_some() && self.leaving == Leaving::No {
             // The old key is good until this one is used: the sooner the better, and a session goes on at once.
             self.give_up(now, Reason::Rekeyed, Loss::Local);
@@ -946,8 +953,8 @@ impl<L: Log> Link<L> {
         self.confirm = false;
         self.lease = None;
         self.compare = false;
-        if self.keeping == Keeping::Due {
-            // Nobody was told yet, and it follows from this connection alone.
+        if self.keeping == Keeping::Due && !self.config.token {
+            // Nobody was told yet, and it follows from this connection alone. Whoever enrols is left behind the word of it.
             self.keeping = Keeping::No;
         }
     }

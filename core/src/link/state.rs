@@ -169,6 +169,7 @@ impl fmt::Display for Reason {
             Reason::Denied(Denied::Version) => "the coordinator speaks another version",
             Reason::Denied(Denied::Config) => "its settings contradict the coordinator's",
             Reason::Denied(Denied::Busy { .. }) => "another holder of the same key is connected and answers",
+            Reason::Denied(Denied::Spent) => "the join token's time is over, or it was tried too often: get a new one",
             Reason::Denied(Denied::Protocol) => "the coordinator says that a rule was broken",
             Reason::Superseded => "a newer connection has taken over",
             Reason::Crowded => "too many others connect at once",

@@ -283,13 +283,20 @@ pub enum Denied {
     },
     /// A sealed frame broke the rules; the session has ended (FRAME-2)
     Protocol,
+    /// The join token's time is over, or too many have come with it, since wire version 2 (AUTH-6)
+    Spent,
 }
 
 impl Denied {
     /// Whether the peer must stop for good (AUTH-2)
     pub fn is_final(self) -> bool {
         match self {
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => true,
+            Denied::Revoked
+            | Denied::Removed
+            | Denied::TakenOver
+            | Denied::Version
+            | Denied::Config
+            | Denied::Spent => true,
             Denied::Busy { .. } | Denied::Protocol => false,
         }
     }

@@ -72,7 +72,9 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare | Control::NextKey)
+    let control =
+        matches!(message, Control::Lease { .. } | Control::Digest { .. } | Control::Compare | Control::NextKey);
+    control || matches!(message, Control::Denied(Denied::Spent))
 }
 
 fn control() -> Vec<Control> {
@@ -111,6 +113,7 @@ fn control() -> Vec<Control> {
             Denied::Config,
             Denied::Busy { retry_after_us: 30_000_000 },
             Denied::Protocol,
+            Denied::Spent,
         ])
         .map(Control::Denied),
     );

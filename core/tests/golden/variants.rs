@@ -49,7 +49,7 @@ variants! {
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
     WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
     Tag: Label Amount;
-    Denied: Revoked Removed TakenOver Version Config Busy Protocol;
+    Denied: Revoked Removed TakenOver Version Config Busy Protocol Spent;
     Outcome: Succeeded Failed Cancelled;
     Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error Stalled;
     Class: Pure Idempotent Exclusive;

@@ -10,8 +10,9 @@ use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_smol::clock::entropy;
 use zeroize::Zeroizing;
 
-use super::{Entry, KeysError, NEXT, REVOKED, Standing, Why, parse, read, role_word, shown};
-use crate::args::{KeyCommand, KeyNew, KeyRevoke};
+use super::enrol::{new_token, now_s, print_token};
+use super::{Entry, KeysError, REVOKED, Standing, Why, parse, read, role_word, shown};
+use crate::args::{KeyCommand, KeyNew, KeyRevoke, KeyToken};
 use crate::ask;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 
@@ -22,6 +23,10 @@ pub fn run(command: &KeyCommand) -> u8 {
             new_key(name, *role, out, keys).map(|()| made(name, *role, out))
         }
         KeyCommand::Revoke(KeyRevoke { name, keys }) => revoke(name, keys).map(|revoked| gone(name, keys, revoked)),
+        KeyCommand::Token(KeyToken { name, out: Some(out), keys, valid }) => {
+            new_token(name, *valid, out, keys).map(|()| token_made(name, out))
+        }
+        KeyCommand::Token(KeyToken { name, out: None, keys, valid }) => print_token(name, *valid, keys),
         KeyCommand::Rotate(rotate) => return ask::rotate_key(rotate),
     };
     match done {
@@ -46,6 +51,13 @@ fn made(name: &PeerName, role: Role, out: &Path) -> String {
     format!("made {out}, the key of {role} {name}; next: rejoin {next} --coordinator URL --key {out}")
 }
 
+fn token_made(name: &PeerName, out: &Path) -> String {
+    let out = shown(out);
+    format!(
+        "made {out}, a join token of worker {name}; next: rejoin worker --coordinator URL --token-file {out} --key FILE"
+    )
+}
+
 fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
     let keys = shown(keys);
     let what = match revoked {
@@ -62,12 +74,13 @@ fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
 /// If `out` exists, the name has a key or another role, or a file cannot be read or written. Then nobody has a new key;
 /// after a crash the coordinator's file may have one, which can be revoked.
 pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(), KeysError> {
+    make(name, role, out, keys, "")
+}
+
+/// As [`new_key`], with something at the end of the line
+pub(super) fn make(name: &PeerName, role: Role, out: &Path, keys: &Path, ending: &str) -> Result<(), KeysError> {
     let _lock = lock(keys)?;
-    let old = read_or_begin(keys)?;
-    check_free(name, role, keys, &parse(keys, &old)?)?;
-    let id = KeyId(entropy().map_err(KeysError::io(out, "make a key for"))?);
-    let secret = Secret::new(entropy().map_err(KeysError::io(out, "make a key for"))?);
-    let line = key_line(&Key { id, secret, name: name.clone(), role });
+    let (old, line) = made_line(name, role, keys, ending)?;
     // The holder's file is only claimed at first, and empty. The key goes to the coordinator's file before it goes
     // there: whatever ends this in between, no key file is left that looks good and that no coordinator knows.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(|error| {
@@ -76,7 +89,7 @@ pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(
     })?;
     let written = check_two_files(out, keys).and_then(|()| {
         replace(keys, &with_line(&old, &line))?;
-        let holders = concat(&["# The key of ", role_word(role), " ", name.as_str(), HOLDERS, &line, "\n"]);
+        let holders = holders_text(name, role, if ending.is_empty() { "key" } else { "join token" }, &line);
         let filled = file.write_all(holders.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(out));
         filled.map_err(KeysError::io(out, "write")).inspect_err(|_| {
             // Nobody has this key, so that nobody should be let in with it. If that fails too, it can be revoked.
@@ -116,23 +129,19 @@ pub fn revoke(name: &PeerName, keys: &Path) -> Result<Revoked, KeysError> {
     if good.is_empty() {
         return Ok(Revoked::Before);
     }
-    replace(keys, &marked(&old, |line| good.contains(&line).then_some(Standing::Revoked)))?;
+    replace(keys, &marked(&old, |line| good.contains(&line).then_some(REVOKED)))?;
     Ok(Revoked::Now)
 }
 
-/// The text with other last words, where there are to be others
-pub(super) fn marked(old: &str, standing: impl Fn(usize) -> Option<Standing>) -> Zeroizing<String> {
+/// The text with another last word, or none, where there is to be another
+pub(super) fn marked(old: &str, ending: impl Fn(usize) -> Option<&'static str>) -> Zeroizing<String> {
     let mut pieces = Vec::new();
     for (index, line) in old.lines().enumerate() {
-        match standing(index + 1) {
+        match ending(index + 1) {
             None => pieces.push(line),
-            Some(standing) => {
-                pieces.push(line.strip_suffix(NEXT).map_or(line, str::trim_end));
-                match standing {
-                    Standing::Good => {}
-                    Standing::Next => pieces.extend([" ", NEXT]),
-                    Standing::Revoked => pieces.extend([" ", REVOKED]),
-                }
+            Some(ending) => {
+                let key = line.match_indices(' ').nth(3).map_or(line, |(end, _)| &line[..end]);
+                pieces.extend([key, if ending.is_empty() { "" } else { " " }, ending]);
             }
         }
         pieces.push("\n");
@@ -148,6 +157,34 @@ const COORDINATORS: &str = "\
 
 /// What a key file says behind whose key it is
 const HOLDERS: &str = " of rejoin. Keep this file secret: whoever has it can pass for its holder.\n";
+
+/// What is in a holder's file
+pub(super) fn holders_text(name: &PeerName, role: Role, what: &str, lines: &str) -> Zeroizing<String> {
+    concat(&["# The ", what, " of ", role_word(role), " ", name.as_str(), HOLDERS, lines, "\n"])
+}
+
+/// The coordinator's file as it is without tokens whose time is over, and the line of a new key for it
+pub(super) fn made_line(
+    name: &PeerName,
+    role: Role,
+    keys: &Path,
+    ending: &str,
+) -> Result<(Zeroizing<String>, Zeroizing<String>), KeysError> {
+    let old = read_or_begin(keys)?;
+    let entries = parse(keys, &old)?;
+    check_free(name, role, keys, &entries)?;
+    let over: Vec<usize> = entries.iter().filter(|entry| is_over(entry.standing)).map(|entry| entry.line).collect();
+    let old = if over.is_empty() { old } else { marked(&old, |line| over.contains(&line).then_some(REVOKED)) };
+    let id = KeyId(entropy().map_err(KeysError::io(keys, "make a key for"))?);
+    let secret = Secret::new(entropy().map_err(KeysError::io(keys, "make a key for"))?);
+    let line = key_line(&Key { id, secret, name: name.clone(), role });
+    Ok((old, concat(&[&line, ending])))
+}
+
+/// Whether this is a join token that is good no more
+fn is_over(standing: Standing) -> bool {
+    matches!(standing, Standing::Token(until) if until <= now_s())
+}
 
 pub(super) fn key_line(key: &Key) -> Zeroizing<String> {
     let mut digits = Zeroizing::new(String::with_capacity(64));
@@ -174,7 +211,7 @@ fn check_free(name: &PeerName, role: Role, keys: &Path, entries: &[Entry]) -> Re
         if entry.key.role != role {
             return Err(KeysError::new(keys, Why::OtherRole(name.clone(), entry.key.role)));
         }
-        if entry.standing != Standing::Revoked {
+        if entry.standing != Standing::Revoked && !is_over(entry.standing) {
             return Err(KeysError::new(keys, Why::HasKey(name.clone())));
         }
     }
@@ -241,11 +278,11 @@ pub(super) fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
 }
 
 /// Makes sure that a file is found under its name after a crash
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-fn folder(path: &Path) -> &Path {
+pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

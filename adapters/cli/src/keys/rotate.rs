@@ -6,7 +6,7 @@ use rejoin_core::ids::{KeyId, PeerName};
 use rejoin_core::wire::keys::Key;
 
 use super::change::{concat, key_line, lock, marked, replace, with_line};
-use super::{Entry, KeysError, NEXT, Standing, Why, parse, read};
+use super::{Entry, KeysError, NEXT, REVOKED, Standing, Why, parse, read};
 
 /// Adds a key to a coordinator's file that is to replace another one, and was not used yet
 ///
@@ -33,6 +33,8 @@ pub fn keep_next(keys: &Path, key: &Key, after: KeyId) -> Result<bool, KeysError
 
 /// Marks a key of a coordinator's file as good, and those of its name in front of it as revoked
 ///
+/// If a join token is among these, so are those behind it, which followed from the same token.
+///
 /// # Errors
 ///
 /// If the file cannot be read or written.
@@ -45,11 +47,13 @@ pub fn key_used(keys: &Path, name: &PeerName, used: KeyId) -> Result<(), KeysErr
         // Somebody has revoked it meanwhile, or taken it away.
         return Ok(());
     };
-    let retired = |entry: &&Entry| entry.line < used.line && entry.standing != Standing::Revoked;
+    let burns = of_name().any(|entry| entry.line < used.line && matches!(entry.standing, Standing::Token(_)));
+    let other = |entry: &Entry| entry.line < used.line || (burns && entry.line > used.line);
+    let retired = |entry: &&Entry| other(entry) && entry.standing != Standing::Revoked;
     let retired: Vec<usize> = of_name().filter(retired).map(|entry| entry.line).collect();
     let becomes = |line| {
-        let good = (line == used.line).then_some(Standing::Good);
-        good.or(retired.contains(&line).then_some(Standing::Revoked))
+        let good = (line == used.line).then_some("");
+        good.or(retired.contains(&line).then_some(REVOKED))
     };
     replace(keys, &marked(&old, becomes))
 }

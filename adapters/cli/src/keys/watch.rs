@@ -25,6 +25,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 pub struct Changes {
     /// Keys that are in force from now on
     pub added: Vec<Key>,
+    /// Join tokens that are in force from now on, and until when in seconds since 1970
+    pub tokens: Vec<(Key, u64)>,
     /// Keys that were in force and have been revoked
     pub revoked: Vec<KeyId>,
     /// Keys that were in force and are not in the file any more, which means the same
@@ -113,12 +115,17 @@ impl KeysWatch {
         let mut keys = BTreeMap::new();
         let mut revoked = BTreeMap::new();
         let mut next = BTreeSet::new();
+        let mut tokens = BTreeMap::new();
         for entry in parse(&self.path, &text)? {
             match entry.standing {
                 Standing::Good => &mut keys,
                 // The coordinator has put it there itself, and knows when it is to be taken.
                 Standing::Next => {
                     next.insert(entry.key.id);
+                    &mut keys
+                }
+                Standing::Token(until) => {
+                    tokens.insert(entry.key.id, until);
                     &mut keys
                 }
                 Standing::Revoked => &mut revoked,
@@ -132,8 +139,14 @@ impl KeysWatch {
         let gone = before.iter().filter(|(id, key)| self.in_force.get(id) != Some(key)).map(|(id, _)| *id);
         let (revoked, vanished) = gone.partition(|id| revoked.contains_key(id));
         let new = |key: &&Key| before.get(&key.id) != Some(*key) && !next.contains(&key.id);
-        let added = self.in_force.values().filter(new).cloned().collect();
-        Ok(Changes { added, revoked, vanished })
+        let mut changes = Changes { revoked, vanished, ..Changes::default() };
+        for key in self.in_force.values().filter(new) {
+            match tokens.get(&key.id) {
+                Some(until) => changes.tokens.push((key.clone(), *until)),
+                None => changes.added.push(key.clone()),
+            }
+        }
+        Ok(changes)
     }
 }
 
