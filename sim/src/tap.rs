@@ -175,6 +175,7 @@ impl<'a> Said<'a> {
                 Control::Compare => "Compare",
                 Control::GoAway { .. } => "GoAway",
                 Control::Mtbf { .. } => "Mtbf",
+                Control::NextKey => "NextKey",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -493,6 +494,7 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Compare => f.write_str("Compare"),
         Control::GoAway { slot_us } => write!(f, "GoAway {slot_us} µs"),
         Control::Mtbf { mean_us } => write!(f, "Mtbf {} s", mean_us / 1_000_000),
+        Control::NextKey => f.write_str("NextKey"),
     }
 }
 

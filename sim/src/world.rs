@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
-use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
+use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, PeerName, Role, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
@@ -70,6 +70,20 @@ pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
     secret
 }
 
+/// Keeps that a key was used, and that those in front of it are retired; with a join token, all others of its name
+pub(crate) fn retire(config: &mut coordinator::Config, name: &PeerName, used: KeyId) -> Vec<KeyId> {
+    config.next.retain(|key| *key != used);
+    let is_token = |key: &KeyId| config.tokens.iter().any(|(token, _)| token == key);
+    let others = config.keys.iter().filter(|key| key.name == *name && key.id != used);
+    let others: Vec<KeyId> = others.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
+    let before: Vec<KeyId> = config.keys.iter().map(|key| key.id).take_while(|key| *key != used).collect();
+    let burns = others.iter().any(|key| is_token(key) && before.contains(key));
+    let retired: Vec<KeyId> = others.into_iter().filter(|key| burns || before.contains(key)).collect();
+    config.next.retain(|key| !retired.contains(key));
+    config.revoked.extend(&retired);
+    retired
+}
+
 /// One coordinator, its workers and clients, and the network between them
 ///
 /// Peers are counted from 0, workers first. After each event the invariants of every machine are checked.
@@ -107,6 +121,14 @@ pub struct World {
     pub tap: Option<Vec<Tapped>>,
     /// Workers keep what they have finished until it is settled, once a story says so (SESS-9)
     pub keeps: bool,
+    /// Whether peers and coordinator say that a new key is kept, which it is in any case
+    pub keeps_keys: [bool; 2],
+    /// Whether the coordinator's embedder keeps which keys are retired
+    pub keeps_retired: bool,
+    /// New keys of which the coordinator was not told that they are kept
+    pub unsaid_keys: Vec<KeyId>,
+    /// Keys that workers were told to keep, and begin with when they begin again
+    pub kept_keys: BTreeMap<usize, Key>,
     heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     arrivals: BTreeMap<(usize, Side), u64>,
     coordinator_config: coordinator::Config,
@@ -180,6 +202,10 @@ impl World {
             dialled: Vec::new(),
             tap: None,
             keeps: false,
+            keeps_keys: [true; 2],
+            keeps_retired: true,
+            unsaid_keys: Vec::new(),
+            kept_keys: BTreeMap::new(),
             heard: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             coordinator_config: config,
@@ -217,9 +243,11 @@ impl World {
     }
 
     fn new_worker(&mut self, key: Key, seed_number: u64) -> Machine {
+        let own = self.kept_keys.values().any(|kept| kept.id == key.id);
         let link = self.link_config(key);
         let mut config = worker::Config::new(link);
         (self.worker_setup)(&mut config);
+        config.link.token &= !own;
         let seed = seed(seed_number, self.boots);
         Machine::Worker(Box::new(Worker::new(config, seed, self.now).expect("legal settings")))
     }
@@ -376,7 +404,8 @@ impl World {
     /// Starts a worker that had crashed, with nothing in its memory but what it had kept
     pub fn restart(&mut self, peer: usize) {
         assert!(!self.peers[peer].alive, "peer {peer} runs");
-        let machine = self.new_worker(worker_key(peer), peer as u64);
+        let key = self.kept_keys.get(&peer).cloned().unwrap_or_else(|| worker_key(peer));
+        let machine = self.new_worker(key, peer as u64);
         self.peers[peer].machine = machine;
         self.peers[peer].alive = true;
         let now = self.now;
@@ -871,7 +900,25 @@ impl World {
                     let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
-                coordinator::Output::Event(event) => self.events.push(event),
+                coordinator::Output::KeepKey { key, after } => {
+                    let known = self.coordinator_config.keys.iter().any(|other| other.id == key.id);
+                    if !known && !self.coordinator_config.revoked.contains(&after) {
+                        self.coordinator_config.next.push(key.id);
+                        self.coordinator_config.keys.push(Key::clone(&key));
+                    }
+                    if self.keeps_keys[Side::Coordinator as usize] {
+                        let kept = coordinator::Input::KeyKept { key: key.id };
+                        self.coordinator.handle(self.now, kept).expect("an answer is never refused");
+                    } else {
+                        self.unsaid_keys.push(key.id);
+                    }
+                }
+                coordinator::Output::Event(event) => {
+                    if let (coordinator::Event::KeyUsed { peer, key }, true) = (&event, self.keeps_retired) {
+                        retire(&mut self.coordinator_config, peer, *key);
+                    }
+                    self.events.push(event);
+                }
                 coordinator::Output::Idle { .. } => {
                     let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });
                     assert!(idle, "a drain ends when there is nothing to do");
@@ -929,6 +976,14 @@ impl World {
             worker::Output::Freeze { token } => self.frozen.push((token, true)),
             worker::Output::Thaw { token } => self.frozen.push((token, false)),
             worker::Output::WantCheckpoint { token } => self.wanted.push((self.now, peer, token)),
+            worker::Output::KeepKey => {
+                let key = worker.next_key().expect("there is one to keep");
+                self.kept_keys.insert(peer, key);
+                if self.keeps_keys[Side::Peer as usize] {
+                    let kept = worker::Input::KeyKept { kept: true };
+                    worker.handle(self.now, kept).expect("it was asked for");
+                }
+            }
             worker::Output::Forget { token } => {
                 self.peers[peer].store.remove(&token);
                 self.peers[peer].executor.running.remove(&token);

@@ -56,6 +56,7 @@ impl Peer for Patient {
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
+                | worker::Output::KeepKey
                 | worker::Output::Forget { .. } => Ok(()),
                 worker::Output::Idle { .. } => return None,
             };

@@ -99,6 +99,9 @@ enum Control
   11 Compare
   12 GoAway             slot_us u64
   13 Mtbf               mean_us u64
+  14 NextKey
+enum Denied
+  7 Spent
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes
@@ -115,7 +118,7 @@ enum CheckpointRefused
 """
 
 LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Holdings"}
-FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config"}
+FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config", "Spent"}
 
 
 def digest(held):

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 
 use rejoin_core::client::Event;
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::TERMS_SINCE;
+use rejoin_core::limits::{ROTATION_SINCE, TERMS_SINCE};
 use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream};
-use rejoin_core::wire::view::{BrakeView, Question};
+use rejoin_core::wire::view::{BrakeView, Question, RotationView};
 use rejoin_smol::client::Told;
 use serde_json::{Value, json};
 
-use crate::args::{Brake, Cancel, Drain, List, Logs, Reach, ResultOf, Tasks, Wait};
+use crate::args::{Brake, Cancel, Drain, KeyRotate, List, Logs, Reach, ResultOf, Tasks, Wait};
 use crate::caller::{Caller, Failed};
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, exit_status};
 use crate::say::{complain, print};
@@ -100,6 +100,33 @@ pub fn drain(args: &Drain) -> u8 {
             )));
         }
         complain(&format!("there is no worker {}: `rejoin workers` lists them", args.worker));
+        Ok(EXIT_INTERNAL)
+    })
+}
+
+/// `rejoin key rotate`
+pub fn rotate_key(args: &KeyRotate) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let worker = &args.worker;
+        // Whoever is asked first tells which version it speaks.
+        caller.status().await?;
+        if caller.connection().wire_version() < ROTATION_SINCE {
+            complain("the coordinator is of a version in which keys stay as they are: replace its program first");
+            return Ok(EXIT_INTERNAL);
+        }
+        let refused = match caller.rotate_key(worker).await? {
+            RotationView::Begun => {
+                return Ok(printed(&format!("{worker} is given another key; the logs say when it uses that\n")));
+            }
+            RotationView::Unknown => format!("there is no worker {worker}: `rejoin workers` lists them"),
+            RotationView::Away => format!("{worker} is not connected: try again when it is"),
+            RotationView::TooOld => format!("{worker} is of a version that keeps its key: replace its program first"),
+            RotationView::TooMany => format!(
+                "{worker} was given other keys, and used none of them: look into its log, or make it a new key by \
+                 `rejoin key revoke` and `rejoin key new`"
+            ),
+        };
+        complain(&refused);
         Ok(EXIT_INTERNAL)
     })
 }

@@ -266,6 +266,7 @@ impl Maker {
             start_log: Some(self.starts_dir.join(key.name.as_str())),
             drain_within: Duration::ZERO,
             guardian: self.guardian.clone(),
+            key_keeper: None,
         };
         let (_, orders) = bounded(1);
         let name = key.name.clone();

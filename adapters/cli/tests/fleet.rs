@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::{Fleet, lives, until};
@@ -197,6 +198,40 @@ fn auth_6_a_revoked_worker_stops_and_says_why_and_a_new_key_is_taken_up_while_ru
     until("a key made meanwhile works", || {
         fleet.json("workers", &[]).as_array().is_some_and(|all| all.iter().any(|w| w["state"] == "connected"))
     });
+}
+
+#[test]
+fn auth_6_a_workers_key_is_replaced_while_it_works_and_each_end_starts_again_with_the_new_one() {
+    let mut fleet = Fleet::start(&[]);
+    let worker = fleet.worker("w1", &[]);
+    until("it is connected", || fleet.json("workers", &[])[0]["state"] == "connected");
+    let task = fleet.submit(&[], &["sh", "-c", "echo one; sleep 2; echo two"]);
+    until("it runs", || fleet.json("tasks", &[])[0]["stdout_bytes"] == 4);
+    let path = fleet.path("w1.key");
+    let old = fs::read_to_string(&path).expect("a key");
+    fs::copy(&path, fleet.path("old.key")).expect("a copy");
+    let rotate = ["key", "rotate", "w1", "--coordinator", &fleet.url(), "--key", "client.key"];
+    assert!(fleet.rejoin(&rotate).contains("is given another key"));
+    let keys = || fs::read_to_string(fleet.path("keys")).expect("keys");
+    until("the old key is retired", || keys().lines().filter(|line| line.ends_with(" revoked")).count() == 1);
+    let new = fs::read_to_string(&path).expect("a key");
+    let line = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+    assert_ne!(line(&old), line(&new));
+    assert!(keys().lines().any(|known| known == line(&new)), "the coordinator has the same, as a key like any other");
+    for file in ["keys", "w1.key"] {
+        assert_eq!(fs::metadata(fleet.path(file)).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "one\ntwo\n", "it costs the task nothing");
+    let refused = fleet.worker_with_key(&fleet.path("old.key"), &[]).end();
+    assert!(refused.code == Some(254) && refused.err.contains("has been revoked"), "{}", refused.err);
+    worker.kill();
+    fleet.kill_coordinator();
+    fleet.start_coordinator();
+    let _again = fleet.worker("w1", &[]);
+    until("they are a pair again", || fleet.json("workers", &[])[0]["state"] == "connected");
+    let nobody = fleet.rejoin_unchecked(&["key", "rotate", "w9", "--coordinator", &fleet.url(), "--key", "client.key"]);
+    assert!(nobody.code == Some(254) && nobody.err.contains("there is no worker w9"), "{}", nobody.err);
 }
 
 #[test]

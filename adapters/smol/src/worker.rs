@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
-use rejoin_core::ids::{PeerName, TaskId, Token};
+use rejoin_core::ids::{ClusterId, PeerName, TaskId, Token};
 use rejoin_core::limits::{FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
 use rejoin_core::worker::{Config, Finished, Input, Output, Restored, Worker};
 use smol::channel::{Receiver, unbounded};
@@ -57,6 +58,29 @@ pub struct Options {
     pub drain_within: Duration,
     /// Who ends the tasks' processes, should this process be killed
     pub guardian: Option<Guardian>,
+    /// Who keeps another key that it is given; without, it stays with the one it has (AUTH-6)
+    pub key_keeper: Option<KeyKeeper>,
+}
+
+type KeepKey = dyn Fn(&Key, Option<ClusterId>) -> io::Result<()> + Send + Sync;
+
+/// Puts a new key where the worker's key is read from when it starts, for good, and all of it or nothing (AUTH-6)
+#[derive(Clone)]
+pub struct KeyKeeper(Arc<KeepKey>);
+
+impl KeyKeeper {
+    /// Keeps keys like that; nothing else happens in the worker meanwhile
+    ///
+    /// A worker that came with a join token has no key yet: then the cluster is named that it belongs to from now on.
+    pub fn new(keep: impl Fn(&Key, Option<ClusterId>) -> io::Result<()> + Send + Sync + 'static) -> KeyKeeper {
+        KeyKeeper(Arc::new(keep))
+    }
+}
+
+impl fmt::Debug for KeyKeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyKeeper")
+    }
 }
 
 /// What a worker may be told while it runs
@@ -169,6 +193,9 @@ struct Runner {
     kept: BTreeSet<Token>,
     found: BTreeMap<Token, FoundOutput>,
     cannot_keep: bool,
+    key_keeper: Option<KeyKeeper>,
+    /// It has a join token, and no key yet
+    enrols: bool,
     /// When exclusive tasks must be over, as the guardian knows it
     lease_end: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
@@ -209,7 +236,7 @@ impl Runner {
             make_room(&mut config, &all);
             (folder, found) = (Some(opened), all);
         }
-        let name = config.link.key.name.clone();
+        let (name, enrols) = (config.link.key.name.clone(), config.link.token);
         let mut worker = Worker::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
         let found = restore(&mut worker, clock.now(), found)?;
         let kept = found.keys().copied().collect();
@@ -242,6 +269,8 @@ impl Runner {
             kept,
             found,
             cannot_keep: false,
+            key_keeper: options.key_keeper,
+            enrols,
             lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -352,6 +381,7 @@ impl Runner {
                     }
                 }
                 Output::Keep { token } => self.keep(token),
+                Output::KeepKey => self.keep_key()?,
                 Output::Forget { token } => {
                     if let Some(keeper) = &self.keeper {
                         keeper.remove(token);
@@ -380,6 +410,26 @@ impl Runner {
             }
             (_, false) => tracing::info!(%reason, "connection given up"),
         }
+    }
+
+    /// Keeps the key that is to be used from the next connection on
+    fn keep_key(&mut self) -> io::Result<()> {
+        let cluster = self.worker.cluster().filter(|_| self.enrols);
+        let (Some(key), Some(KeyKeeper(keep))) = (self.worker.next_key(), &self.key_keeper) else {
+            tracing::warn!("another key was offered, and is kept nowhere: the one before stays in use");
+            self.tell(Input::KeyKept { kept: false });
+            return Ok(());
+        };
+        let kept = keep(&key, cluster);
+        match &kept {
+            Ok(()) => tracing::info!(key = %key.id, "another key is kept, and used from now on"),
+            // Without a key there is nothing to go on with, and each try takes one.
+            Err(_) if self.enrols => return kept,
+            Err(error) => tracing::error!(%error, "another key cannot be kept: the one before stays in use"),
+        }
+        self.enrols = false;
+        self.tell(Input::KeyKept { kept: kept.is_ok() });
+        Ok(())
     }
 
     /// Shows how the worker stands, and says what has changed since

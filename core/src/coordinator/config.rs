@@ -31,6 +31,14 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
     pub revoked: Vec<KeyId>,
+    /// Those of the keys that came about by rotation and were not used yet (AUTH-6)
+    ///
+    /// The first handshake with one retires what stands in front of it in `keys` under the same name.
+    pub next: Vec<KeyId>,
+    /// Those of the keys that are join tokens of workers, and for how long from the start on (AUTH-6)
+    ///
+    /// A join token opens no session: its holder is given a key of its own, whose first use burns it.
+    pub tokens: Vec<(KeyId, Duration)>,
     /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
     pub heartbeat: Option<Duration>,
     /// How long a session outlives its connection (SESS-9)
@@ -108,6 +116,8 @@ impl Config {
             restored: None,
             keys,
             revoked: Vec::new(),
+            next: Vec::new(),
+            tokens: Vec::new(),
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),

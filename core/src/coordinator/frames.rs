@@ -14,6 +14,7 @@ use super::Desk;
 use super::entry::{Conn, Live};
 use super::peers::{Peer, Piece, Reading, Sent};
 use super::restores::tell_transfers;
+use super::rotation::Rotation;
 use super::tasks::{Checkpoint, CheckpointBody, Tasks};
 
 impl Desk {
@@ -62,6 +63,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     let news = live.welcome.is_some()
         || live.compare == Some(false)
         || live.mtbf.is_some()
+        || live.rotation == Rotation::Due
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)
         || session.has_news()
         || !peer.to_tell.is_empty()
@@ -86,6 +88,9 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     }
     if live.compare == Some(false) && body.push(Class::Control, &Control::Compare) {
         live.compare = Some(true);
+    }
+    if live.rotation == Rotation::Due && body.push(Class::Control, &Control::NextKey) {
+        live.rotation = Rotation::Told;
     }
     if let Some(session) = &mut peer.session {
         live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);

@@ -5,6 +5,8 @@
 //! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `admission` | how many connections are let in |
 //! | `door` | connections that have not proved who they are |
+//! | `rotation` | keys that are replaced while their holders are connected |
+//! | `enrolment` | newcomers that come with a join token, and leave with a key |
 //! | `peers` | who may connect, and the session of each |
 //! | `entry` | takeover, contention, welcome, and the end of a connection |
 //! | `tasks` | tasks and attempts, and the tables of their states |
@@ -33,6 +35,7 @@ mod departure;
 mod door;
 mod drift;
 mod endings;
+mod enrolment;
 mod entry;
 mod failures;
 mod fetches;
@@ -47,6 +50,7 @@ mod reconcile;
 mod recovery;
 mod restored;
 mod restores;
+mod rotation;
 mod schedule;
 mod seam;
 mod tasks;
@@ -69,6 +73,7 @@ pub use self::tasks::{Counts, TaskState};
 use self::admission::Admission;
 use self::brake::Brake;
 use self::door::Door;
+use self::enrolment::Enrolling;
 use self::entry::{Conn, Goodbye};
 use self::failures::Failures;
 use self::gate::{Effect, Gate};
@@ -93,6 +98,7 @@ use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{Denied, Outcome, TaskSpec};
+use crate::wire::view::RotationView;
 pub use crate::wire::view::Why;
 
 /// Names of timers
@@ -138,6 +144,8 @@ struct Desk {
     door: Door,
     roster: Roster,
     conns: BTreeMap<ConnId, Conn>,
+    /// Who waits for a key of its own, by the join token that it came with (AUTH-6)
+    enrolling: BTreeMap<KeyId, Enrolling>,
     tasks: Tasks,
     schedule: Schedule,
     gate: Gate,
@@ -172,6 +180,8 @@ struct Desk {
     goodbyes: VecDeque<Goodbye>,
     closes: VecDeque<(ConnId, Reason)>,
     events: VecDeque<Event>,
+    /// Connections whose next key is to be kept
+    keeps: VecDeque<ConnId>,
     /// Connections that may have something to send
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
@@ -239,7 +249,18 @@ impl Coordinator {
                     Err(Rejected::Conflict)
                 }
             }
+            Input::AddToken { key, valid } => desk.add_token(key, valid),
             Input::RevokeKey { key } => desk.revoke(key),
+            Input::RotateKey { peer } => match desk.rotate_key(peer) {
+                RotationView::Begun => Ok(()),
+                RotationView::Unknown => Err(Rejected::Unknown),
+                RotationView::Away | RotationView::TooOld => Err(Rejected::NotExpected),
+                RotationView::TooMany => Err(Rejected::Full),
+            },
+            Input::KeyKept { key } => {
+                desk.key_kept(key);
+                Ok(())
+            }
             Input::EndBrake => {
                 desk.end_brake();
                 Ok(())
@@ -288,6 +309,9 @@ impl Coordinator {
         }
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
             return Output::Send { conn, bytes: &frame[..len] };
+        }
+        if let Some((key, after)) = desk.next_keep() {
+            return Output::KeepKey { key, after };
         }
         match desk.next_read() {
             Some(Reading::Output { token, stream, offset, max, .. }) => {
@@ -411,6 +435,12 @@ impl Desk {
         if !config.revoked.iter().all(|key| roster.revoke(*key)) {
             return Err(ConfigError { field: "revoked", allowed: "ids of some of the keys" });
         }
+        if !config.next.iter().all(|key| roster.is_next(*key)) {
+            return Err(ConfigError { field: "next", allowed: "ids of some of the keys" });
+        }
+        if !config.tokens.iter().all(|(key, valid)| roster.is_token(*key, now + *valid)) {
+            return Err(ConfigError { field: "tokens", allowed: "ids of some of the workers' keys" });
+        }
         Ok(Desk {
             now,
             rng: Rng::new(seed),
@@ -418,6 +448,7 @@ impl Desk {
             door: Door::new(config.pending_max),
             roster,
             conns: BTreeMap::new(),
+            enrolling: BTreeMap::new(),
             tasks: Tasks::default(),
             schedule: Schedule::default(),
             gate: Gate::default(),
@@ -440,6 +471,7 @@ impl Desk {
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
             events: VecDeque::new(),
+            keeps: VecDeque::new(),
             dirty: BTreeSet::new(),
             last_served: ConnId(0),
             readers: BTreeSet::new(),
@@ -516,6 +548,7 @@ impl Desk {
         if !self.roster.revoke(key) {
             return Err(Rejected::Unknown);
         }
+        self.token_revoked(key);
         let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
         let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
         // First whoever waits: the end of the old connection would let it in.
@@ -537,11 +570,14 @@ impl Desk {
         self.gate.fail();
         self.answers.clear();
         self.events.clear();
+        self.keeps.clear();
         self.dirty.clear();
         self.readers.clear();
         let leaving = core::mem::take(&mut self.goodbyes).into_iter().map(|goodbye| goodbye.conn);
+        let enrolling = core::mem::take(&mut self.enrolling).into_values().map(|entry| entry.conn);
         let live = core::mem::take(&mut self.conns).into_keys();
-        self.closes.extend(leaving.chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
+        self.closes
+            .extend(leaving.chain(enrolling).chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
         for ix in self.roster.iter().map(|(ix, _)| ix).collect::<Vec<_>>() {
             let peer = self.roster.get_mut(ix);
             peer.conn = None;

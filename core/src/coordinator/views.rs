@@ -53,6 +53,7 @@ impl Desk {
             }
             Question::Task(id) => encoded(&self.task_view(*id, version)),
             Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+            Question::RotateKey(name) => encoded(&self.rotate_key(name)),
             Question::Brake { end } => {
                 let view = encoded(&self.brake_view());
                 if *end {

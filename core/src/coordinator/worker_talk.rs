@@ -95,6 +95,7 @@ impl Desk {
             | Control::Compare
             | Control::GoAway { .. }
             | Control::Mtbf { .. }
+            | Control::NextKey
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -117,7 +118,8 @@ impl Desk {
             | Control::Lease { .. }
             | Control::Compare
             | Control::GoAway { .. }
-            | Control::Mtbf { .. } => {
+            | Control::Mtbf { .. }
+            | Control::NextKey => {
                 let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {

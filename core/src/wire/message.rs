@@ -241,6 +241,9 @@ pub enum Control {
         /// So many microseconds
         mean_us: u64,
     },
+    /// The key that follows from this connection's handshake is durable here: keep it, and use it from the next
+    /// connection on; to workers, since wire version 2 (AUTH-6)
+    NextKey,
 }
 
 /// Absolute totals, never lowered (LANES-2)
@@ -293,13 +296,20 @@ pub enum Denied {
     },
     /// A sealed frame broke the rules; the session has ended (FRAME-2)
     Protocol,
+    /// The join token's time is over, or too many have come with it, since wire version 2 (AUTH-6)
+    Spent,
 }
 
 impl Denied {
     /// Whether the peer must stop for good (AUTH-2)
     pub fn is_final(self) -> bool {
         match self {
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => true,
+            Denied::Revoked
+            | Denied::Removed
+            | Denied::TakenOver
+            | Denied::Version
+            | Denied::Config
+            | Denied::Spent => true,
             Denied::Busy { .. } | Denied::Protocol => false,
         }
     }

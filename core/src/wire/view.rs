@@ -54,6 +54,8 @@ pub enum Question {
     /// Forget a task that has ended: of all there is of it only id and outcome stay, for the retention time; answered by
     /// [`Forgetting`], since wire version 2 (TASK-1)
     Forget(TaskId),
+    /// Give a connected worker another key; answered by [`RotationView`], since wire version 2 (AUTH-6)
+    RotateKey(PeerName),
 }
 
 /// Whether a task is forgotten
@@ -65,6 +67,21 @@ pub enum Forgetting {
     Open,
     /// There is no such task
     Unknown,
+}
+
+/// What has become of the wish that a worker be given another key (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotationView {
+    /// It is being made durable, and its holder is told behind that
+    Begun,
+    /// There is no worker of this name
+    Unknown,
+    /// It is not connected
+    Away,
+    /// It speaks a wire version that knows nothing of this
+    TooOld,
+    /// So many keys of this name were never used that it gets no more: its key is to be revoked
+    TooMany,
 }
 
 /// A durable checkpoint

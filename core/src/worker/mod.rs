@@ -48,6 +48,7 @@ use crate::stream::Outgoing;
 use crate::terms::Conditions;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::Scratch;
+use crate::wire::keys::Key;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
@@ -210,6 +211,7 @@ impl Worker {
                 Ok(())
             }
             Input::Restore { finished, streams } => desk.restore_finished(now, finished, streams),
+            Input::KeyKept { kept } => desk.link.key_kept(now, kept),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -240,6 +242,9 @@ impl Worker {
             Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
+        }
+        if desk.link.take_keep() {
+            return Output::KeepKey;
         }
         if let Some((token, reason)) = desk.next_cancel() {
             return Output::Cancel { token, reason };
@@ -307,6 +312,11 @@ impl Worker {
     /// Whether failed handshakes have put it into the slow lane (AUTH-2)
     pub fn is_slow(&self) -> bool {
         self.desk.link.is_slow()
+    }
+
+    /// Returns the key that is to be kept, from [`Output::KeepKey`] until [`Input::KeyKept`] (AUTH-6)
+    pub fn next_key(&self) -> Option<Key> {
+        self.desk.link.next_key()
     }
 
     /// Returns the input of an attempt that has not started

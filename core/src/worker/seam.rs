@@ -150,6 +150,11 @@ pub enum Input<'a> {
         /// Lengths and digests of its output
         streams: [StreamEnd; 2],
     },
+    /// The answer to [`Output::KeepKey`] (AUTH-6)
+    KeyKept {
+        /// Whether it is there for good; if not, the key before stays in use
+        kept: bool,
+    },
     /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
     ///
     /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
@@ -276,6 +281,11 @@ pub enum Output<'b> {
         /// Which attempt
         token: Token,
     },
+    /// Keep [`Worker::next_key`](crate::worker::Worker::next_key) for good in the place of the key before, all of it or nothing, and say
+    /// [`Input::KeyKept`] (AUTH-6)
+    ///
+    /// Until then nothing is dialled.
+    KeepKey,
     /// Everything kept for this attempt may go, in this process and for the next one
     Forget {
         /// Which attempt

@@ -72,14 +72,16 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(
+    let control = matches!(
         message,
         Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
             | Control::Mtbf { .. }
-    )
+            | Control::NextKey
+    );
+    control || matches!(message, Control::Denied(Denied::Spent))
 }
 
 fn control() -> Vec<Control> {
@@ -109,6 +111,7 @@ fn control() -> Vec<Control> {
         Control::Compare,
         Control::GoAway { slot_us: 2_000_000 },
         Control::Mtbf { mean_us: 21_600_000_000 },
+        Control::NextKey,
     ];
     all.extend(
         every([
@@ -119,6 +122,7 @@ fn control() -> Vec<Control> {
             Denied::Config,
             Denied::Busy { retry_after_us: 30_000_000 },
             Denied::Protocol,
+            Denied::Spent,
         ])
         .map(Control::Denied),
     );
@@ -231,6 +235,7 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::CheckpointPiece { task, number: 300, offset: 65_536 },
         Question::DropCheckpoints(task),
         Question::Forget(task),
+        Question::RotateKey(name.clone()),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });

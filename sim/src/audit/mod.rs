@@ -79,6 +79,7 @@ checks! {
     S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
     S35 "nobody goes on with a coordinator whose store is older than what was seen, and what a store has lost is named" for "JOURN-2",
     S36 "what a worker had kept when it crashed is with it in its next life" for "SESS-9",
+    S37 "a key that was revoked, or retired by another one, opens no connection" for "AUTH-6",
     L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
     L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
     L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",

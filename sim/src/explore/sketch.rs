@@ -200,7 +200,8 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
-            | Control::Mtbf { .. },
+            | Control::Mtbf { .. }
+            | Control::NextKey,
         )
         | None => {}
     }

@@ -56,6 +56,7 @@ impl Chief {
             history: Vec::new(),
             restored: false,
             aside: None,
+            keeping: Duration::ZERO,
         }
     }
 }
@@ -320,6 +321,11 @@ impl Simulation {
                     }
                 }
                 coordinator::Output::Event(event) => self.chief_told(&event),
+                coordinator::Output::KeepKey { key, after } => {
+                    let life = self.chief.life.number;
+                    let writes = Happening::ChiefKeeps { key, after, life };
+                    self.happen(self.chief.keeping / 2, 0, writes);
+                }
                 coordinator::Output::Idle { .. } => break,
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rejoin_core::client::Client;
 use rejoin_core::coordinator::{self, Coordinator};
 use rejoin_core::ids::{ConnId, TaskId, Token};
+use rejoin_core::wire::keys::Key;
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
@@ -161,6 +162,10 @@ pub(super) struct Peer {
     pub(super) clone_of: Option<usize>,
     /// Counts the keys that its name has had
     pub(super) enrolled: u32,
+    /// The key that has taken the place of the one that it was given, on its disk
+    pub(super) rotated: Option<Key>,
+    /// How long it takes to write a key there
+    pub(super) keeping: Duration,
     /// Its key was revoked, and it has no other one yet
     pub(super) revoked: bool,
     /// The newest wire version that it speaks, if it is not the newest that there is
@@ -350,6 +355,8 @@ pub(super) struct Chief {
     pub(super) restored: bool,
     /// The right store, while the coordinator runs on an old copy of it
     pub(super) aside: Option<Box<Journal>>,
+    /// How long it takes to write a key
+    pub(super) keeping: Duration,
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Simulation {
     pub(super) fn key_of(&self, peer: usize) -> Key {
         let node = &self.peers[peer];
         match (self.is_worker(peer), node.clone_of) {
-            (true, None) => later_worker_key(peer, node.enrolled),
+            (true, None) => node.rotated.clone().unwrap_or_else(|| later_worker_key(peer, node.enrolled)),
             (true, Some(original)) => self.key_of(original),
             (false, _) => client_key(peer - usize::from(self.schedule.workers)),
         }
@@ -344,6 +344,11 @@ impl Simulation {
                 }
             }
             worker::Output::Keep { token } => self.keep(peer, token),
+            worker::Output::KeepKey => {
+                let life = self.peers[peer].life.number;
+                self.auditor.keeps_key(peer, self.clock(Who::Peer(peer)) + self.peers[peer].keeping);
+                self.happen(self.peers[peer].keeping / 2, peer as u64, Happening::WorkerKeeps { peer, life });
+            }
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);

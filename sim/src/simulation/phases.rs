@@ -437,7 +437,9 @@ impl Simulation {
         let period = heartbeat(&self.schedule);
         // What is still owed is said, and links that died without a word are found: after 2.5 periods, put off twice by
         // what looks like a message that is on its way.
-        self.run_until(self.now + period * 8 + Duration::from_secs(2) + self.time_lost());
+        // A key that is being kept is used when it is there, by a dial (AUTH-6).
+        let keeping = self.chief.keeping + self.peers.iter().map(|peer| peer.keeping).max().unwrap_or_default();
+        self.run_until(self.now + period * 8 + Duration::from_secs(2) + self.time_lost() + keeping);
         let (frames, dials) = (self.figures.frames, self.figures.dials);
         self.quiet = true;
         self.run_until(self.now + period * QUIET_HEARTBEATS);

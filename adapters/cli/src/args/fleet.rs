@@ -166,6 +166,14 @@ pub struct Worker {
     #[command(flatten)]
     pub access: Access,
 
+    /// A join token of `rejoin key token`, for the first start; - is standard input
+    ///
+    /// If there is no --key FILE yet, the token gets this worker a key of its own,
+    /// which is kept there. If there is one, the token is not looked at. To other
+    /// hosts a token is used over TLS only.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub token_file: Option<PathBuf>,
+
     /// Tasks to run at a time, 1 to 256
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: u16,

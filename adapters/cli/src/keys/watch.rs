@@ -1,6 +1,6 @@
 //! A keys file that is changed while a coordinator runs
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rejoin_core::ids::KeyId;
 use rejoin_core::wire::keys::Key;
 
-use super::{KeysError, Stamp, parse, read};
+use super::{KeysError, Stamp, Standing, parse, read};
 
 /// Time between two looks at the file
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -25,6 +25,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 pub struct Changes {
     /// Keys that are in force from now on
     pub added: Vec<Key>,
+    /// Join tokens that are in force from now on, and until when in seconds since 1970
+    pub tokens: Vec<(Key, u64)>,
     /// Keys that were in force and have been revoked
     pub revoked: Vec<KeyId>,
     /// Keys that were in force and are not in the file any more, which means the same
@@ -112,8 +114,23 @@ impl KeysWatch {
         let (metadata, text) = read(&self.path)?;
         let mut keys = BTreeMap::new();
         let mut revoked = BTreeMap::new();
+        let mut next = BTreeSet::new();
+        let mut tokens = BTreeMap::new();
         for entry in parse(&self.path, &text)? {
-            if entry.revoked { &mut revoked } else { &mut keys }.insert(entry.key.id, entry.key);
+            match entry.standing {
+                Standing::Good => &mut keys,
+                // The coordinator has put it there itself, and knows when it is to be taken.
+                Standing::Next => {
+                    next.insert(entry.key.id);
+                    &mut keys
+                }
+                Standing::Token(until) => {
+                    tokens.insert(entry.key.id, until);
+                    &mut keys
+                }
+                Standing::Revoked => &mut revoked,
+            }
+            .insert(entry.key.id, entry.key);
         }
         let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
         self.seen = Some(Stamp::of(&metadata));
@@ -121,8 +138,15 @@ impl KeysWatch {
         let before = std::mem::replace(&mut self.in_force, keys);
         let gone = before.iter().filter(|(id, key)| self.in_force.get(id) != Some(key)).map(|(id, _)| *id);
         let (revoked, vanished) = gone.partition(|id| revoked.contains_key(id));
-        let added = self.in_force.values().filter(|key| before.get(&key.id) != Some(key)).cloned().collect();
-        Ok(Changes { added, revoked, vanished })
+        let new = |key: &&Key| before.get(&key.id) != Some(*key) && !next.contains(&key.id);
+        let mut changes = Changes { revoked, vanished, ..Changes::default() };
+        for key in self.in_force.values().filter(new) {
+            match tokens.get(&key.id) {
+                Some(until) => changes.tokens.push((key.clone(), *until)),
+                None => changes.added.push(key.clone()),
+            }
+        }
+        Ok(changes)
     }
 }
 

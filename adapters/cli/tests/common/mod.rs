@@ -49,6 +49,11 @@ impl Fleet {
         fleet
     }
 
+    /// The coordinator's URL where it does not
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
     /// The coordinator's URL where it speaks TLS
     pub fn secure_url(&self) -> String {
         format!("wss://{}", self.address)

@@ -57,6 +57,10 @@ impl Simulation {
             Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key => {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
+                if matches!(&machine, Machine::Worker(worker) if worker.next_key().is_some()) {
+                    // Nobody would tell it, put back, what became of its key.
+                    return;
+                }
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
                 let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
                 let store = node.store.clone();
@@ -77,6 +81,7 @@ impl Simulation {
                 self.revoke(peer);
                 self.happen(fault.span, peer as u64, Happening::Enrols { peer });
             }
+            Kind::Rotate if lives && !self.has_double(peer) => self.rotate(peer, fault),
             Kind::Drain if lives && !self.peers[peer].draining => {
                 self.drain_worker(peer);
                 self.tally.hit(fault.kind);
@@ -200,15 +205,24 @@ impl Simulation {
 
     /// The coordinator takes back a worker's key (AUTH-6)
     fn revoke(&mut self, peer: usize) {
-        let key = self.key_of(peer).id;
+        let name = self.key_of(peer).name;
         self.peers[peer].revoked = true;
         self.peers[peer].snapshot = None;
-        self.chief.config.revoked.push(key);
+        // All that the name has, those that came about by rotation included.
+        let config = &mut self.chief.config;
+        let good = config.keys.iter().filter(|key| key.name == name && !config.revoked.contains(&key.id));
+        let keys: Vec<_> = good.map(|key| key.id).collect();
+        config.next.retain(|key| !keys.contains(key));
+        config.revoked.extend(&keys);
         let now = self.clock(Who::Chief);
-        if let Some(machine) = &mut self.chief.machine {
-            // After its journal has failed it takes nothing in; the next one has it from its settings.
-            let _ = machine.handle(now, coordinator::Input::RevokeKey { key });
-            self.dirty.insert(Who::Chief);
+        for key in keys {
+            self.auditor.retired(key);
+            if let Some(machine) = &mut self.chief.machine {
+                // After its journal has failed it takes nothing in; the next one has it from its settings. One that it has
+                // not been told of yet it is never told of.
+                let _ = machine.handle(now, coordinator::Input::RevokeKey { key });
+                self.dirty.insert(Who::Chief);
+            }
         }
     }
 
@@ -218,6 +232,7 @@ impl Simulation {
             return;
         }
         self.peers[peer].enrolled += 1;
+        self.peers[peer].rotated = None;
         let key = self.key_of(peer);
         self.chief.config.keys.push(key.clone());
         let now = self.clock(Who::Chief);
