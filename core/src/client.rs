@@ -224,8 +224,10 @@ pub struct TaskView<'a> {
     pub attempt: u32,
     /// What it last reported
     pub progress: u64,
-    /// How it ended, and what it returned
+    /// How it ended, and what it returned, where that came with it
     pub end: Option<(Outcome, &'a [u8], [StreamEnd; 2])>,
+    /// How many bytes it returned, where those are fetched by [`Question::CheckpointPiece`] (FRAME-3)
+    pub elsewhere: Option<u64>,
 }
 
 /// A client as a state machine, driven like a [`Worker`](crate::worker::Worker)
@@ -311,6 +313,8 @@ impl Followed {
 struct End {
     outcome: Outcome,
     result: Box<[u8]>,
+    /// How much it returned that did not come with it
+    elsewhere: Option<u64>,
     streams: [StreamEnd; 2],
 }
 
@@ -462,6 +466,7 @@ impl Client {
             attempt: task.attempt,
             progress: task.progress,
             end: end.map(|end| (end.outcome, &*end.result, end.streams)),
+            elsewhere: end.and_then(|end| end.elsewhere),
         })
     }
 
@@ -614,6 +619,9 @@ impl Desk {
         let Some(message) = item.decode::<ToClient<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
+        if message.since() > self.link.version() {
+            return Err(Violation);
+        }
         match message {
             ToClient::Accepted { task } => {
                 if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.state == FollowState::Submitted) {
@@ -640,20 +648,11 @@ impl Desk {
                 self.take_output(task, token, stream, offset, bytes)?;
             }
             ToClient::Outcome { task, attempt, token, outcome, result, streams } => {
-                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) {
-                    known.attempt = attempt;
-                    if known.token != token {
-                        known.token = token;
-                        known.streams = [Incoming::new(), Incoming::new()];
-                    }
-                    known.drop_input();
-                    if known.state == FollowState::Submitted {
-                        known.state = FollowState::Followed;
-                        self.events.push_back(Event::Accepted { task });
-                    }
-                    known.end = Some(End { outcome, result: result.into(), streams });
-                    self.offer_end(task);
-                }
+                self.take_end(task, attempt, token, End { outcome, result: result.into(), elsewhere: None, streams });
+            }
+            ToClient::LargeOutcome { task, attempt, token, outcome, length, streams } => {
+                let end = End { outcome, result: Box::default(), elsewhere: Some(length), streams };
+                self.take_end(task, attempt, Some(token), end);
             }
             ToClient::Answer { ask, answer } => {
                 if self.asks.remove(&ask).is_some() {
@@ -662,6 +661,22 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    fn take_end(&mut self, task: TaskId, attempt: u32, token: Option<Token>, end: End) {
+        let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) else { return };
+        known.attempt = attempt;
+        if known.token != token {
+            known.token = token;
+            known.streams = [Incoming::new(), Incoming::new()];
+        }
+        known.drop_input();
+        if known.state == FollowState::Submitted {
+            known.state = FollowState::Followed;
+            self.events.push_back(Event::Accepted { task });
+        }
+        known.end = Some(end);
+        self.offer_end(task);
     }
 
     fn take_output(

@@ -264,12 +264,16 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             _ => 0,
         };
         task.prints = if draws.one_in(400) { draws.between_log(1, 20_000) as u32 } else { 0 };
-        // A kibibyte is the most that a worker here takes; beyond, it is a failure of its own.
+        // A kibibyte is the most that a worker here says in a message; beyond, it goes in chunks (FRAME-3).
         task.returns = match draws.below(40) {
             0 => draws.between(1023, 1025) as u32,
             1..15 => draws.below(200) as u32,
             _ => 0,
         };
+        let mut large = Draws::new(schedule.seed, Purpose::Returns, number.into());
+        if large.one_in(4_000) {
+            task.returns = large.between_log(45_000, 600_000) as u32;
+        }
         if draws.one_in(150) {
             (task.retries, task.fails) = (draws.below(4) as u32, draws.below(4) as u32);
         }

@@ -19,6 +19,9 @@ use rejoin_core::wire::message::{Failure, Outcome};
 use crate::draws::Draws;
 use crate::schedule::Task;
 
+/// Largest result that a worker keeps and says in a message
+pub(crate) const RESULT_BYTES_MAX: u32 = 1024;
+
 /// Most acts of an execution at one moment
 pub const ACTS_AT_ONCE_MAX: u32 = 10_000;
 
@@ -33,7 +36,7 @@ pub enum Act {
     Progress(u64),
     /// Makes a checkpoint; the next attempt starts from the last that became durable
     Checkpoint(Vec<u8>),
-    /// Is over, with a result of at most 1,024 bytes
+    /// Is over, with a result of at most 16 MiB; more than 1,024 bytes go in chunks
     End(Outcome, Vec<u8>),
     /// Takes its worker with it
     Crash,
@@ -174,8 +177,18 @@ impl Logic for Script {
         }
         let fails = self.attempt <= self.task.fails;
         let outcome = if fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
-        Act::End(outcome, vec![7; self.task.returns as usize])
+        Act::End(outcome, returned(&self.task))
     }
+}
+
+/// What a task returns; of a large result no two chunks are alike
+fn returned(task: &Task) -> Vec<u8> {
+    let mut bytes = vec![7; task.returns as usize];
+    if bytes.len() > RESULT_BYTES_MAX as usize {
+        let run = |number: u64| (number | u64::from(task.number) << 32).to_le_bytes();
+        bytes.chunks_mut(8).zip(0..).for_each(|(bytes, number)| bytes.copy_from_slice(&run(number)[..bytes.len()]));
+    }
+    bytes
 }
 
 /// A checkpoint behind a step: the step, and bytes of which most are those of the step before
@@ -214,7 +227,7 @@ mod tests {
         let wait = |ms| Act::Wait(Duration::from_millis(ms));
         let task = Task { prints: 3, steps: 2, returns: 1, fails: 1, ..Task::new(0, 5) };
         let bytes = |range: std::ops::Range<u64>| Act::Print(range.map(|at| printed(5, at)).collect());
-        let end = |outcome| Act::End(outcome, vec![7]);
+        let end = |outcome| Act::End(outcome, returned(&task));
         let (failed, half) = (Outcome::Failed(Failure::Exit(1)), Act::Progress(50));
         let first =
             [wait(50), bytes(0..1), half.clone(), Act::Checkpoint(saved(&task, 1)), wait(50), bytes(1..3), end(failed)];

@@ -21,6 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rejoin_core::limits::BLOB_BYTES_MAX;
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 
 use crate::menu::Kind;
@@ -548,7 +549,7 @@ fn task_field(task: &mut Task, name: &str, value: &str) -> Result<(), String> {
         "retries" => task.retries = bounded(value, 0, 1_000_000)?,
         "takes" => task.takes = seconds(value)?,
         "prints" => task.prints = bounded(value, 0, 1 << 27)?,
-        "returns" => task.returns = bounded(value, 0, 1 << 20)?,
+        "returns" => task.returns = bounded(value, 0, RETURNS_MAX)?,
         "input" => task.input = bounded(value, 0, INPUT_MAX)?,
         "fails" => task.fails = bounded(value, 0, 1_000_000)?,
         "poison" => task.poison = bounded(value, 0, 1_000_000)?,
@@ -643,6 +644,8 @@ fn bounded<T: FromStr + PartialOrd + fmt::Display>(text: &str, low: T, high: T) 
 
 /// Longest time that a schedule may name: a week
 const SECONDS_MAX: u64 = 7 * 86_400;
+/// Largest result of a task: one byte more than there may be (FRAME-3)
+const RETURNS_MAX: u32 = BLOB_BYTES_MAX as u32 + 1;
 /// Largest input of a task, in front of which its number goes
 const INPUT_MAX: u32 = 48 * 1024 - 4;
 /// Largest measure of a fault: some twelve days in microseconds

@@ -204,6 +204,7 @@ impl Message<'_> {
                 FromWorker::RestoreNeed { .. } => "RestoreNeed",
                 FromWorker::RestoreBad { .. } => "RestoreBad",
                 FromWorker::Holdings { .. } => "Holdings",
+                FromWorker::LargeResult { .. } => "LargeResult",
             },
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
@@ -234,6 +235,7 @@ impl Message<'_> {
                 ToClient::Output { .. } => "Output",
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
+                ToClient::LargeOutcome { .. } => "LargeOutcome",
             },
         }
     }
@@ -243,14 +245,15 @@ impl Message<'_> {
         match self {
             Message::FromWorker(said) => said.since(),
             Message::ToWorker(said) => said.since(),
-            Message::FromClient(_) | Message::ToClient(_) => WIRE_VERSION_OLDEST,
+            Message::ToClient(said) => said.since(),
+            Message::FromClient(_) => WIRE_VERSION_OLDEST,
         }
     }
 
     /// The task that it names
     pub fn task(&self) -> Option<TaskId> {
         match *self {
-            Message::FromWorker(FromWorker::Result { task, .. })
+            Message::FromWorker(FromWorker::Result { task, .. } | FromWorker::LargeResult { task, .. })
             | Message::ToWorker(ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. })
             | Message::FromClient(
                 FromClient::Submit { task, .. }
@@ -263,7 +266,8 @@ impl Message<'_> {
                 | ToClient::Refused { task, .. }
                 | ToClient::Progress { task, .. }
                 | ToClient::Output { task, .. }
-                | ToClient::Outcome { task, .. },
+                | ToClient::Outcome { task, .. }
+                | ToClient::LargeOutcome { task, .. },
             ) => Some(task),
             Message::FromWorker(_)
             | Message::ToWorker(_)
@@ -278,6 +282,7 @@ impl Message<'_> {
             Message::FromWorker(
                 FromWorker::Running { token, .. }
                 | FromWorker::Result { token, .. }
+                | FromWorker::LargeResult { token, .. }
                 | FromWorker::GivenBack { token }
                 | FromWorker::Output { token, .. }
                 | FromWorker::Checkpoint { token, .. }
@@ -301,7 +306,7 @@ impl Message<'_> {
                 | ToWorker::RestorePiece { token, .. },
             )
             | Message::FromClient(FromClient::Taken { token, .. })
-            | Message::ToClient(ToClient::Output { token, .. }) => Some(token),
+            | Message::ToClient(ToClient::Output { token, .. } | ToClient::LargeOutcome { token, .. }) => Some(token),
             Message::ToClient(ToClient::Outcome { token, .. }) => token,
             Message::FromWorker(
                 FromWorker::Inventory { .. }
@@ -382,6 +387,7 @@ fn write_from_worker(f: &mut fmt::Formatter<'_>, said: &FromWorker<'_>) -> fmt::
         }
         FromWorker::Running { progress, .. } => write!(f, " progress {progress}"),
         FromWorker::Result { outcome, .. } => write!(f, " {outcome:?}"),
+        FromWorker::LargeResult { outcome, length, .. } => write!(f, " {outcome:?}, {length} bytes"),
         FromWorker::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
         FromWorker::Checkpoint { number, .. } | FromWorker::RestoreBad { number, .. } => write!(f, " number {number}"),
         FromWorker::Offer { number, length, .. } => write!(f, " number {number}, {length} bytes"),
@@ -441,6 +447,7 @@ fn write_to_client(f: &mut fmt::Formatter<'_>, said: &ToClient<'_>) -> fmt::Resu
         ToClient::Progress { attempt, progress, .. } => write!(f, " attempt {attempt} progress {progress}"),
         ToClient::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
         ToClient::Outcome { outcome, .. } => write!(f, " {outcome:?}"),
+        ToClient::LargeOutcome { outcome, length, .. } => write!(f, " {outcome:?}, {length} bytes"),
         ToClient::Answer { ask, answer } => write!(f, " {ask}, {} bytes", answer.len()),
         ToClient::Accepted { .. } => Ok(()),
     }

@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use rejoin_core::blob::{ChunkName, RESULT, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{CheckpointRefused, Follow, Outcome, Stream, TaskSpec};
@@ -758,7 +759,15 @@ impl World {
         let total = running.printed as u64;
         let (outcome, result) = (running.outcome, running.job.returns.clone());
         let _ = worker.handle(now, worker::Input::OutputGrew { token, stream: Stream::Out, total });
-        let _ = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });
+        let names = if result.len() > INLINE_BYTES_MAX { chunk_names(&result) } else { Vec::new() };
+        let length = result.len() as u64;
+        let _ = worker.handle(
+            now,
+            match &*names {
+                [] => worker::Input::Finished { token, outcome, result: &result },
+                names => worker::Input::FinishedLarge { token, outcome, length, names },
+            },
+        );
     }
 
     /// Asks every machine what to do, until none has anything to do, then checks all invariants
@@ -858,6 +867,14 @@ impl World {
                 };
                 let bytes = executor.read(token, stream, offset, max);
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
+                worker.handle(self.now, input).expect("an answer is never refused");
+            }
+            worker::Output::ReadCheckpoint { token, number: RESULT, offset, max } => {
+                let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else {
+                    return false;
+                };
+                let bytes = executor.returned(token, offset, max);
+                let input = worker::Input::CheckpointRead { token, number: RESULT, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
             }
             worker::Output::ReadCheckpoint { .. } | worker::Output::RestorePiece { .. } => {
@@ -1030,6 +1047,13 @@ impl Machine {
             Machine::Client(client) => client.wake_at(),
         }
     }
+}
+
+/// The names of a blob's chunks
+pub(crate) fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
+    let length = bytes.len() as u64;
+    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
 }
 
 fn seed(number: u64, stream: u64) -> Seed {

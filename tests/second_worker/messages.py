@@ -103,6 +103,7 @@ enum FromWorker
   10 RestoreNeed       token u64, number u64, wanted bytes
   11 RestoreBad        token u64, number u64
   12 Holdings          received u64, sent u64, items bytes
+  13 LargeResult       task raw16, token u64, outcome Outcome, length u64, names bytes, streams pair(StreamEnd)
 enum ToWorker
   9 Need               token u64, number u64, wanted bytes
   10 RestoreOffer      token u64, number u64, length u64, names bytes

@@ -137,6 +137,11 @@ impl Connection {
         self.client.task(task)?.end
     }
 
+    /// How many bytes a task returned that did not come with its end: [`Question::CheckpointPiece`] fetches them (FRAME-3)
+    pub fn elsewhere(&self, task: TaskId) -> Option<u64> {
+        self.client.task(task)?.elsewhere
+    }
+
     /// Returns the newest attempt at a task that is known, from 1; 0 before
     pub fn attempt(&self, task: TaskId) -> u32 {
         self.client.task(task).map_or(0, |task| task.attempt)

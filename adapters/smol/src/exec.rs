@@ -4,6 +4,7 @@ use crate::checkpoint::{self, Checkpoints, Claimed, Made, NotTaken};
 use crate::guardian::{ATTEMPT_MARK, Guardian, MARK, kill_marked, signal_marked};
 use crate::journal::lock;
 use crate::spool::{self, Spool};
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
 use smol::channel::{self, Receiver, Sender};
@@ -132,6 +133,13 @@ pub enum ExecEvent {
     },
     /// The task has left a checkpoint, or something in its place that is none
     Checkpoint {
+        /// Number given to [`Execution::start`]
+        id: u64,
+        /// What it is, or why it is not taken
+        made: Result<Made, NotTaken>,
+    },
+    /// The program has succeeded and left a result, or something in its place that is none; in front of `Finished`
+    Result {
         /// Number given to [`Execution::start`]
         id: u64,
         /// What it is, or why it is not taken
@@ -405,10 +413,14 @@ impl Shared {
         // One that was left at the last moment counts as well, and one that was being read.
         self.read_checkpoint().await;
         self.look_for_checkpoint().await;
-        self.cause.get().cloned().unwrap_or_else(|| match status {
+        let exit = self.cause.get().cloned().unwrap_or_else(|| match status {
             Ok(status) => exit_of(status),
             Err(error) => Exit::Lost(format!("cannot get the exit status: {error}")),
-        })
+        });
+        if exit == Exit::Code(0) {
+            self.read_result().await;
+        }
+        exit
     }
 
     async fn look_for_checkpoints(&self) {
@@ -433,10 +445,21 @@ impl Shared {
     async fn read_checkpoint(&self) {
         let claimed = lock(&self.claimed).clone();
         if let Some(claimed) = claimed {
-            let made = smol::unblock(move || claimed.read()).await;
+            let made = smol::unblock(move || claimed.read(INLINE_BYTES_MAX)).await;
             *lock(&self.claimed) = None;
             self.tell_checkpoint(made);
         }
+    }
+
+    /// What the program has left as its result, if it has
+    async fn read_result(&self) {
+        let Some(claimed) = self.checkpoints.as_ref().and_then(Checkpoints::claim_result) else { return };
+        let made = match claimed {
+            Ok(claimed) => smol::unblock(move || claimed.read(0)).await,
+            Err(reason) => Err(reason),
+        };
+        // Without a receiver nobody wants to know.
+        let _ = self.events.try_send(ExecEvent::Result { id: self.id, made });
     }
 
     fn tell_checkpoint(&self, made: Result<Made, NotTaken>) {

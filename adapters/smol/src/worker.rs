@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
+use rejoin_core::blob::RESULT;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::{LinkState, Reason};
@@ -134,8 +135,12 @@ struct Runner {
     worker: Worker,
     line: Line,
     executions: BTreeMap<Token, Execution>,
-    /// Large checkpoints that are being sent, or wait for that, by attempt and number
+    /// Large checkpoints and results that are being sent, or wait for that, by attempt and number
     saved: BTreeMap<(Token, u64), Large>,
+    /// What programs have left as their results, until they are over
+    results: BTreeMap<Token, Result<Made, NotTaken>>,
+    /// Largest result that the machine keeps
+    result_bytes_max: u32,
     /// Large checkpoints that attempts are to start from
     restores: BTreeMap<Token, Restoring>,
     exec_events: Queue<ExecEvent>,
@@ -179,6 +184,7 @@ impl Runner {
     fn new(options: Options, watch: Watch, orders: Receiver<Order>) -> io::Result<Self> {
         let clock = Clock::start();
         let dial_time = options.config.link.handshake_time;
+        let result_bytes_max = options.config.result_bytes_max;
         let worker = Worker::new(options.config, seed()?, clock.now()).map_err(io::Error::other)?;
         let start_log = options.start_log.map(|path| OpenOptions::new().create(true).append(true).open(path));
         Ok(Runner {
@@ -187,6 +193,8 @@ impl Runner {
             line: Line::new(options.endpoints, dial_time).trusting(options.trust),
             executions: BTreeMap::new(),
             saved: BTreeMap::new(),
+            results: BTreeMap::new(),
+            result_bytes_max,
             restores: BTreeMap::new(),
             exec_events: unbounded(),
             spool_dir: options.spool_dir.into(),
@@ -285,6 +293,7 @@ impl Runner {
                 }
                 Output::Forget { token } => {
                     self.executions.remove(&token);
+                    self.results.remove(&token);
                     self.restores.remove(&token);
                     self.saved.retain(|(of, _), _| *of != token);
                 }
@@ -432,7 +441,7 @@ impl Runner {
         let read = match self.saved.get(&(token, number)).map(|large| large.read_at(offset, room)) {
             Some(Ok(read)) => read,
             Some(Err(error)) => {
-                tracing::warn!(%token, number, %error, "a checkpoint cannot be read");
+                tracing::warn!(%token, number, %error, "a checkpoint or a result cannot be read");
                 0
             }
             None => 0,
@@ -522,6 +531,9 @@ impl Runner {
             Event::Exec(ExecEvent::Grew { id, stream, total }) => {
                 self.tell(Input::OutputGrew { token: Token(id), stream: core_stream(stream), total });
             }
+            Event::Exec(ExecEvent::Result { id, made }) => {
+                self.results.insert(Token(id), made);
+            }
             Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
             Event::Exec(ExecEvent::Checkpoint { id, made }) => self.checkpoint_made(Token(id), made),
             Event::Order(order) => self.order(order),
@@ -536,7 +548,7 @@ impl Runner {
     }
 
     fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
-        self.saved.retain(|(of, made), _| *of != token || *made > number);
+        self.saved.retain(|(of, made), _| *of != token || *made > number || *made == RESULT);
         match refused {
             None => tracing::debug!(%token, number, "checkpoint kept"),
             Some(CheckpointRefused::Stale) => tracing::debug!(%token, number, "checkpoint of no use any more"),
@@ -556,7 +568,39 @@ impl Runner {
             self.tell(Input::OutputGrew { token, stream, total });
         }
         let (outcome, message) = outcome(exit);
-        self.tell(Input::Finished { token, outcome, result: message.as_bytes() });
+        match self.results.remove(&token).filter(|_| outcome == Outcome::Succeeded) {
+            Some(made) => self.returned(token, made),
+            None => self.tell(Input::Finished { token, outcome, result: message.as_bytes() }),
+        }
+    }
+
+    /// A program has succeeded, and left a result
+    fn returned(&mut self, token: Token, made: Result<Made, NotTaken>) {
+        let small = |large: &Large| {
+            let mut bytes = vec![0; usize::try_from(large.len()).unwrap_or(usize::MAX)];
+            let read = large.read_at(0, &mut bytes).map_err(|error| NotTaken::Unreadable(error.to_string()))?;
+            bytes.truncate(read);
+            Ok(Made::Small(bytes))
+        };
+        let made = match made {
+            Ok(Made::Large(large)) if large.len() <= u64::from(self.result_bytes_max) => small(&large),
+            made => made,
+        };
+        let outcome = Outcome::Succeeded;
+        match made {
+            Ok(Made::Small(bytes)) => self.tell(Input::Finished { token, outcome, result: &bytes }),
+            Ok(Made::Large(large)) => {
+                let (length, names) = (large.len(), large.names());
+                self.tell(Input::FinishedLarge { token, outcome, length, names });
+                self.saved.insert((token, RESULT), large);
+            }
+            Err(reason) => {
+                let failure =
+                    if matches!(reason, NotTaken::TooLarge { .. }) { Failure::ResultTooLarge } else { Failure::Error };
+                let message = short(format!("its result is not taken: {reason}"));
+                self.tell(Input::Finished { token, outcome: Outcome::Failed(failure), result: message.as_bytes() });
+            }
+        }
     }
 
     fn tell(&mut self, input: Input<'_>) {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use crate::blob::RESULT;
 use crate::error::Rejected;
 use crate::ids::{TaskId, Token};
 use crate::journal::Record;
@@ -11,7 +12,8 @@ use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, S
 
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
-use super::tasks::{Attempt, EarlyResult, Ended, TaskState, TaskStep};
+use super::tasks::{Attempt, Body, EarlyResult, Ended, TaskState, TaskStep};
+use super::uploads::homes_in;
 use super::{Desk, Event, Timer};
 
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -28,7 +30,7 @@ impl Desk {
         task: TaskId,
         token: Token,
         outcome: Outcome,
-        result: &[u8],
+        result: Body,
         streams: [StreamEnd; 2],
     ) {
         if let Some(session) = &mut self.roster.get_mut(ix).session {
@@ -37,30 +39,45 @@ impl Desk {
         let attempt = self.tasks.attempts.get_mut(&token).filter(|a| a.peer == ix && a.task == task);
         let Some(attempt) = attempt else {
             if planted::is(Bug::StaleTokenAccepted) {
-                self.overrule(task, token, outcome, result, streams);
+                self.overrule(task, token, outcome, result.inline(), streams);
             }
             return self.refuse_result(ix, task, token);
         };
         attempt.running = true;
+        let before = attempt.early.take().map(|early| early.number);
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
-        if arrived == streams {
+        let is_here = result.elsewhere().is_none();
+        if arrived == streams && is_here {
             self.conclude(token, outcome, result, streams);
-        } else if is_behind(&arrived, &streams) && number > 0 {
-            // Sent again on a new connection, in front of the output that the cut swallowed.
-            attempt.early = Some(Box::new(EarlyResult { number, outcome, result: result.into(), streams }));
+        } else if arrived == streams || (is_behind(&arrived, &streams) && number > 0) {
+            // Its chunks follow it. Or it was sent again on a new connection, in front of the output that the cut swallowed.
+            attempt.early = Some(Box::new(EarlyResult { number, outcome, result, streams }));
             if let Some(session) = &mut self.roster.get_mut(ix).session {
                 session.early.insert(number);
             }
+            if !is_here {
+                self.begin_result(token);
+            }
         } else {
-            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its length or digest disagree", arrived);
+            let why = b"output and its length or digest disagree"[..].into();
+            self.conclude(token, Outcome::Failed(Failure::Error), why, arrived);
+        }
+        if let Some(before) = before.filter(|before| *before != number) {
+            // It has changed its mind: what it had promised to send cannot be read any more.
+            self.no_longer_early(ix, before);
         }
     }
 
-    /// Output has come in: a result may have waited for it
+    /// Output has come in, or the last chunk of a result: that may have waited for it
     pub(super) fn try_early_result(&mut self, token: Token) {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end().len);
-        let complete = attempt.early.as_ref().is_some_and(|early| early.streams.map(|s| s.len) == arrived);
+        let chunks = self.tasks.all.get(&attempt.task).map(|task| &task.chunks);
+        let is_whole = |body: &Body| body.names().iter().all(|name| chunks.is_some_and(|all| all.contains_key(name)));
+        let complete = attempt
+            .early
+            .as_ref()
+            .is_some_and(|early| early.streams.map(|s| s.len) == arrived && is_whole(&early.result));
         if !complete {
             return;
         }
@@ -68,9 +85,10 @@ impl Desk {
         let (ix, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
         let EarlyResult { number, outcome, result, streams: claimed } = *early;
         if streams == claimed {
-            self.conclude(token, outcome, &result, streams);
+            self.conclude(token, outcome, result, streams);
         } else {
-            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its digest disagree", streams);
+            let why = b"output and its digest disagree"[..].into();
+            self.conclude(token, Outcome::Failed(Failure::Error), why, streams);
         }
         self.no_longer_early(ix, number);
     }
@@ -92,6 +110,7 @@ impl Desk {
             (end.outcome, end.token, end.result, end.streams) = (outcome, Some(token), result.into(), streams);
             let (token, attempt) = (end.token, end.attempt);
             self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+            self.drop_chunks(id);
         }
     }
 
@@ -116,7 +135,7 @@ impl Desk {
     }
 
     /// An attempt is over, with all its output here
-    fn conclude(&mut self, token: Token, outcome: Outcome, result: &[u8], streams: [StreamEnd; 2]) {
+    fn conclude(&mut self, token: Token, outcome: Outcome, result: Body, streams: [StreamEnd; 2]) {
         let Some(Attempt { task: id, peer, attempt, detached, .. }) = self.drop_attempt(token) else { return };
         let Some(task) = self.tasks.all.get_mut(&id) else { return };
         task.suspect = false;
@@ -139,8 +158,10 @@ impl Desk {
         }
         task.concluded.push(token);
         let counts = matches!(outcome, Outcome::Failed(_)) && !detached;
-        let record = Record::Result { task: id, token: Some(token), attempt, outcome, last: false, result, streams };
-        self.gate.write(&record);
+        // Nobody asks what an attempt returned that another one follows, but for what went wrong.
+        let (token_of, result) = (Some(token), result.inline());
+        self.gate.write(&Record::Result { task: id, token: token_of, attempt, outcome, last: false, result, streams });
+        self.drop_chunks(id);
         self.gate.then(Effect::AttemptOver(id, token, streams.map(|stream| stream.len)));
         self.say_settled(peer, token, Settlement::Applied, None);
         if detached {
@@ -177,7 +198,7 @@ impl Desk {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (peer, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
         let early = attempt.early.take();
-        self.conclude(token, Outcome::Failed(failure), &[], streams);
+        self.conclude(token, Outcome::Failed(failure), Body::default(), streams);
         if let Some(early) = early {
             self.no_longer_early(peer, early.number);
         }
@@ -190,7 +211,7 @@ impl Desk {
         id: TaskId,
         by: Option<(Token, u32)>,
         outcome: Outcome,
-        result: &[u8],
+        result: Body,
         streams: [StreamEnd; 2],
     ) {
         if self.tasks.step(id, TaskStep::End).is_none() {
@@ -199,9 +220,8 @@ impl Desk {
         self.timers.set(Timer::Retry(id), None);
         let Some(task) = self.tasks.all.get_mut(&id) else { return };
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
-        task.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
-        task.payload = Box::default();
         let live = task.live.clone();
+        self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
         for other in live {
             if planted::is(Bug::RetiredUntold) {
                 self.drop_attempt(other);
@@ -212,11 +232,23 @@ impl Desk {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
             }
         }
-        self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+        self.write_end(id);
         self.tasks.set_checkpoint(id, None);
         self.drop_chunks(id);
         self.gate.then(Effect::End(id));
         self.story.note(self.now, id, token, "ended");
+    }
+
+    /// Writes what a task returned where that is in chunks, then how it ended
+    fn write_end(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let Some(Ended { outcome, token, attempt, ref result, streams }) = task.ended else { return };
+        if let (Body::Chunks { length, names }, Some(token)) = (result, token) {
+            let homes = homes_in(task, names);
+            self.gate.write(&Record::Manifest { task: id, token, number: RESULT, length: *length, homes: &homes });
+        }
+        let result = result.inline();
+        self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
     }
 
     // Attempts that end without a result.
@@ -269,7 +301,7 @@ impl Desk {
             if poisonous && !attempt.detached {
                 let by = Some((*token, attempt.attempt));
                 let streams = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
-                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), &[], streams);
+                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), Body::default(), streams);
             } else if !attempt.detached {
                 self.again_after_loss(attempt.task);
             }
@@ -279,7 +311,7 @@ impl Desk {
     /// The task waits for another worker, unless it is not to be given out again (TASK-7)
     pub(super) fn never_ran(&mut self, id: TaskId) {
         if self.tasks.all.get(&id).is_some_and(|task| task.cancel_requested) {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(id, None, Outcome::Cancelled, Body::default(), Default::default());
         } else {
             self.tasks.step(id, TaskStep::Requeue);
         }
@@ -301,7 +333,7 @@ impl Desk {
             return Ok(());
         }
         if !assigned {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(id, None, Outcome::Cancelled, Body::default(), Default::default());
             return Ok(());
         }
         for token in live {

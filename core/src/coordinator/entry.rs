@@ -296,11 +296,12 @@ impl Desk {
         self.timers.set(Timer::Session(ix), None);
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
+        let goes_on = resumed.is_some();
         let (key, welcome) = (verified.key, Some(welcome));
         let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, compare: None };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
-        self.restart_transfers(ix);
+        self.restart_transfers(ix, goes_on);
         self.place(ix);
         self.touch(ix);
     }

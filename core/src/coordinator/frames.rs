@@ -14,7 +14,7 @@ use super::Desk;
 use super::entry::{Conn, Live};
 use super::peers::{Peer, Piece, Reading, Sent};
 use super::restores::tell_transfers;
-use super::tasks::{Checkpoint, CheckpointBody, Tasks};
+use super::tasks::{Body, Checkpoint, Tasks};
 
 impl Desk {
     /// Writes and seals the next frame of any connection that has something to say, in turn
@@ -219,7 +219,12 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
             if let Some(end) = tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
                 let (attempt, token, streams) = (end.attempt, end.token, end.streams);
                 let outcome = end.outcome.spoken_in(version);
-                body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
+                if let (Some(length), Some(token), true) = (end.result.elsewhere(), token, version >= CHUNKS_SINCE) {
+                    let large = ToClient::LargeOutcome { task, attempt, token, outcome, length, streams };
+                    return body.push(class, &large);
+                }
+                let result = end.result.inline();
+                body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result, streams })
             } else if let Some(old) = tasks.forgotten.get(&task) {
                 let (outcome, streams) = (old.outcome.spoken_in(version), Default::default());
                 body.push(class, &ToClient::Outcome { task, attempt: 0, token: None, outcome, result: &[], streams })
@@ -230,10 +235,10 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
         Sent::Restore(token) => {
             let task = tasks.attempts.get(&token).and_then(|attempt| tasks.all.get(&attempt.task));
             match task.and_then(|task| task.checkpoint.as_ref()) {
-                Some(Checkpoint { number, body: CheckpointBody::Inline(bytes), .. }) => {
+                Some(Checkpoint { number, body: Body::Inline(bytes), .. }) => {
                     body.push(class, &ToWorker::Restore { token, number: *number, bytes })
                 }
-                Some(Checkpoint { body: CheckpointBody::Chunks { .. }, .. }) | None => body.push_void(number),
+                Some(Checkpoint { body: Body::Chunks { .. }, .. }) | None => body.push_void(number),
             }
         }
         Sent::Checkpointed(token, number, refused) => {

@@ -10,7 +10,7 @@
 //! | `tasks` | tasks and attempts, and the tables of their states |
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
-//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
+//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out; results in chunks |
 //! | `worker_talk`, `client_talk`, `views`, `fetches` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `drift` | whether workers hold what they should, while they are connected |
@@ -69,7 +69,7 @@ use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::schedule::Schedule;
 pub(crate) use self::tasks::content_digest;
-use self::tasks::{NewTask, Remembered, TaskStep, Tasks};
+use self::tasks::{Body, NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
@@ -143,8 +143,10 @@ struct Desk {
     next_home: u64,
     /// The lease under which exclusive attempts were last given out, as it is recorded
     recorded_lease: Option<Lease>,
-    /// While records are replayed: chunks that have come in part
+    /// While records are replayed: chunks that have come in part, or whose task is forgotten
     strays: BTreeMap<u64, TaskId>,
+    /// While records are replayed: what attempts returned in chunks, before the record of their end
+    returned: BTreeMap<TaskId, (Token, Body)>,
     /// Handshake messages to send
     answers: VecDeque<(ConnId, Vec<u8>)>,
     /// Refusals to seal and send, then close
@@ -298,7 +300,8 @@ impl Coordinator {
             outcome: end.outcome,
             token: end.token,
             attempt: end.attempt,
-            result: &end.result,
+            result: end.result.inline(),
+            elsewhere: end.result.elsewhere(),
             streams: end.streams,
         });
         Some(TaskView { state: task.state, attempts: task.attempts, end })
@@ -393,6 +396,7 @@ impl Desk {
             next_home: 1,
             recorded_lease: None,
             strays: BTreeMap::new(),
+            returned: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
@@ -456,11 +460,12 @@ impl Desk {
             self.unwatch(watcher, id);
         }
         *self.told_as(remembered.outcome) -= 1;
-        self.tasks.remove(id);
+        let chunks = self.tasks.remove(id).map(|task| task.chunks).unwrap_or_default();
         self.tasks.forgotten.insert(id, remembered);
         self.timers.set(Timer::Forget(id), None);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
+        self.chunks_gone(id, chunks.into_values().map(|chunk| chunk.home).collect());
         Ok(())
     }
 

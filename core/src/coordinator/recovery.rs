@@ -9,7 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::blob::{ChunkName, chunks};
+use crate::blob::{ChunkName, RESULT, chunks};
 use crate::error::ConfigError;
 use crate::ids::{PeerName, SessionId, TaskId, Token};
 use crate::journal::{Record, homes_of};
@@ -19,7 +19,7 @@ use crate::terms::Class;
 use crate::wire::message::{Outcome, Stream};
 
 use super::peers::PeerIx;
-use super::tasks::{Checkpoint, CheckpointBody, Chunk, Ended, TaskState, TaskStep, content_digest};
+use super::tasks::{Body, Checkpoint, Chunk, Ended, TaskState, TaskStep, content_digest};
 use super::{Config, Coordinator, Desk, Remembered, Timer};
 use crate::about::About;
 use crate::planted::{self, Bug};
@@ -133,9 +133,10 @@ impl Desk {
             }
             Record::Result { task, token, attempt, outcome, last: true, result, streams } => {
                 self.step(task, TaskStep::End)?;
+                let large = self.returned.remove(&task).filter(|(by, _)| Some(*by) == token);
+                let result = large.map_or_else(|| result.into(), |(_, large)| large);
+                self.tasks.set_end(task, Ended { outcome, token, attempt, result, streams });
                 let Some(known) = self.tasks.all.get_mut(&task) else { return Err(NoSuchHistory) };
-                known.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
-                known.payload = Default::default();
                 known.told = true;
                 *self.told_as(outcome) += 1;
                 self.tasks.set_checkpoint(task, None);
@@ -152,6 +153,8 @@ impl Desk {
                 let outcome = ended.outcome;
                 *self.told_as(outcome) -= 1;
                 let known = self.tasks.remove(task).ok_or(NoSuchHistory)?;
+                // That they are gone is the next record.
+                self.strays.extend(known.chunks.values().map(|chunk| (chunk.home, task)));
                 self.remember(task, known.content, outcome);
             }
             Record::Forgotten { task, content, outcome } => {
@@ -179,6 +182,10 @@ impl Desk {
     }
 
     fn replay_chunk(&mut self, task: TaskId, home: u64, length: u64, name: ChunkName) -> Result<(), NoSuchHistory> {
+        if self.tasks.forgotten.contains_key(&task) {
+            // Of a task of which nothing else is left: it goes with what has come in part.
+            return Ok(());
+        }
         let known = self.tasks.all.get(&task).filter(|task| task.ended.is_none()).ok_or(NoSuchHistory)?;
         if !self.strays.contains_key(&home) {
             return Err(NoSuchHistory);
@@ -204,7 +211,11 @@ impl Desk {
         let by_home: BTreeMap<u64, ChunkName> = known.chunks.iter().map(|(name, chunk)| (chunk.home, *name)).collect();
         let names: Option<Box<[ChunkName]>> = homes_of(homes).map(|home| by_home.get(&home).copied()).collect();
         let names = names.filter(|names| length > 0 && names.len() == chunks(length)).ok_or(NoSuchHistory)?;
-        let body = CheckpointBody::Chunks { length, names };
+        let body = Body::Chunks { length, names };
+        if number == RESULT {
+            self.returned.insert(task, (token, body));
+            return Ok(());
+        }
         self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
     }
@@ -222,8 +233,9 @@ impl Desk {
     pub(super) fn recovered(&mut self) {
         let cancelled = self.tasks.all.iter().filter(|(_, t)| t.cancel_requested && t.state == TaskState::Ready);
         for task in cancelled.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
-            self.end_task(task, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(task, None, Outcome::Cancelled, Default::default(), Default::default());
         }
+        self.returned.clear();
         // What came in part comes again; whole chunks may be of use to whoever offers them next.
         for (home, task) in core::mem::take(&mut self.strays) {
             self.chunks_gone(task, alloc::vec![home]);
@@ -337,7 +349,7 @@ impl Desk {
         if known.ended.is_some() {
             return Err(NoSuchHistory);
         }
-        let body = CheckpointBody::Inline(bytes.into());
+        let body = Body::Inline(bytes.into());
         self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::wire::message::{BodyWriter, Class, ToWorker};
 use super::Desk;
 use super::gate::Effect;
 use super::peers::{Peer, PeerIx, Piece, Reading, Sent};
-use super::tasks::{Attempt, Checkpoint, CheckpointBody, Tasks};
+use super::tasks::{Attempt, Body, Checkpoint, Tasks};
 
 impl Desk {
     /// The worker says what it lacks; of a checkpoint that is not the newest any more, or of none, it gets no more
@@ -92,7 +92,9 @@ impl Desk {
     }
 
     /// On a new connection: what was under way is lost, and offered again
-    pub(super) fn restart_transfers(&mut self, ix: PeerIx) {
+    ///
+    /// A result is not said again in a session that goes on: it is asked for what is missing.
+    pub(super) fn restart_transfers(&mut self, ix: PeerIx, goes_on: bool) {
         let peer = self.roster.get_mut(ix);
         peer.restoring.clear();
         peer.to_offer.clear();
@@ -100,6 +102,9 @@ impl Desk {
         for token in self.roster.get(ix).held.clone() {
             // It offers again what it has to send.
             self.drop_upload(token);
+            if goes_on {
+                self.begin_result(token);
+            }
             let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
             let Some(attempt) = attempt else { continue };
             let from = self.tasks.all.get(&attempt.task).and_then(|task| task.checkpoint.as_ref());
@@ -155,7 +160,7 @@ fn next_chunk(token: Token, tasks: &Tasks) -> Option<Reading> {
     let attempt = tasks.attempts.get(&token)?;
     let task = tasks.all.get(&attempt.task)?;
     let checkpoint = task.checkpoint.as_ref()?;
-    let CheckpointBody::Chunks { length, names } = &checkpoint.body else { return None };
+    let Body::Chunks { length, names } = &checkpoint.body else { return None };
     let (offset, len) = attempt.restoring.as_ref()?.next(BULK_PIECE_BYTES as u64)?;
     let chunk = (offset / chunk_bytes(*length)) as usize;
     let home = task.chunks.get(names.get(chunk)?)?.home;
@@ -187,11 +192,11 @@ fn offer(token: Token, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
     let Some(attempt) = tasks.attempts.get(&token).filter(|attempt| attempt.sent_as.is_some()) else { return true };
     let Some(task) = tasks.all.get(&attempt.task) else { return true };
     match task.checkpoint.as_ref() {
-        Some(Checkpoint { number, body: CheckpointBody::Chunks { length, names }, .. }) => {
+        Some(Checkpoint { number, body: Body::Chunks { length, names }, .. }) => {
             let (number, length, names) = (*number, *length, names.as_flattened());
             body.push(Class::Loose, &ToWorker::RestoreOffer { token, number, length, names })
         }
-        Some(Checkpoint { body: CheckpointBody::Inline(_), .. }) => true,
+        Some(Checkpoint { body: Body::Inline(_), .. }) => true,
         None => body.push(Class::Loose, &ToWorker::RestoreOffer { token, number: 0, length: 0, names: &[] }),
     }
 }

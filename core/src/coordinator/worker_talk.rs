@@ -1,9 +1,11 @@
 //! What peers say on a live connection, and what workers mean by it
 
 use crate::about::Tags;
+use crate::blob::names_of;
 use crate::channel::Violation;
 use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
+use crate::limits::BLOB_BYTES_MAX;
 use crate::planted::{self, Bug};
 use crate::session::Arrival;
 use crate::stream::Piece;
@@ -12,6 +14,7 @@ use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item
 use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
+use super::tasks::Body;
 use super::{Desk, Event};
 
 impl Desk {
@@ -167,6 +170,11 @@ impl Desk {
             FromWorker::Inventory { part, last, cut, items } => self.take_inventory(ix, part, last, cut, items)?,
             FromWorker::Running { token, progress } => self.running(ix, token, progress),
             FromWorker::Result { task, token, outcome, result, streams } => {
+                self.take_result(ix, number, task, token, outcome, result.into(), streams);
+            }
+            FromWorker::LargeResult { task, token, outcome, length, names, streams } => {
+                let names = names_of(length, names).filter(|_| length <= BLOB_BYTES_MAX).ok_or(Violation)?;
+                let result = Body::Chunks { length, names: names.into() };
                 self.take_result(ix, number, task, token, outcome, result, streams);
             }
             FromWorker::GivenBack { token } => self.given_back(ix, token),

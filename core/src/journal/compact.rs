@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::{Record, homes_of};
+use crate::blob::RESULT;
 use crate::ids::TaskId;
 use crate::wire::message::Outcome;
 
@@ -142,6 +143,10 @@ impl Compaction {
                 keep_if(!self.census.fates.contains_key(&task))
             }
             Record::Piece { home, .. } | Record::Chunk { home, .. } => keep_if(!self.census.gone.contains(&home)),
+            Record::Manifest { task, number: RESULT, homes, .. } => {
+                let whole = homes_of(homes).all(|home| !self.census.gone.contains(&home));
+                keep_if(whole && matches!(self.census.fates.get(&task), Some(Fate::Ended(_)) | None))
+            }
             Record::Manifest { task, homes, .. } => {
                 let whole = homes_of(homes).all(|home| !self.census.gone.contains(&home));
                 let keep = whole && !self.census.fates.contains_key(&task);

@@ -134,13 +134,13 @@ pub enum Record<'a> {
         /// SHA-256 of its content
         name: ChunkName,
     },
-    /// A checkpoint of a task, all of whose chunks are whole (CKPT-1)
+    /// A checkpoint of a task, or what an attempt returned in front of its result, all of whose chunks are whole (CKPT-1, FRAME-3)
     Manifest {
         /// Which task
         task: TaskId,
         /// The attempt that made it
         token: Token,
-        /// Rises with each checkpoint of the task
+        /// Rises with each checkpoint of the task; [`RESULT`](crate::blob::RESULT) if it is none
         number: u64,
         /// All its bytes
         length: u64,

@@ -493,6 +493,22 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         items: &'a [u8],
     },
+    /// An attempt is over, and what it returned goes in chunks; in the place of `Result`, and numbered like that (FRAME-3)
+    LargeResult {
+        /// Which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// All bytes of what it returned
+        length: u64,
+        /// The name of each chunk, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+        /// Its complete output streams
+        streams: [StreamEnd; 2],
+    },
 }
 
 impl FromWorker<'_> {
@@ -502,7 +518,8 @@ impl FromWorker<'_> {
             FromWorker::Offer { .. }
             | FromWorker::Piece { .. }
             | FromWorker::RestoreNeed { .. }
-            | FromWorker::RestoreBad { .. } => CHUNKS_SINCE,
+            | FromWorker::RestoreBad { .. }
+            | FromWorker::LargeResult { .. } => CHUNKS_SINCE,
             FromWorker::Holdings { .. } => DIGEST_SINCE,
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
@@ -527,6 +544,7 @@ impl FromWorker<'_> {
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
             | FromWorker::Result { .. }
+            | FromWorker::LargeResult { .. }
             | FromWorker::GivenBack { .. }
             | FromWorker::Offers { .. }
             | FromWorker::Draining
@@ -917,6 +935,38 @@ pub enum ToClient<'a> {
         #[serde(with = "serde_bytes", borrow)]
         answer: &'a [u8],
     },
+    /// The task is over, and what it returned is fetched in pieces; in the place of `Outcome` (FRAME-3)
+    ///
+    /// Since wire version 2.
+    LargeOutcome {
+        /// Which task
+        task: TaskId,
+        /// The attempt that ended it
+        attempt: u32,
+        /// Its token, whose output is the task's
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// All bytes of what it returned
+        length: u64,
+        /// Its complete output streams
+        streams: [StreamEnd; 2],
+    },
+}
+
+impl ToClient<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            ToClient::LargeOutcome { .. } => CHUNKS_SINCE,
+            ToClient::Accepted { .. }
+            | ToClient::Refused { .. }
+            | ToClient::Progress { .. }
+            | ToClient::Output { .. }
+            | ToClient::Outcome { .. }
+            | ToClient::Answer { .. } => WIRE_VERSION_OLDEST,
+        }
+    }
 }
 
 /// Why a client's request was not carried out

@@ -1,6 +1,6 @@
 //! One attempt as its worker sees it
 
-use crate::blob::{Receiving, Sending};
+use crate::blob::{RESULT, Receiving, Sending};
 use crate::ids::TaskId;
 use crate::stream::Outgoing;
 use crate::terms::Conditions;
@@ -112,8 +112,12 @@ pub(crate) struct Attempt {
     pub(crate) progress: u64,
     /// Held until the embedder has started the task
     pub(crate) payload: Option<Slot>,
-    /// Reserved from the start, so that a result always has room (SESS-9)
+    /// Reserved from the start, so that a result, or the names of its chunks, always has room (SESS-9)
     pub(crate) result: Slot,
+    /// Length of what it returned, if that goes in chunks (FRAME-3)
+    pub(crate) large: Option<u64>,
+    /// What of that is to be sent, once it is numbered
+    pub(crate) returning: Sending,
     pub(crate) outcome: Outcome,
     pub(crate) streams: [Outgoing; 2],
     /// In the inventory of this session and not judged yet (SESS-7)
@@ -268,6 +272,17 @@ impl Attempt {
             && !self.unjudged
             && self.streams.iter().all(|stream| stream.unsent().is_none())
             && self.checkpoint.went_ahead()
+    }
+
+    /// What of it goes in chunks at present: a checkpoint, and behind the last of them its result
+    pub(crate) fn under_way(&self) -> Option<u64> {
+        let result = self.large.filter(|_| self.state == AttemptState::Finished && self.result_numbered);
+        result.map(|_| RESULT).or(self.checkpoint.upload().map(|(number, _)| number))
+    }
+
+    /// What is to be sent of a checkpoint, or of the result
+    pub(crate) fn sending(&mut self, number: u64) -> &mut Sending {
+        if number == RESULT { &mut self.returning } else { &mut self.checkpoint.sending }
     }
 
     /// Whether its newest checkpoint may be numbered: one is on its way at a time (CKPT-3)

@@ -1,11 +1,11 @@
 //! What attempts start from and what they make: in messages, or in chunks where it is larger (CKPT-1 to CKPT-4)
 
-use crate::blob::{ChunkName, ChunkSet, Receiving, chunks, names_of};
+use crate::blob::{ChunkName, ChunkSet, RESULT, Receiving, chunks, names_of};
 use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::Token;
 use crate::limits::{CHUNKS_MAX, CHUNKS_SINCE, INLINE_BYTES_MAX};
-use crate::wire::message::{CheckpointRefused, Outcome};
+use crate::wire::message::{CheckpointRefused, Failure, Outcome};
 use crate::worker::Desk;
 use crate::worker::attempt::{Attempt, AttemptState, Made, Restoring};
 use crate::worker::intake::Head;
@@ -71,19 +71,36 @@ impl Desk {
 
     pub(super) fn checkpoint_read(&mut self, token: Token, number: u64, offset: u64, bytes: &[u8]) {
         self.outbox.take_read(token, Source::Checkpoint(number), offset, bytes);
-        let under_way = self.attempts.get(&token).and_then(|attempt| attempt.checkpoint.upload());
-        if bytes.is_empty() && under_way.is_some_and(|(upload, _)| upload == number) {
+        let under_way = self.attempts.get(&token).and_then(Attempt::under_way);
+        if !bytes.is_empty() || under_way != Some(number) {
+            return;
+        }
+        if number == RESULT {
+            self.result_is_gone(token);
+        } else {
             self.checkpoint_answered(token, number, Some(CheckpointRefused::Damaged));
         }
     }
 
+    /// What an attempt returned cannot be read any more: it has failed, and says so anew
+    fn result_is_gone(&mut self, token: Token) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        (attempt.large, attempt.outcome) = (None, Outcome::Failed(Failure::Error));
+        let why = &b"what the task returned cannot be read any more"[..];
+        if !self.results.fill(&mut attempt.result, why) {
+            self.results.fill(&mut attempt.result, &[]);
+        }
+        attempt.result_queued = false;
+        self.outbox.offer_result(token, attempt);
+    }
+
     // What the coordinator says.
 
-    /// What is missing of a checkpoint; of another one than is under way it means nothing any more
+    /// What is missing of a checkpoint or a result; of another one than is under way it means nothing any more
     pub(super) fn checkpoint_needed(&mut self, token: Token, number: u64, wanted: &[u8]) -> Result<(), Violation> {
         let Some(attempt) = self.attempts.get_mut(&token) else { return Ok(()) };
-        if attempt.checkpoint.upload().is_some_and(|(upload, _)| upload == number) {
-            attempt.checkpoint.sending.need(wanted)?;
+        if attempt.under_way() == Some(number) {
+            attempt.sending(number).need(wanted)?;
             self.outbox.may_read = true;
         }
         Ok(())

@@ -28,6 +28,7 @@ pub use crate::worker::conditions::Tenure;
 pub use crate::worker::config::Config;
 pub use crate::worker::seam::{Input, Output, StopReason};
 
+use crate::blob::{ChunkName, Sending, names_of};
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::drift::mark;
@@ -74,6 +75,9 @@ struct Desk {
     /// Pieces of checkpoints to start from, until the embedder has taken them over
     intake: Intake,
     results: Arena,
+    /// Largest results, in a message and in chunks
+    result_bytes_max: u32,
+    large_result_max: u64,
     outbox: Outbox,
     /// Assignments taken in this session
     assigned: u64,
@@ -101,6 +105,7 @@ impl Worker {
         config.validate()?;
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
+        let result_room = config.result_room();
         let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
@@ -110,7 +115,9 @@ impl Worker {
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
             intake: Intake::new(),
-            results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
+            results: Arena::new(config.attempts_max, result_room),
+            result_bytes_max: config.result_bytes_max,
+            large_result_max: config.large_result_max,
             outbox: Outbox::new(offers.into()),
             assigned: 0,
             arrivals: 0,
@@ -184,6 +191,9 @@ impl Worker {
                 Ok(())
             }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::FinishedLarge { token, outcome, length, names } => {
+                desk.finished_large(now, token, outcome, length, names)
+            }
             Input::Declined { token } => desk.declined(now, token),
             Input::Drain => {
                 desk.drain(now);
@@ -449,6 +459,8 @@ impl Desk {
             progress: 0,
             payload: Some(slot),
             result,
+            large: None,
+            returning: Sending::default(),
             outcome: Outcome::Cancelled,
             streams: [Outgoing::new(), Outgoing::new()],
             unjudged: false,
@@ -603,13 +615,43 @@ impl Desk {
     }
 
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
+        let fits = result.len() <= self.result_bytes_max as usize;
+        self.over(now, token, outcome, None, if fits { Some(result) } else { None })
+    }
+
+    fn finished_large(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        length: u64,
+        names: &[ChunkName],
+    ) -> Result<(), Rejected> {
+        let fits = length <= self.large_result_max;
+        if fits && names_of(length, names.as_flattened()).is_none() {
+            return Err(Rejected::BadSpec);
+        }
+        self.over(now, token, outcome, Some(length), if fits { Some(names.as_flattened()) } else { None })
+    }
+
+    /// An attempt is over; what is kept of its result is that itself, or the names of its chunks, or nothing if it is too large
+    fn over(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        large: Option<u64>,
+        kept: Option<&[u8]>,
+    ) -> Result<(), Rejected> {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
         // One that was stopped because it did not get on has failed, unless it has succeeded in that moment.
         let stalled = attempt.stalled && outcome != Outcome::Succeeded;
         attempt.outcome = if stalled { Outcome::Failed(Failure::Stalled) } else { outcome };
-        if !self.results.fill(&mut attempt.result, result) {
+        if kept.is_some_and(|kept| self.results.fill(&mut attempt.result, kept)) {
+            attempt.large = large;
+        } else {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
             attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
         }

@@ -151,6 +151,8 @@ fn from_worker<'a>(items: &'a [u8], tags: &'a [u8]) -> Vec<FromWorker<'a>> {
     }));
     let output = |stream| FromWorker::Output { token, stream, offset: 0, bytes: b"hello" };
     all.extend(every([Stream::Out, Stream::Err]).map(output));
+    let (outcome, names) = (Outcome::Succeeded, &[0x44; 64]);
+    all.push(FromWorker::LargeResult { task, token, outcome, length: 70_000, names, streams: streams() });
     all
 }
 
@@ -255,6 +257,8 @@ fn to_client(answer: &[u8]) -> Vec<ToClient<'_>> {
         result: b"result",
         streams: streams(),
     }));
+    let (outcome, length) = (Outcome::Succeeded, 70_000);
+    all.push(ToClient::LargeOutcome { task, attempt: 1, token, outcome, length, streams: streams() });
     all
 }
 
@@ -388,6 +392,8 @@ fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() 
     add!(book, FromWorker<'_>, |message| class_of(message.is_loose()), from_worker);
     let to_worker = to_worker().into_iter().filter(|message| message.since() == 2).collect();
     add!(book, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker);
+    let to_client = to_client(&[]).into_iter().filter(|message| message.since() == 2).collect();
+    add!(book, ToClient<'_>, |_| Class::Numbered(1), to_client);
     book.chapter("About with terms");
     add_terms(&mut book);
     book.close();
@@ -422,7 +428,7 @@ fn frame_6_every_message_is_encoded_as_ever() {
         book,
         ToClient<'_>,
         |message| if matches!(message, ToClient::Output { .. }) { Class::Loose } else { Class::Numbered(1) },
-        to_client(&answer)
+        to_client(&answer).into_iter().filter(|message| first(message.since())).collect()
     );
     book.chapter("Answers");
     add_views(&mut book);

@@ -37,10 +37,10 @@ macro_rules! variants {
 
 variants! {
     Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare;
-    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings;
+    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings LargeResult;
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
-    ToClient<'_>: Accepted Refused Progress Output Outcome Answer;
+    ToClient<'_>: Accepted Refused Progress Output Outcome Answer LargeOutcome;
     Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;

@@ -220,7 +220,7 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
         ) => {
             o.name(Name::Token(token));
         }
-        Some(FromWorker::Result { token, outcome, .. }) => {
+        Some(FromWorker::Result { token, outcome, .. } | FromWorker::LargeResult { token, outcome, .. }) => {
             o.name(Name::Token(token));
             o.put(outcome);
         }

@@ -7,6 +7,7 @@
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
+//! | `fetches` | large results on their way to clients |
 //! | `chief` | what the coordinator does, and its journal |
 //! | `faults`, `rogue` | what the menu's kinds do |
 //! | `struck` | what whoever a fault strikes is like |
@@ -19,6 +20,7 @@
 
 mod chief;
 mod faults;
+mod fetches;
 mod laws;
 mod net;
 mod nodes;
@@ -192,6 +194,8 @@ pub struct Simulation {
     printed: BTreeMap<Token, Vec<u8>>,
     /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
+    /// The name of the content of each large result that an attempt returned, and of how many different chunks it consists
+    returned: BTreeMap<Token, (ChunkName, usize)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
@@ -267,6 +271,7 @@ impl Simulation {
             figures: Figures::default(),
             printed: BTreeMap::new(),
             made: BTreeSet::new(),
+            returned: BTreeMap::new(),
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],

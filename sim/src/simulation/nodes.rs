@@ -9,6 +9,7 @@ use rejoin_core::ids::{ConnId, TaskId, Token};
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
+use super::fetches::Fetches;
 use super::net::{Net, Timed};
 use crate::journal::Journal;
 use crate::logic::Logic;
@@ -147,10 +148,12 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     pub(super) dials: u64,
     pub(super) running: BTreeMap<Token, Execution>,
-    /// Large checkpoints that were made, until they are answered
+    /// Large checkpoints that were made, until they are answered, and large results, until they are settled
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Large results that a client fetches
+    pub(super) fetches: Fetches,
     /// It has been told to drain
     pub(super) draining: bool,
     /// It is another process with the key of that worker

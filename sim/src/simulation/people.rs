@@ -1,13 +1,14 @@
 //! What workers and clients do: their lives, their tasks, and what they tell
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rejoin_core::Seed;
 use rejoin_core::about::About;
-use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, RESULT, chunk_name};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::{BULK_PIECE_BYTES, INLINE_BYTES_MAX};
+use rejoin_core::limits::{BLOB_BYTES_MAX, BULK_PIECE_BYTES, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
@@ -18,13 +19,13 @@ use super::nodes::{Execution, Machine, Peer};
 use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
-use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, Start};
+use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, RESULT_BYTES_MAX, Start};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
 use crate::trace::{Stage, Told};
 use crate::words::words;
-use crate::world::{client_key, later_worker_key};
+use crate::world::{chunk_names, client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
@@ -290,7 +291,7 @@ impl Simulation {
             }
             worker::Output::Checkpointed { token, number, refused } => {
                 self.figures.checkpoints += u64::from(refused.is_none());
-                self.peers[peer].saved.retain(|(of, n), _| *of != token || *n > number);
+                self.peers[peer].saved.retain(|(of, n), _| *of != token || *n > number || *n == RESULT);
                 self.expect_uploaded(peer, token);
                 if let Some(execution) = self.peers[peer].running.get_mut(&token) {
                     execution.uploads = None;
@@ -332,7 +333,10 @@ impl Simulation {
                     format!("output of {task}: {} bytes at {offset}, expected at {expected}", bytes.len())
                 });
             }
-            client::Output::Answer { .. } => {}
+            client::Output::Answer { ask, answer } => {
+                let piece = postcard::from_bytes::<Option<&[u8]>>(answer).ok().flatten();
+                self.fetched(peer, ask, piece.unwrap_or_default());
+            }
             client::Output::Event(event) => self.client_told(peer, &event),
             client::Output::Idle { .. } => return false,
         }
@@ -349,7 +353,9 @@ impl Simulation {
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
-                let end = client.task(task).and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
+                let view = client.task(task);
+                let end = view.and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
+                let elsewhere = view.and_then(|task| task.elsewhere);
                 self.figures.told += 1;
                 let Some((outcome, result)) = end else {
                     return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
@@ -361,6 +367,10 @@ impl Simulation {
                 let crashes = self.chief.config.crashes_max.saturating_add(self.chief.config.losses_max);
                 let seen = self.seen.tasks.entry(known.number).or_default();
                 (seen.outcome, seen.result) = (Some(outcome), result);
+                if let Some(length) = elsewhere {
+                    self.peers[peer].fetches.begin(task, length);
+                    self.fetch(peer);
+                }
                 if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
                     let failed = matches!(outcome, Outcome::Failed(_));
                     self.auditor.expect_of(Check::L8, task, failed, || {
@@ -504,7 +514,7 @@ impl Simulation {
         }
         let late: Vec<Token> =
             node.running.iter().filter(|(_, e)| e.exclusive && !e.over).map(|(token, _)| *token).collect();
-        late.into_iter().for_each(|token| self.end_task(peer, token, Outcome::Cancelled, &[]));
+        late.into_iter().for_each(|token| self.end_task(peer, token, Outcome::Cancelled, Vec::new()));
     }
 
     pub(super) fn work(&mut self, peer: usize, life: u64, token: Token, moment: Moment) {
@@ -513,7 +523,7 @@ impl Simulation {
         }
         match moment {
             Moment::Acts => self.act(peer, token),
-            Moment::Stopped => self.end_task(peer, token, Outcome::Cancelled, &[]),
+            Moment::Stopped => self.end_task(peer, token, Outcome::Cancelled, Vec::new()),
         }
     }
 
@@ -566,7 +576,7 @@ impl Simulation {
                         }
                     }
                 }
-                Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
+                Act::End(outcome, result) => return self.end_task(peer, token, outcome, result),
                 Act::Crash => {
                     self.figures.poisoned += 1;
                     self.kill_peer(peer);
@@ -593,14 +603,24 @@ impl Simulation {
         }
     }
 
-    fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: &[u8]) {
+    fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: Vec<u8>) {
         let now = self.clock(Who::Peer(peer));
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let Some(execution) = node.running.get_mut(&token).filter(|execution| !execution.over) else { return };
         execution.over = true;
         let id = execution.id;
-        if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
+        let large = result.len() > RESULT_BYTES_MAX as usize;
+        let input = worker::Input::Finished { token, outcome, result: &result };
+        let names = if large { chunk_names(&result) } else { Vec::new() };
+        let in_chunks = worker::Input::FinishedLarge { token, outcome, length: result.len() as u64, names: &names };
+        let too_large = result.len() as u64 > BLOB_BYTES_MAX;
+        if worker.handle(now, if large { in_chunks } else { input }).is_ok() {
+            if large && !too_large {
+                let different = names.iter().collect::<BTreeSet<_>>().len();
+                self.returned.insert(token, (content_name(&names), different));
+                node.saved.insert((token, RESULT), result);
+            }
             self.auditor.finished(token, outcome);
             self.see_task(peer, id, || Stage::Finished { token, outcome: words(outcome) });
         }
@@ -614,15 +634,8 @@ fn about_of(task: &Task) -> Vec<u8> {
     about.encode().expect("terms were looked at when they were read")
 }
 
-/// The names of a checkpoint's chunks
-fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
-    let length = bytes.len() as u64;
-    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
-    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
-}
-
-/// What a checkpoint's content is known by, so that no byte is hashed twice
-fn content_name(names: &[ChunkName]) -> ChunkName {
+/// What a blob's content is known by, so that no byte is hashed twice
+pub(super) fn content_name(names: &[ChunkName]) -> ChunkName {
     chunk_name(names.as_flattened())
 }
 
@@ -656,6 +669,6 @@ fn worker_config(schedule: &Schedule, link: LinkConfig) -> worker::Config {
     config.prefetch = schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16;
     let attempts = schedule.setting(Knob::AttemptsMax).unwrap_or(16).min(512) as u16;
     config.attempts_max = attempts.max(config.slots + config.prefetch);
-    config.result_bytes_max = 1024;
+    config.result_bytes_max = RESULT_BYTES_MAX;
     config
 }

@@ -271,6 +271,10 @@ pub struct ResultOf {
     #[arg(value_name = "TASK", value_parser = task)]
     pub task: TaskId,
 
+    /// Write what the task returned, in the file that `REJOIN_RESULT` names, to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub fetch: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
