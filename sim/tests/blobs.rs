@@ -152,6 +152,17 @@ fn frame_3_a_result_goes_on_where_it_was_wherever_its_link_is_cut() {
 }
 
 #[test]
+fn task_7_a_cancel_while_a_result_is_on_its_way_does_not_hold_it_up() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let task = world.submit_by_client(0, "large", returning(bytes(400_000)));
+    world.drive_until("some chunks are there", |world| sent(world) >= 100_000);
+    world.tell_client(0, Input::Cancel { task }).unwrap();
+    world.drive_until("it is over", |world| world.outcome(task).is_some());
+    assert_eq!(world.outcome(task), Some(Outcome::Succeeded));
+    world.audit();
+}
+
+#[test]
 fn journ_5_the_chunks_of_a_result_go_when_its_task_is_forgotten() {
     let mut world = connected(Setup { clients: 1, ..Setup::default() });
     let task = world.submit("large", returning(bytes(150_000)));

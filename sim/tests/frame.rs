@@ -381,7 +381,8 @@ fn frame_4_a_frame_carries_one_bulk_piece_of_bounded_size_at_most() {
 #[test]
 fn frame_3_a_result_over_the_limit_is_one_typed_failure_and_never_a_loop() {
     for size in [4096, 4097, 1_000_000] {
-        let mut world = connected(Setup { clients: 1, ..Setup::default() });
+        let worker = |config: &mut rejoin_core::worker::Config| config.large_result_max = 0;
+        let mut world = connected(Setup { worker, clients: 1, ..Setup::default() });
         let job = Job { returns: vec![1; size], ..Job::takes(ms(1)) };
         let spec = rejoin_core::wire::message::TaskSpec { retries: 5, ..Default::default() };
         let task = world.submit_with("returns", spec, job);

@@ -109,6 +109,28 @@ fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_kille
 }
 
 #[test]
+fn frame_3_a_result_of_16_mib_is_what_a_command_left_and_a_larger_one_is_a_failure() {
+    let fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
+    let to = fetched.to_str().expect("UTF-8");
+    for (id, bytes) in [("large", 16 << 20), ("small", 100), ("none", 0)] {
+        let script = format!(r#"head -c {bytes} /dev/urandom > {0}; cp {0} "$REJOIN_RESULT""#, copy.display());
+        fleet.submit(&["--id", id], &["sh", "-c", &script]);
+        let id = format!("id:{id}");
+        assert_eq!(fleet.client("wait", [id.as_str()]).end().code, Some(0));
+        assert_eq!(fleet.json("result", &[&id])["returned_bytes"], bytes);
+        let got = fleet.client("result", [id.as_str(), "--fetch", to]).end();
+        assert_eq!(got.code, Some(if bytes > 0 { 0 } else { 254 }), "{}", got.err);
+        assert!(bytes == 0 || fs::read(&fetched).expect("a result") == fs::read(&copy).expect("what was left"));
+    }
+    fleet.submit(&["--id", "larger"], &["sh", "-c", r#"head -c 16777217 /dev/zero > "$REJOIN_RESULT""#]);
+    let waited = fleet.client("wait", ["id:larger"]).end();
+    assert_eq!(waited.code, Some(1));
+    assert!(waited.out.contains("it has 16777217 bytes, and 16777216 are taken"), "{}", waited.out);
+}
+
+#[test]
 fn ckpt_2_checkpoints_are_listed_fetched_and_done_without() {
     let mut fleet = Fleet::start(&[]);
     let _worker = fleet.worker("w1", &[]);

@@ -1,6 +1,7 @@
 //! How attempts and tasks end: results, retries, losses, crashes and cancels (TASK-3, TASK-6, TASK-7)
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::blob::RESULT;
@@ -222,6 +223,10 @@ impl Desk {
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
         let live = task.live.clone();
         self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
+        // Taken in and waiting for what follows them: their workers say nothing more of them, and wait for a word.
+        let early =
+            |token: &Token| self.tasks.attempts.get(token).filter(|a| a.early.is_some()).map(|a| (*token, a.peer));
+        let taken_in: Vec<(Token, PeerIx)> = live.iter().filter_map(early).collect();
         for other in live {
             if planted::is(Bug::RetiredUntold) {
                 self.drop_attempt(other);
@@ -233,6 +238,10 @@ impl Desk {
             }
         }
         self.write_end(id);
+        for (token, peer) in taken_in {
+            self.stats.stale_results += 1;
+            self.say_settled(peer, token, Settlement::Stale, None);
+        }
         self.tasks.set_checkpoint(id, None);
         self.drop_chunks(id);
         self.gate.then(Effect::End(id));
