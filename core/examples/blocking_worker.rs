@@ -34,6 +34,7 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                     thread::spawn(move || events.send(Event::Done(token, input))); // Here the work would be done.
                 }
                 Output::Cancel { .. }
+                | Output::Keep { .. }
                 | Output::ReadOutput { .. }
                 | Output::Checkpointed { .. }
                 | Output::ReadCheckpoint { .. }

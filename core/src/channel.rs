@@ -5,11 +5,14 @@
 use core::time::Duration;
 
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::limits::{BULK_WINDOW_BYTES, HEARTBEAT_MAX, HEARTBEAT_MIN, SESSION_UNACKED_MAX};
+use crate::limits::{BULK_WINDOW_BYTES, BULK_WINDOW_BYTES_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, SESSION_UNACKED_MAX};
 use crate::outline::Outline;
+use crate::pace::Pace;
+use crate::pins::Pins;
 use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::session::{Log, Session};
+use crate::stats::LawStats;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::{Codec, HEADER_BYTES, OpenError, Scratch};
 use crate::wire::message::{BodyWriter, Class, Control, Credit};
@@ -27,12 +30,15 @@ pub(crate) struct Channel {
     heartbeat: Option<Heartbeat>,
     writable: bool,
     beat: bool,
+    /// A beat is due that asks whether bulk has arrived
+    mark: bool,
     echo: Option<u64>,
     ack: bool,
     /// How much may come beyond what has been dealt with
     bulk_window: u64,
     bulk_granted: u64,
-    bulk_sent: u64,
+    pace: Pace,
+    pins: Pins,
     bulk_arrived: u64,
     bulk_used: u64,
     told: Credit,
@@ -48,18 +54,21 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// Starts a channel on which `bulk_granted` bytes of bulk may be sent for now
-    pub(crate) fn new(codec: Codec, version: u16, bulk_granted: u64) -> Self {
+    pub(crate) fn new(mut codec: Codec, version: u16, bulk_granted: u64, pins: Pins) -> Self {
+        codec.compress_from(pins.compress_from);
         Channel {
             codec,
             version,
             heartbeat: None,
             writable: true,
             beat: false,
+            mark: false,
             echo: None,
             ack: false,
             bulk_window: BULK_WINDOW_BYTES,
             bulk_granted,
-            bulk_sent: 0,
+            pace: Pace::new(pins),
+            pins,
             bulk_arrived: 0,
             bulk_used: 0,
             told: Credit::default(),
@@ -139,6 +148,10 @@ impl Channel {
             }
             Control::Echo { stamp, credit } => {
                 self.rtt_us = Some(now.as_micros().saturating_sub(stamp));
+                if let Some(found) = self.pace.echoed(now, stamp) {
+                    session.bulk_found(found);
+                }
+                self.mark |= self.pace.wants_mark();
                 self.echoed = self.echoed.max(Some(Instant::from_micros(stamp).min(now)));
                 self.renewed = if planted::is(Bug::LeaseFromEcho) { Some(now) } else { self.echoed };
                 credit
@@ -159,19 +172,58 @@ impl Channel {
         Ok(Some(credit))
     }
 
-    /// Whether this many bytes of bulk may be sent now (LANES-2)
-    pub(crate) fn may_send_bulk(&self, bytes: u64) -> bool {
-        self.bulk_sent + bytes <= self.bulk_granted
+    /// Most bytes of the bulk piece that may be sent now, if any may (FRAME-4, LANES-2)
+    pub(crate) fn next_piece(&self) -> Option<u64> {
+        let piece = self.pace.next_piece()?;
+        let credit = self.bulk_granted.saturating_sub(self.pace.sent());
+        // No crumbs: credit comes in larger portions.
+        (credit >= piece.min(BULK_WINDOW_BYTES_MIN)).then(|| piece.min(credit))
     }
 
-    /// Counts bulk bytes sent
-    pub(crate) fn bulk_sent(&mut self, bytes: u64) {
-        self.bulk_sent += bytes;
+    /// Before a bulk piece: `true` if it has to wait for the next frame, because this one finds out how long the link
+    /// takes without it (FRAME-4)
+    pub(crate) fn measure<L: Log>(
+        &mut self,
+        now: Instant,
+        body: &mut BodyWriter<'_>,
+        session: &Session<L>,
+        tasks: u64,
+    ) -> bool {
+        self.pace.is_unmeasured(now) && self.push_beat(now, body, session, tasks)
+    }
+
+    /// Counts bulk bytes sent, and asks whether they have arrived
+    pub(crate) fn bulk_sent<L: Log>(
+        &mut self,
+        now: Instant,
+        body: &mut BodyWriter<'_>,
+        session: &Session<L>,
+        tasks: u64,
+        bytes: u64,
+    ) {
+        self.pace.bulk_sent(now, bytes);
+        // One that does not fit goes into the next frame.
+        self.mark |= self.pace.wants_mark() && !self.push_beat(now, body, session, tasks);
     }
 
     /// What was sent on trust in a session that did not go on counts as never sent (AUTH-3)
     pub(crate) fn forget_bulk_sent(&mut self) {
-        self.bulk_sent = 0;
+        self.pace = Pace::new(self.pins);
+    }
+
+    /// Begins with what the connection before has found out (FRAME-4)
+    pub(crate) fn begin_bulk<L: Log>(&mut self, session: &mut Session<L>) {
+        self.pace.begin(session.begin_bulk());
+    }
+
+    /// What the laws of this connection have come to (LIVE-6)
+    pub(crate) fn laws(&self) -> LawStats {
+        LawStats {
+            bulk_piece_bytes: self.pace.piece_bytes(),
+            bulk_under_way_bytes: self.pace.under_way_max(),
+            shortest_round_trip_us: self.pace.shortest_us(),
+            compress_from_bytes: self.codec.compresses_from() as u64,
+        }
     }
 
     /// Takes less than usual at a time
@@ -216,6 +268,7 @@ impl Channel {
     pub(crate) fn has_news<L: Log>(&self, now: Instant, session: &Session<L>, tellable: u64, tasks: u64) -> bool {
         let credit = self.credit(session, tasks);
         self.beat
+            || self.mark
             || self.echo.is_some()
             || (self.ack && session.ack_useful(tellable))
             || session.ack_due(now, tellable)
@@ -234,26 +287,34 @@ impl Channel {
         tasks: u64,
     ) {
         let credit = self.credit(session, tasks);
-        let mut control = |control: Control| body.push(Class::Control, &control);
-        if session.ack_useful(tellable) && control(Control::Ack { received: tellable }) {
+        if session.ack_useful(tellable) && body.push(Class::Control, &Control::Ack { received: tellable }) {
             session.ack_told(now, tellable);
             self.ack = false;
         }
-        let mut said = false;
-        if self.beat && control(Control::Beat { stamp: now.as_micros(), credit }) {
-            self.beat = false;
-            self.digest_due = true;
-            said = true;
+        if (self.beat || self.mark) && self.push_beat(now, body, session, tasks) {
+            self.digest_due |= self.beat;
+            (self.beat, self.mark) = (false, false);
         }
         if let Some(stamp) = self.echo
-            && control(Control::Echo { stamp, credit })
+            && body.push(Class::Control, &Control::Echo { stamp, credit })
         {
             self.echo = None;
-            said = true;
-        }
-        if said || (credit != self.told && control(Control::Credit(credit))) {
             self.told = credit;
         }
+        if credit != self.told && body.push(Class::Control, &Control::Credit(credit)) {
+            self.told = credit;
+        }
+    }
+
+    /// Writes a heartbeat; `false` when the frame is full
+    fn push_beat<L: Log>(&mut self, now: Instant, body: &mut BodyWriter<'_>, session: &Session<L>, tasks: u64) -> bool {
+        let credit = self.credit(session, tasks);
+        let fits = body.push(Class::Control, &Control::Beat { stamp: now.as_micros(), credit });
+        if fits {
+            self.told = credit;
+            self.pace.beat_sent(now);
+        }
+        fits
     }
 
     /// Fires what is due; `true` when the link is dead (LIVE-2)
@@ -291,7 +352,7 @@ impl Channel {
 
     /// Takes in what the connection has to say, and when it ends
     pub(crate) fn outline(&self, o: &mut Outline) {
-        o.put((self.writable, self.beat, self.echo.is_some(), self.ack));
+        o.put((self.writable, self.beat, self.mark, self.echo.is_some(), self.ack));
         o.put(self.heartbeat.is_some());
         self.heartbeat.iter().for_each(|heartbeat| heartbeat.outline(o));
     }

@@ -452,6 +452,11 @@ impl Client {
         self.desk.link.stopped()
     }
 
+    /// The highest epoch of the coordinator that it has seen; 0 before the first (JOURN-2)
+    pub fn epoch(&self) -> u64 {
+        self.desk.link.epoch()
+    }
+
     /// Whether failed handshakes have put it into the slow lane (AUTH-2)
     pub fn is_slow(&self) -> bool {
         self.desk.link.is_slow()

@@ -78,6 +78,8 @@ mod lease;
 pub mod limits;
 pub mod link;
 pub mod outline;
+mod pace;
+pub mod pins;
 #[doc(hidden)]
 pub mod planted;
 mod rng;

@@ -21,12 +21,18 @@ pub const MESSAGE_BYTES_MAX: usize = 60_000;
 pub const INLINE_BYTES_MAX: usize = 48 * 1024;
 /// Largest first or third handshake message that is looked at (AUTH-5)
 pub const HANDSHAKE_BYTES_MAX: usize = 4096;
-/// Bodies shorter than this are never compressed (FRAME-5)
+/// Bodies shorter than this are not compressed at first, until it is known whether that pays (FRAME-5)
 pub const COMPRESS_FROM_BYTES: usize = 512;
-/// Bytes of one bulk piece (FRAME-4)
+/// Bodies shorter than this are never compressed (FRAME-5)
+pub const COMPRESS_FROM_BYTES_MIN: usize = 256;
+/// Fewest bytes of a bulk piece, while there are as many (FRAME-4)
+pub const BULK_PIECE_BYTES_MIN: u64 = 1024;
+/// Most bytes of a bulk piece: half of the smallest chunk (FRAME-4)
 ///
-/// At most one piece goes into a frame, so anything urgent waits behind one piece at most.
-pub const BULK_PIECE_BYTES: usize = 16 * 1024;
+/// A worker has memory for one, once.
+pub const BULK_PIECE_BYTES_MAX: usize = 32 * 1024;
+/// Smallest window of bulk that every sender makes use of; it may wait until as much is left (LANES-2)
+pub const BULK_WINDOW_BYTES_MIN: u64 = 16 * 1024;
 /// Bulk bytes that may be under way on a connection beyond what the receiver has dealt with (LANES-2)
 pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 
@@ -123,5 +129,13 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Tokens are reserved in blocks of this many by one durable record (TASK-2)
 pub const TOKEN_BLOCK: u64 = 1 << 20;
+/// How many epochs a coordinator leaves out whose records may be old, and whose clock is behind them (JOURN-2)
+pub const RESTORED_EPOCHS: u64 = 1_000_000;
+/// The same in tokens (TASK-2)
+pub const RESTORED_TOKENS: u64 = 1 << 30;
+/// Tokens for each millisecond of the clock by which such a start goes: more than are given or reserved in one (JOURN-2)
+///
+/// Such tokens have 53 bits until the year 2039, so that every program that reads JSON can hold them.
+pub const RESTORED_TOKENS_PER_MS: u64 = 1 << 12;
 /// Number of task priorities; 0 is the most urgent (LANES-1)
 pub const PRIORITIES: u8 = 5;

@@ -168,6 +168,8 @@ pub(crate) struct Session<L> {
     offered: u64,
     /// Messages that wait here to be numbered
     backlog: u64,
+    /// How much bulk the next connection begins with, as the one before has found it out (FRAME-4)
+    bulk_begins: u64,
     owed: Owed,
     log: L,
 }
@@ -220,6 +222,7 @@ impl<L: Log> Session<L> {
             offered: SESSION_UNACKED_MAX as u64,
             backlog: 0,
             owed: Owed::default(),
+            bulk_begins: 0,
             log,
         }
     }
@@ -246,6 +249,18 @@ impl<L: Log> Session<L> {
         self.sent += 1;
         self.next = self.sent + 1;
         self.sent
+    }
+
+    /// How much bulk a connection that starts now begins with: half as much with each that finds nothing out (FRAME-4)
+    pub(crate) fn begin_bulk(&mut self) -> u64 {
+        let begins = self.bulk_begins;
+        self.bulk_begins /= 2;
+        begins
+    }
+
+    /// A connection has found out how much bulk its link carries
+    pub(crate) fn bulk_found(&mut self, bytes: u64) {
+        self.bulk_begins = bytes;
     }
 
     /// Whether the peer has taken in everything that was numbered

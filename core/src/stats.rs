@@ -33,6 +33,23 @@ pub struct LinkStats {
     pub bytes_in: u64,
     /// Last round trip of a heartbeat, in microseconds
     pub rtt_us: Option<u64>,
+    /// What the laws of the connection have come to, while there is one
+    pub laws: Option<LawStats>,
+}
+
+/// What the laws that adapt to a connection have come to at one end of it (LIVE-6)
+///
+/// Each can be held at a value by [`Pins`](crate::pins::Pins).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LawStats {
+    /// Bytes of a bulk piece (FRAME-4)
+    pub bulk_piece_bytes: u64,
+    /// Bytes of bulk that may be under way (FRAME-4)
+    pub bulk_under_way_bytes: u64,
+    /// The shortest round trip, in microseconds, once it is known (FRAME-4)
+    pub shortest_round_trip_us: Option<u64>,
+    /// Bytes from which on a body is compressed (FRAME-5)
+    pub compress_from_bytes: u64,
 }
 
 /// What the coordinator has seen
@@ -82,6 +99,12 @@ pub struct CoordinatorStats {
     pub mismatches: u64,
     /// Times that a worker was asked what it holds, and said so
     pub repairs: u64,
+    /// Greetings of peers that say to have seen a higher epoch; unproven (JOURN-2)
+    pub newer_epochs: u64,
+    /// Attempts that workers held and the journal knows nothing of (JOURN-2)
+    pub unknown_attempts: u64,
+    /// Times that a client asked for a task that is not known
+    pub unknown_tasks: u64,
     /// Frames sealed
     pub frames_out: u64,
     /// Frames opened

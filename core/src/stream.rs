@@ -12,11 +12,18 @@ pub(crate) struct Outgoing {
     acknowledged: u64,
     hashed: u64,
     hash: Sha256,
+    /// The digest of the whole stream, where an earlier life has made it
+    whole: Option<[u8; 32]>,
 }
 
 impl Outgoing {
     pub(crate) fn new() -> Self {
-        Outgoing { available: 0, sent: 0, acknowledged: 0, hashed: 0, hash: Sha256::new() }
+        Outgoing { available: 0, sent: 0, acknowledged: 0, hashed: 0, hash: Sha256::new(), whole: None }
+    }
+
+    /// A stream that is complete, of which an earlier life may have sent anything (SESS-9)
+    pub(crate) fn restored(end: StreamEnd) -> Self {
+        Outgoing { available: end.len, hashed: end.len, whole: Some(end.sha256), ..Outgoing::new() }
     }
 
     /// The stream has this many bytes by now
@@ -75,7 +82,35 @@ impl Outgoing {
     /// Length and digest of the whole stream, which must have been sent at least once
     pub(crate) fn end(&self) -> StreamEnd {
         debug_assert_eq!(self.hashed, self.available);
-        end(self.hashed, &self.hash)
+        match self.whole {
+            Some(sha256) => StreamEnd { len: self.hashed, sha256 },
+            None => end(self.hashed, &self.hash),
+        }
+    }
+}
+
+/// Length and digest of a stream whose bytes come one after the other
+#[derive(Clone, Debug, Default)]
+pub struct StreamMeter {
+    len: u64,
+    hash: Sha256,
+}
+
+impl StreamMeter {
+    /// A stream of nothing so far
+    pub fn new() -> Self {
+        StreamMeter::default()
+    }
+
+    /// Takes the next bytes in
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    /// What a result says of the stream, if there are no more bytes (LOG-1)
+    pub fn end(&self) -> StreamEnd {
+        end(self.len, &self.hash)
     }
 }
 

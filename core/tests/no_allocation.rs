@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address, Coordinator};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId};
-use rejoin_core::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MAX, FRAME_BYTES_MAX};
 use rejoin_core::link::LinkConfig;
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{Outcome, Stream, TaskSpec};
@@ -16,7 +16,7 @@ use rejoin_core::{Instant, Loss, Seed};
 
 const TASKS: u64 = 1000;
 /// More than one piece, and easy to compress
-const PRINTED: &[u8] = &[b'x'; BULK_PIECE_BYTES * 5 / 2];
+const PRINTED: &[u8] = &[b'x'; BULK_PIECE_BYTES_MAX * 5 / 2];
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -116,6 +116,10 @@ impl Bench {
                 worker::Output::ReadCheckpoint { token, number, offset, max } => {
                     let bytes = &[6; 100_000][..max as usize];
                     self.tell(worker::Input::CheckpointRead { token, number, offset, bytes });
+                }
+                worker::Output::Keep { token } => {
+                    assert!(watched(|| self.worker.finished(token)).is_some(), "there is something to keep");
+                    self.tell(worker::Input::Kept { token });
                 }
                 worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,

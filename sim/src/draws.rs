@@ -25,6 +25,8 @@ pub enum Purpose {
     Saves,
     /// What may happen to a task when its worker is out of reach
     Terms,
+    /// Whether workers keep what they have finished
+    Keeps,
     /// How large the large results of tasks are
     Returns,
 }

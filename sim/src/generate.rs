@@ -70,6 +70,9 @@ const OUTLASTED: u16 = 4;
 /// Most tasks of a schedule that is made longer
 const TASKS_MAX: u64 = 20_000;
 
+/// How many in a thousand of the seeds with many kinds have one that takes away what was promised
+const DRASTIC: u64 = 40;
+
 /// Makes the schedule of a seed
 pub fn generate(seed: u64, profile: Profile) -> Schedule {
     generate_sized(seed, profile, Size::default())
@@ -99,7 +102,11 @@ pub fn generate_sized(seed: u64, profile: Profile, size: Size) -> Schedule {
     schedule.safety = size.safety.unwrap_or(usual);
     schedule.settings = settings(seed, &mut draws);
     load(&mut schedule, profile, usual);
-    for (kind, per_minute) in served(seed) {
+    let served = served(seed);
+    if Draws::new(seed, Purpose::Keeps, 0).one_in(600) || served.iter().any(|(kind, _)| kind.is_of_stores()) {
+        schedule.settings.push(Setting { name: Knob::Keeps, value: 1 });
+    }
+    for (kind, per_minute) in served {
         serve(&mut schedule, kind, per_minute);
     }
     schedule.sort();
@@ -128,7 +135,7 @@ fn served(seed: u64) -> Vec<(Kind, f64)> {
             let mut served = Vec::new();
             for kind in all {
                 let mut draws = Draws::new(seed, Purpose::Menu, kind.stream());
-                if draws.one_in(500) {
+                if draws.one_in(if kind.is_drastic() { DRASTIC } else { 500 }) {
                     served.push((*kind, rate(&mut draws, *kind)));
                 }
             }

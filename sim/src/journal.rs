@@ -83,6 +83,7 @@ impl Journal {
                 Record::Epoch { .. }
                 | Record::Tokens { .. }
                 | Record::Lease { .. }
+                | Record::Restored { .. }
                 | Record::Submit { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }

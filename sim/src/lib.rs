@@ -89,6 +89,7 @@ mod recorder;
 pub mod schedule;
 pub mod shrink;
 pub mod simulation;
+mod store;
 pub mod stranger;
 pub mod swarm;
 pub mod tap;

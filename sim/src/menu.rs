@@ -119,7 +119,7 @@ menu! {
     Impostor = "impostor", "somebody without a key says again, on a connection of his own, the first so many messages of a peer", Link, false, NONE, (1, 16), 5;
     Rogue = "rogue", "somebody with a key of his own says what nobody may say, of that kind", Coordinator, false, NONE, (0, 12), 5;
     // What befalls nodes.
-    Crash = "crash", "a worker ends with all it knew, and starts again after a while", Worker, false, (0, 20_000), NONE, 6;
+    Crash = "crash", "a worker ends with all it knew but for its store, and starts again after a while", Worker, false, (0, 20_000), NONE, 6;
     CrashLoop = "crash-loop", "for a while, a worker ends so many microseconds after each start", Worker, false, (500, 6_000), (1_000, 2_000_000), 1;
     CrashResuming = "crash-resuming", "a worker ends so many microseconds after its next connection opened", Worker, false, (0, 3_000), (0, 20_000), 5;
     MassCrash = "mass-crash", "so many thousandths of all workers end, and start again within a while", Coordinator, false, (0, 10_000), (100, 1_000), 1;
@@ -149,7 +149,14 @@ menu! {
     SlowSync = "slow-sync", "a sync takes so many microseconds more", Coordinator, false, (100, 15_000), (1_000, 3_000_000), 6;
     SyncError = "sync-error", "the next sync fails, so that the coordinator ends; it starts again after a while", Coordinator, false, (0, 5_000), NONE, 3;
     DiskFull = "disk-full", "for a while every sync fails, and the coordinator with it", Coordinator, false, (100, 4_000), NONE, 1;
+    RestoreOld = "restore-old", "the coordinator ends, its store goes back to what was durable so many microseconds before, and after a while it starts as restored", Coordinator, false, (0, 5_000), (100_000, 60_000_000), 1;
+    Wipe = "wipe", "the coordinator ends, its store is lost, and after a while it starts as restored on an empty one", Coordinator, false, (0, 5_000), NONE, 1;
+    OldStore = "old-store", "for a while, a coordinator runs on a copy of the store that is so many microseconds old, and of epochs that are long past", Coordinator, false, (500, 10_000), (0, 30_000_000), 1;
     ReadError = "read-error", "for a while nothing can be read, so that no coordinator starts", Coordinator, false, (100, 6_000), NONE, 2;
+    WipeStore = "wipe-store", "a worker ends, and starts again after a while with an empty store", Worker, false, (0, 10_000), NONE, 4;
+    SwapStores = "swap-stores", "a worker and the next one end, and start again after a while with each other's store, which is refused, or taken nonetheless if the amount is odd", Worker, false, (0, 10_000), (0, 1), 4;
+    OldSpool = "old-spool", "after a while a worker ends, and starts again with the store that it had now", Worker, false, (10, 15_000), NONE, 4;
+    StoreFull = "store-full", "for a while a worker's store takes nothing more than there is room reserved for", Worker, false, (100, 15_000), NONE, 4;
 }
 
 impl Kind {
@@ -161,6 +168,16 @@ impl Kind {
     /// What it is called in schedules
     pub fn name(self) -> &'static str {
         self.dish().name
+    }
+
+    /// Whether it takes away what was promised, so that few seeds are to have it
+    pub(crate) fn is_drastic(self) -> bool {
+        [Kind::RestoreOld, Kind::Wipe, Kind::OldStore].contains(&self)
+    }
+
+    /// Whether it means something only where workers keep what they have finished
+    pub(crate) fn is_of_stores(self) -> bool {
+        matches!(self, Kind::WipeStore | Kind::SwapStores | Kind::OldSpool | Kind::StoreFull)
     }
 
     /// Its stream of draws; from its name, so that a new kind moves no other

@@ -105,6 +105,7 @@ impl Peer for EchoWorker {
                     self.inputs.remove(&token);
                 }
                 worker::Output::Cancel { .. }
+                | worker::Output::Keep { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. } => {}

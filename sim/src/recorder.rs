@@ -109,6 +109,10 @@ impl Recorder {
             Record::Epoch { epoch, .. } => (None, format!("Epoch {epoch}")),
             Record::Tokens { below } => (None, format!("Tokens below {below}")),
             Record::Lease { ttl_us, grace_us } => (None, format!("Lease of {ttl_us} µs, grace {grace_us} µs")),
+            Record::Restored { from, below, waits } => {
+                let waits = if *waits { "unknown leases may be in force" } else { "no unknown lease is in force" };
+                (None, format!("Restored, tokens {from}..{below} may have been given, {waits}"))
+            }
             Record::Submit { task, .. } => (number(task), format!("Submit {}", name(task))),
             Record::Assign { task, token, attempt, worker } => {
                 (number(task), format!("Assign {} {token} attempt {attempt} to {worker}", name(task)))

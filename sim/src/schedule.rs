@@ -243,6 +243,12 @@ knobs! {
     SendBuffer = "send-buffer-bytes", 1, 1_000_000_000;
     /// Whether lz4 may be used
     Compress = "compress", 0, 1;
+    /// Bytes of a bulk piece, 0 for what is found out (FRAME-4)
+    BulkPiece = "bulk-piece-bytes", 0, 32_768;
+    /// Bytes of bulk that may be under way, 0 for what is found out (FRAME-4)
+    BulkUnderWay = "bulk-under-way-bytes", 0, 1_048_576;
+    /// Bytes from which on a body is compressed, 0 for what is found out (FRAME-5)
+    CompressFrom = "compress-from-bytes", 0, 65_000;
     /// New connections per second
     AdmissionRate = "admission-rate", 1, 100_000;
     /// How long a task waits until it counts as one priority more urgent
@@ -269,6 +275,8 @@ knobs! {
     LeaseGrace = "lease-grace-ms", 0, 86_400_000;
     /// Whether resumed sessions are always reconciled instead (SESS-7)
     NoReplay = "no-replay", 0, 1;
+    /// Whether workers keep what they have finished until it is settled, also when they crash (SESS-9)
+    Keeps = "keeps", 0, 1;
 }
 
 impl Schedule {

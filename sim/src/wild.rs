@@ -34,6 +34,7 @@ pub fn generate(seed: u64) -> Schedule {
     wild.choose_settings();
     wild.load();
     wild.stories();
+    wild.choose_stores();
     wild.schedule.sort();
     wild.schedule
 }
@@ -87,7 +88,7 @@ impl Wild {
     /// None, one, some or all of them, most at an end of their range or beside it
     fn choose_settings(&mut self) {
         let share = *self.draws.pick(&[0, 80, 80, 300, 1000]);
-        for knob in Knob::ALL.iter().copied().filter(|knob| *knob != Knob::Heartbeat) {
+        for knob in Knob::ALL.iter().copied().filter(|knob| ![Knob::Heartbeat, Knob::Keeps].contains(knob)) {
             if !self.draws.one_in(share) {
                 continue;
             }
@@ -103,6 +104,18 @@ impl Wild {
         }
     }
 
+    /// Whether workers have a store, from a stream of its own; said or left out
+    fn choose_stores(&mut self) {
+        let mut draws = Draws::new(self.schedule.seed, Purpose::Keeps, 1);
+        let struck = |entry: &Entry| matches!(entry.what, What::Fault(fault) if fault.kind.is_of_stores());
+        let struck = self.schedule.entries.iter().any(struck);
+        match draws.below(10) {
+            0 => self.schedule.settings.push(Setting { name: Knob::Keeps, value: 0 }),
+            n if n < 7 || struck => self.schedule.settings.push(Setting { name: Knob::Keeps, value: 1 }),
+            _ => {}
+        }
+    }
+
     /// What a setting may be so that a world can come to rest at all, within its budget
     fn bounds(&mut self, knob: Knob) -> (u64, u64) {
         let (low, high) = knob.range();
@@ -113,6 +126,8 @@ impl Wild {
             Knob::Latency => (self.beat.as_micros() as u64 / 4).min(1_000_000),
             Knob::SyncTakes => 2_000_000,
             Knob::Slots | Knob::Prefetch => (PLACES / 2 / workers).clamp(1, 64),
+            // What is uploaded is to be there within some round trips.
+            Knob::BulkUnderWay => return (high, high),
             // Everybody is to be let in within some twenty seconds.
             Knob::AdmissionRate => return ((peers / 20).max(low), high),
             // Those that greet at once must not push each other out for ever.
@@ -128,11 +143,14 @@ impl Wild {
             | Knob::SendBuffer
             | Knob::Compress
             | Knob::NoReplay
+            | Knob::BulkPiece
+            | Knob::CompressFrom
             | Knob::Ageing
             | Knob::LossesMax
             | Knob::TasksMax
             | Knob::OutputMax
             | Knob::FlappingWithin
+            | Knob::Keeps
             | Knob::CheckpointsMax => high,
             // Whoever waits for one to end does so in this simulation.
             Knob::LeaseTtl | Knob::LeaseGrace | Knob::BrakeFor => 600_000,
@@ -597,11 +615,9 @@ mod tests {
     #[test]
     fn the_ends_of_ranges_are_reached_and_every_kind_is_drawn_at_both_ends_and_beyond() {
         let all: Vec<Schedule> = (0..SEEDS).map(generate).collect();
-        for knob in Knob::ALL
-            .iter()
-            .copied()
-            .filter(|knob| ![Knob::Latency, Knob::SyncTakes, Knob::Compare, Knob::PendingMax].contains(knob))
-        {
+        for knob in Knob::ALL.iter().copied().filter(|knob| {
+            ![Knob::Latency, Knob::SyncTakes, Knob::Compare, Knob::PendingMax, Knob::BulkUnderWay].contains(knob)
+        }) {
             let (low, mut high) = knob.range();
             if [Knob::LeaseTtl, Knob::LeaseGrace, Knob::BrakeFor].contains(&knob) {
                 high = 600_000;

@@ -18,6 +18,7 @@ use rejoin_core::{Instant, Loss, Seed};
 use crate::executor::{Executor, Job, Running, checkpoint};
 use crate::journal::{Journal, JournalMode};
 use crate::net::{Side, Socket, Tapped, Wire};
+use crate::store::Kept;
 
 /// How a world begins; everything has a default that suits most stories
 pub struct Setup {
@@ -101,6 +102,8 @@ pub struct World {
     pub dialled: Vec<(usize, usize)>,
     /// Every message that arrived, once a story asks for it with `Some`
     pub tap: Option<Vec<Tapped>>,
+    /// Workers keep what they have finished until it is settled, once a story says so (SESS-9)
+    pub keeps: bool,
     heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     arrivals: BTreeMap<(usize, Side), u64>,
     coordinator_config: coordinator::Config,
@@ -122,6 +125,8 @@ struct Peer {
     machine: Machine,
     wire: Wire,
     executor: Executor,
+    /// What it keeps, with what it had executed
+    store: BTreeMap<Token, (Kept, Running)>,
     alive: bool,
     /// Flip this bit, or one in the middle, in the next message towards an end
     flip: BTreeMap<Side, Option<usize>>,
@@ -169,6 +174,7 @@ impl World {
             leaves: Vec::new(),
             dialled: Vec::new(),
             tap: None,
+            keeps: false,
             heard: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             coordinator_config: config,
@@ -347,13 +353,42 @@ impl World {
         self.peers[peer].executor = Executor::default();
     }
 
-    /// Starts a worker that had crashed, with an empty memory
+    /// Starts a worker that had crashed, with nothing in its memory but what it had kept
     pub fn restart(&mut self, peer: usize) {
         assert!(!self.peers[peer].alive, "peer {peer} runs");
         let machine = self.new_worker(worker_key(peer), peer as u64);
         self.peers[peer].machine = machine;
         self.peers[peer].alive = true;
+        let now = self.now;
+        let Peer { machine: Machine::Worker(worker), executor, store, .. } = &mut self.peers[peer] else { return };
+        for (token, (kept, running)) in store.iter() {
+            kept.restore(worker, now).expect("there is room for what was kept");
+            executor.running.insert(*token, running.clone());
+        }
         self.drain();
+    }
+
+    /// Exchanges what two workers keep
+    pub fn swap_stores(&mut self, one: usize, other: usize) {
+        let store = std::mem::take(&mut self.peers[one].store);
+        self.peers[one].store = std::mem::replace(&mut self.peers[other].store, store);
+    }
+
+    /// How much a worker keeps
+    pub fn kept(&self, peer: usize) -> usize {
+        self.peers[peer].store.len()
+    }
+
+    fn keep(&mut self, peer: usize, token: Token) {
+        let now = self.now;
+        let Peer { machine: Machine::Worker(worker), executor, store, .. } = &mut self.peers[peer] else { return };
+        // What was cancelled before it began has printed nothing, and the next life need not know.
+        let Some(running) = executor.running.get(&token).filter(|_| self.keeps) else { return };
+        let Some(kept) = Kept::of(worker, token, &running.job.prints[..running.printed], &running.job.returns) else {
+            return;
+        };
+        store.insert(token, (kept, running.clone()));
+        worker.handle(now, worker::Input::Kept { token }).expect("it is never refused that something is kept");
     }
 
     /// Replaces a peer's worker by one made from other settings
@@ -439,6 +474,13 @@ impl World {
             socket.close(Side::Coordinator);
         }
         self.drain();
+    }
+
+    /// Ends the coordinator, and starts another one that is told that its journal may be old (JOURN-2)
+    pub fn restart_restored(&mut self, time: u64) {
+        self.coordinator_config.restored = Some(time);
+        self.restart_coordinator();
+        self.coordinator_config.restored = None;
     }
 
     /// Puts a backup of the journal back that ends behind the first record of some kind
@@ -881,7 +923,9 @@ impl World {
                 panic!("the checkpoints of stories are small")
             }
             worker::Output::Checkpointed { token, number, refused } => self.checkpointed.push((token, number, refused)),
+            worker::Output::Keep { token } => self.keep(peer, token),
             worker::Output::Forget { token } => {
+                self.peers[peer].store.remove(&token);
                 self.peers[peer].executor.running.remove(&token);
             }
             worker::Output::Idle { .. } => {
@@ -1033,6 +1077,7 @@ impl Peer {
             machine,
             wire: Wire::default(),
             executor: Executor::default(),
+            store: BTreeMap::new(),
             alive: true,
             flip: BTreeMap::new(),
             dials: 0,

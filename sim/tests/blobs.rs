@@ -134,6 +134,45 @@ fn frame_3_whole_chunks_of_a_result_outlive_the_coordinator_and_the_result_count
 }
 
 #[test]
+fn sess_9_a_large_result_outlives_its_worker_and_goes_on_where_it_was() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    world.keeps = true;
+    let result = bytes(400_000);
+    world.wire(0).latency = ms(20);
+    let task = world.submit_by_client(0, "large", returning(result.clone()));
+    world.drive_until("half of it has come", |world| sent(world) >= 200_000);
+    let before = sent(&world);
+    world.crash(0);
+    world.run_for(ms(100));
+    world.restart(0);
+    common::drive_connected(&mut world, 0);
+    world.drive_until("it is delivered", |world| world.succeeded(task));
+    assert_eq!(fetched(&mut world, task), Some(result));
+    assert!(before < 400_000 && sent(&world) < 400_000 + 65_536, "{before}, then {}", sent(&world));
+    assert_eq!((world.starts.len(), world.coordinator.stats().crashed_attempts), (1, 0));
+    world.drive_until("it is forgotten", |world| world.worker(0).held() == 0);
+    assert_eq!(world.kept(0), 0);
+    world.audit();
+}
+
+#[test]
+fn sess_9_a_large_result_that_is_not_kept_is_lost_with_its_worker_and_the_task_is_executed_again() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let result = bytes(400_000);
+    world.wire(0).latency = ms(20);
+    let task = world.submit_by_client(0, "large", returning(result.clone()));
+    world.drive_until("half of it has come", |world| sent(world) >= 200_000);
+    world.crash(0);
+    world.run_for(ms(100));
+    world.restart(0);
+    common::drive_connected(&mut world, 0);
+    world.drive_until("it is delivered", |world| world.succeeded(task));
+    assert_eq!(fetched(&mut world, task), Some(result));
+    assert_eq!((world.starts.len(), world.coordinator.stats().crashed_attempts), (2, 1));
+    world.audit();
+}
+
+#[test]
 fn frame_3_a_result_goes_on_where_it_was_wherever_its_link_is_cut() {
     for arrival in 1..60 {
         let mut world = connected(Setup { clients: 1, ..Setup::default() });

@@ -11,7 +11,7 @@ use rejoin_core::ids::TaskId;
 use rejoin_core::limits::{ANSWER_BYTES_MAX, ASKS_MAX, TAGS_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::wire::message::{Class, Denied, Failure, Follow, FromClient, Item, Outcome, TaskSpec, ToClient};
-use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
+use rejoin_core::wire::view::{Forgetting, Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, Side, World, worker_key};
 
 fn asks(world: &mut World, ask: u64, question: Question) -> Result<(), Rejected> {
@@ -391,4 +391,33 @@ fn a_client_that_says_goodbye_makes_room_at_once_and_one_that_is_away_for_a_newc
     world.wire(second).refuses = false;
     world.drive_until("it is back", |world| world.state(second) == LinkState::Connected);
     assert_eq!(world.client(1).stats().resumed, 0, "its session had to go");
+}
+
+#[test]
+fn journ_5_tasks_that_have_ended_are_forgotten_when_a_client_asks_for_that_and_open_ones_are_not() {
+    let mut world = connected(Setup { clients: 2, ..Setup::default() });
+    let ended = world.submit_by_client(0, "ended", Job::prints(&noise(1000)));
+    world.drive_until("it is over", |world| world.succeeded(ended));
+    let open = world.submit_by_client(0, "open", Job::takes(secs(50)));
+    world.run_for(ms(100));
+    let forget = |world: &mut World, task| -> Forgetting {
+        postcard::from_bytes(&answer(world, Question::Forget(task))).expect("whether it is forgotten")
+    };
+    assert_eq!(forget(&mut world, open), Forgetting::Open);
+    assert_eq!(forget(&mut world, TaskId::from_text("never")), Forgetting::Unknown);
+    for _ in 0..2 {
+        // Again, because the answer may have been lost, is no other thing.
+        assert_eq!(forget(&mut world, ended), Forgetting::Done);
+    }
+    assert!(world.coordinator.task(ended).is_none() && world.coordinator.task(open).is_some());
+    assert_eq!(world.coordinator.remembered(ended), Some(Outcome::Succeeded));
+    world.restart_coordinator();
+    drive_connected(&mut world, 1);
+    assert_eq!(forget(&mut world, ended), Forgetting::Done);
+    // It is still the same task for whoever submits it (TASK-1).
+    world.submit_by_client(1, "ended", Job::prints(&noise(1000)));
+    world.drive_until("its outcome is told", |world| {
+        world.client(1).task(ended).and_then(|task| task.end).is_some_and(|end| end.0 == Outcome::Succeeded)
+    });
+    assert_eq!(world.executions(ended), 1);
 }

@@ -53,7 +53,8 @@ impl Peer for ByHand {
                 worker::Output::Run { token, .. } => self.runs.push(token),
                 worker::Output::Forget { token } => self.forgets.push(token),
                 worker::Output::Cancel { token, .. } => self.stops.push(token),
-                worker::Output::ReadOutput { .. }
+                worker::Output::Keep { .. }
+                | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Checkpointed { .. } => {}

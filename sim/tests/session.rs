@@ -537,7 +537,7 @@ fn journ_2_a_worker_does_not_listen_to_an_older_epoch_or_another_cluster() {
     let mut twin = Puppet::coordinator(0);
     twin.accept(&mut world, conn, 1);
     assert!(!twin.has_proof());
-    assert_eq!(world.leaves.last(), Some(&(0, Reason::WrongCoordinator)));
+    assert_eq!(world.leaves.last(), Some(&(0, Reason::OldCoordinator { epoch: 1, seen: 2 })));
     assert!(world.worker(0).is_slow());
     assert_ne!(world.state(0), LinkState::Stopped);
     world.wire(0).diverted = false;

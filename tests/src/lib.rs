@@ -185,6 +185,7 @@ impl Rig {
             trust,
             config,
             spool_dir: self.path().into(),
+            keep_bytes_max: None,
             start_log: None,
             drain_within: Duration::from_secs(30),
             guardian: None,

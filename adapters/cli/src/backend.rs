@@ -220,6 +220,8 @@ impl Local {
                 | Event::Disconnected { .. }
                 | Event::Lost { .. }
                 | Event::Drifted { .. }
+                | Event::Unknown { .. }
+                | Event::Outdated { .. }
                 | Event::UnknownKey { .. }
                 | Event::Stopped,
             ) => Happened::Nothing,

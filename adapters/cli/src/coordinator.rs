@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::binding::Binding;
@@ -35,8 +36,10 @@ pub fn coordinator(args: &Coordinator) -> u8 {
 
 async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let known = keys::load_keys(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
-    let mut config = Config::new(ClusterId(entropy()?), 1, known.iter().map(|(key, _)| key.clone()).collect());
+    let cluster = args.cluster.map_or_else(|| entropy().map(ClusterId), Ok)?;
+    let mut config = Config::new(cluster, 1, known.iter().map(|(key, _)| key.clone()).collect());
     config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
+    config.restored = if args.restored { Some(milliseconds()?) } else { None };
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.flapping_within = args.flapping_within;
@@ -54,7 +57,19 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let mut server = Server::start(port, config, journal).await.map_err(|error| Failed::Internal(error.to_string()))?;
     let handle = server.handle();
     let recovered = server.recovered();
+    if let Some(wanted) = args.cluster.filter(|wanted| *wanted != recovered.cluster) {
+        let message = format!(
+            "{}: belongs to the fleet {}, and not to {wanted}: leave out --cluster, or give another --data",
+            args.data.display(),
+            recovered.cluster
+        );
+        return Err(Failed::Usage(message));
+    }
+    if args.restored {
+        tracing::warn!("started as restored: what was accepted after the journal's last record is not known here");
+    }
     tracing::info!(
+        epoch = recovered.epoch,
         records = recovered.records,
         open = recovered.open,
         ended = recovered.ended,
@@ -108,6 +123,13 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
         smol::future::pending::<io::Result<()>>().await
     };
     server.ended().or(side).await.map_err(|error| Failed::Internal(error.to_string()))
+}
+
+/// The time in milliseconds since 1970, by which epochs and tokens are beyond all that was seen before (JOURN-2)
+fn milliseconds() -> Result<u64, Failed> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    let ms = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+    ms.ok_or_else(|| Failed::Usage("this machine's clock is before 1970: set it, since --restored goes by it".into()))
 }
 
 /// The certificate to show, if there is to be TLS, and the files it comes from (AUTH-7)
@@ -172,6 +194,17 @@ fn log(notice: &Notice) {
             Event::Drifted { peer, lost, discarded } => {
                 tracing::warn!(%peer, lost, discarded, "did not hold what it should: mended, and something is wrong there or here");
             }
+            Event::Unknown { peer, attempts } => tracing::warn!(
+                %peer, attempts,
+                "held attempts that this journal knows nothing of, and was told to forget them: the journal is older than that; \
+                 submit those tasks again"
+            ),
+            Event::Outdated { peer, epoch, seen } => tracing::error!(
+                %peer,
+                "this journal is older than what workers have seen (epoch {epoch}, and {seen} was seen): work that was accepted in \
+                 between is not in it; stop, and either put the right journal back or start with --restored. Unproven: it is what \
+                 somebody says who claims to be {peer}, whose own log says it for sure"
+            ),
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
             Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),

@@ -262,6 +262,7 @@ impl Maker {
             trust: Trust::system(),
             config,
             spool_dir: self.spool_dir.clone(),
+            keep_bytes_max: None,
             start_log: Some(self.starts_dir.join(key.name.as_str())),
             drain_within: Duration::ZERO,
             guardian: self.guardian.clone(),
@@ -382,6 +383,7 @@ fn fact(record: &Record<'_>) -> Option<Fact> {
         Record::Epoch { .. }
         | Record::Tokens { .. }
         | Record::Lease { .. }
+        | Record::Restored { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Checkpoint { .. }

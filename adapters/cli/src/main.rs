@@ -12,6 +12,7 @@ pub mod checkpoints;
 pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
+pub mod forget;
 pub mod items;
 pub mod keys;
 pub mod logs;
@@ -69,6 +70,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Checkpoints(options) => checkpoints::checkpoints(options),
         Command::Logs(options) => ask::logs(options),
         Command::Cancel(options) => ask::cancel(options),
+        Command::Forget(options) => forget::forget(options),
         Command::Status(options) => ask::status(options),
         Command::Workers(options) => ask::workers(options),
         Command::Tasks(options) => ask::tasks(options),

@@ -23,6 +23,10 @@ use crate::{access, descriptors, keys};
 pub fn worker(args: &Worker, offers: Tags) -> u8 {
     match smol::block_on(work(args, offers)) {
         Ok(Ended::Left) => 0,
+        Ok(ended @ Ended::LeftWaiting(_)) => {
+            complain(&ended.to_string());
+            0
+        }
         Ok(ended @ (Ended::LeftBehind(_) | Ended::Refused(_) | Ended::Failed(_))) => {
             complain(&ended.to_string());
             EXIT_INTERNAL
@@ -54,6 +58,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         trust,
         config,
         spool_dir,
+        keep_bytes_max: args.data.as_ref().map(|_| args.spool_max),
         start_log: None,
         drain_within: args.drain_timeout,
         guardian: guardian()?,

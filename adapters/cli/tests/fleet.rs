@@ -494,3 +494,156 @@ fn task_8_a_worker_that_leaves_without_its_coordinator_says_what_that_means() {
     let ended = worker.end();
     assert!(ended.code == Some(254) && ended.err.contains("1 of its tasks will be given to others"), "{}", ended.err);
 }
+
+#[test]
+fn journ_2_an_old_journal_is_named_by_workers_and_coordinator_and_taken_up_with_restored() {
+    let mut fleet = Fleet::start(&[]);
+    fleet.stop_coordinator();
+    let copied = std::process::Command::new("cp").arg("-r").args([fleet.path("data"), fleet.path("backup")]).status();
+    assert!(copied.expect("cp").success());
+    fleet.start_coordinator();
+    fleet.stop_coordinator();
+    fleet.start_coordinator();
+    let worker = fleet.worker("w0", &[]);
+    fleet.submit(&["--id", "lost", "--wait"], &["true"]);
+    fleet.stop_coordinator();
+    fs::remove_dir_all(fleet.path("data")).expect("it goes");
+    fs::rename(fleet.path("backup"), fleet.path("data")).expect("it is put back");
+    fleet.start_coordinator();
+    until("the worker says so", || worker.err().contains("older than what was seen here (epoch 2, and 3 was seen)"));
+    let log = || fs::read_to_string(fleet.path("coordinator.err")).unwrap_or_default();
+    until("the coordinator says so", || log().contains("older than what workers have seen (epoch 2, and 3 was seen)"));
+    assert_eq!(log().matches("older than what workers").count(), 1);
+    assert!(lives(worker.pid()));
+    drop(worker);
+    fleet.stop_coordinator();
+    fleet.option("--restored");
+    fleet.start_coordinator();
+    assert!(fleet.json("status", &[])["epoch"].as_u64() > Some(1_700_000_000_000));
+    assert_eq!(fleet.client("result", ["id:lost"]).end().code, Some(254), "nothing is known of it");
+    let _worker = fleet.worker("w1", &[]);
+    fleet.submit(&["--id", "lost", "--wait"], &["true"]);
+    assert_eq!(fleet.json("result", &["id:lost"])["status"], "succeeded");
+}
+
+#[test]
+fn journ_5_what_has_ended_is_forgotten_on_request_and_what_has_not_stays() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w0", &[]);
+    fleet.submit(&["--id", "over", "--wait"], &["echo", "hello"]);
+    fleet.submit(&["--id", "open"], &["sleep", "100"]);
+    let open = fleet.client("forget", ["id:open"]).end();
+    assert!(open.code == Some(1) && open.err.contains("has not ended") && open.out.is_empty(), "{}", open.err);
+    let none = fleet.client("forget", ["id:none"]).end();
+    assert!(none.code == Some(254) && none.err.contains("no such task"), "{}", none.err);
+    let over = fleet.json("forget", &["id:over"]);
+    assert!(over[0]["forgotten"] == true && over[0]["error"].is_null(), "{over}");
+    let again = fleet.client("forget", ["id:over"]).end();
+    assert!(again.code == Some(0) && again.out.ends_with(" forgotten\n"), "{}", again.out);
+    assert_eq!(fleet.client("logs", ["id:over"]).end().code, Some(254), "its output is gone");
+    assert!(fleet.client("wait", ["id:over"]).end().out.contains("succeeded"), "how it ended is not");
+    fleet.client("cancel", ["id:open"]).end();
+}
+
+/// A worker that finishes a task while its coordinator is gone, and is killed then; returns the task
+fn killed_with_a_result(fleet: &mut Fleet, script: &str) -> String {
+    let worker = fleet.worker("w1", &["--data", "w1.data"]);
+    let (go, starts) = (fleet.path("go"), fleet.path("starts"));
+    let script = format!(
+        "echo $REJOIN_ATTEMPT >> {starts}; while [ ! -e {go} ]; do sleep 0.01; done; {script}",
+        starts = starts.display(),
+        go = go.display()
+    );
+    let task = fleet.submit(&[], &["sh", "-c", &script]);
+    until("it runs", || fleet.json("result", &[&task])["status"] == "running");
+    fleet.kill_coordinator();
+    fs::write(&go, b"").expect("a file");
+    until("it is kept", || !results(fleet, "result").is_empty());
+    worker.kill();
+    task
+}
+
+/// Files of a kind among what the worker keeps
+fn results(fleet: &Fleet, extension: &str) -> Vec<std::path::PathBuf> {
+    let Ok(all) = fs::read_dir(fleet.path("w1.data/results")) else { return Vec::new() };
+    let paths = all.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.extension().is_some_and(|own| own == extension)).collect()
+}
+
+#[test]
+fn sess_9_a_killed_worker_delivers_what_it_had_finished_when_it_is_started_again() {
+    let mut fleet = Fleet::start(&[]);
+    // One stream that is too large for memory, and one that is not.
+    let task = killed_with_a_result(&mut fleet, "seq 1 30000; echo complaint >&2; exit 7");
+    assert_eq!(results(&fleet, "out").len(), 1);
+    let again = fleet.worker("w1", &["--data", "w1.data"]);
+    until("it has found it", || again.err().contains("an earlier process had finished tasks"));
+    fleet.start_coordinator();
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(1), "it had failed");
+    let result = fleet.json("result", &[&task]);
+    assert_eq!((&result["exit_code"], &result["attempt"]), (&7.into(), &1.into()), "{result}");
+    let expected: String = (1..=30_000).map(|n| format!("{n}\n")).collect();
+    assert!(fleet.client("logs", [task.as_str()]).end().out == expected, "its output is as it was");
+    assert_eq!(fleet.client("logs", ["--stderr", task.as_str()]).end().out, "complaint\n");
+    assert_eq!(fs::read_to_string(fleet.path("starts")).expect("it was started"), "1\n", "executed once");
+    until("nothing is kept any more", || results(&fleet, "result").len() + results(&fleet, "out").len() == 0);
+    again.signal("TERM");
+    assert_eq!(again.end().code, Some(0));
+}
+
+#[test]
+fn sess_9_a_killed_worker_delivers_a_large_result_as_well() {
+    let mut fleet = Fleet::start(&[]);
+    let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
+    let script = format!(r#"head -c 5000001 /dev/urandom > {0}; cp {0} "$REJOIN_RESULT""#, copy.display());
+    let task = killed_with_a_result(&mut fleet, &script);
+    assert_eq!(results(&fleet, "large").len(), 1);
+    let again = fleet.worker("w1", &["--data", "w1.data"]);
+    until("it has found it", || again.err().contains("an earlier process had finished tasks"));
+    fleet.start_coordinator();
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    let got = fleet.client("result", [task.as_str(), "--fetch", fetched.to_str().expect("UTF-8")]).end();
+    assert_eq!(got.code, Some(0), "{}", got.err);
+    assert!(fs::read(&fetched).expect("a result") == fs::read(&copy).expect("what was left"));
+    assert_eq!(fs::read_to_string(fleet.path("starts")).expect("it was started"), "1\n", "executed once");
+    until("nothing is kept any more", || results(&fleet, "result").len() + results(&fleet, "large").len() == 0);
+}
+
+#[test]
+fn sess_9_a_result_that_is_torn_is_named_and_its_task_is_executed_again() {
+    let mut fleet = Fleet::start(&[]);
+    let task = killed_with_a_result(&mut fleet, "echo done");
+    let torn = results(&fleet, "result").remove(0);
+    let bytes = fs::read(&torn).expect("a result");
+    fs::write(&torn, &bytes[..bytes.len() / 2]).expect("half a result");
+    let again = fleet.worker("w1", &["--data", "w1.data"]);
+    until("it says so", || again.err().contains("set aside as"));
+    fleet.start_coordinator();
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    assert_eq!(fs::read_to_string(fleet.path("starts")).expect("it was started"), "1\n2\n");
+    assert_eq!(results(&fleet, "damaged").len(), 1);
+}
+
+#[test]
+fn sess_9_a_data_directory_is_refused_to_whoever_it_does_not_belong_to() {
+    let mut fleet = Fleet::start(&[]);
+    killed_with_a_result(&mut fleet, "echo done");
+    let stranger = fleet.worker("w2", &["--data", "w1.data"]).end();
+    assert_eq!(stranger.code, Some(254));
+    assert!(stranger.err.contains("a result of the worker w1, and this worker is w2"), "{}", stranger.err);
+    let again = fleet.worker("w1", &["--data", "w1.data"]);
+    until("it has the directory", || again.err().contains("an earlier process had finished tasks"));
+    let second = fleet.worker("w1", &["--data", "w1.data"]).end();
+    assert_eq!(second.code, Some(254));
+    assert!(second.err.contains("another worker is using this folder"), "{}", second.err);
+    // It cannot deliver now, and says where what it has is.
+    again.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    again.signal("TERM");
+    let ended = again.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.err.contains("1 of its results are in its data directory"), "{}", ended.err);
+    assert_eq!(results(&fleet, "result").len(), 1);
+    let small = fleet.worker("w1", &["--data", "w1.data", "--spool-max", "1000"]).end();
+    assert!(small.code == Some(254) && small.err.contains("are too few"), "{}", small.err);
+}

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, chunk_bytes, chunk_name, chunk_span, chunks};
 use rejoin_core::limits::BLOB_BYTES_MAX;
 use rustix::fs::OFlags;
 
@@ -67,8 +67,8 @@ pub enum Made {
     Large(Large),
 }
 
-/// A large checkpoint or result; its file has no name any more, and goes with this
-#[derive(Debug)]
+/// A large checkpoint or result; its file has no name any more, and goes with this, unless it is one that is kept
+#[derive(Clone, Debug)]
 pub struct Large {
     file: Arc<File>,
     length: u64,
@@ -94,6 +94,31 @@ impl Large {
     /// Reads bytes from an offset on, and returns how many: fewer than fit if the file has become shorter
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         read_full(&self.file, offset, out)
+    }
+
+    /// Writes all its bytes to a file that survives the process
+    pub(crate) fn copy_to(&self, path: &Path) -> io::Result<()> {
+        let mut copy = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+        let mut chunk = vec![0; chunk_bytes(self.length) as usize];
+        for span in (0..self.names.len()).map(|chunk| chunk_span(self.length, chunk)) {
+            let read = self.read_at(span.start, &mut chunk[..(span.end - span.start) as usize])?;
+            copy.write_all(&chunk[..read])?;
+        }
+        copy.sync_all()
+    }
+
+    /// Opens such a file; `None` if it is not what it was
+    pub(crate) fn reopen(path: &Path, length: u64, names: Vec<ChunkName>) -> io::Result<Option<Large>> {
+        let file = Arc::new(File::open(path)?);
+        if file.metadata()?.len() != length {
+            return Ok(None);
+        }
+        let same = match (Claimed { file, length }).read(0) {
+            Ok(Made::Large(large)) if large.names == names => Some(large),
+            Ok(_) => None,
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        };
+        Ok(same)
     }
 }
 

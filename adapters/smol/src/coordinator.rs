@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_core::Rejected;
 use rejoin_core::coordinator::{Address, Config, Coordinator, Counts, Event, Input, Output, PeerView, Recovery};
-use rejoin_core::ids::{ConnId, KeyId, TaskId, Token};
+use rejoin_core::ids::{ClusterId, ConnId, KeyId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
 use rejoin_core::link::Reason;
 use rejoin_core::stats::CoordinatorStats;
@@ -181,8 +181,12 @@ pub struct Server {
 }
 
 /// What a coordinator has found in its journal
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
+    /// The cluster, and the epoch of it that has begun
+    pub cluster: ClusterId,
+    /// See there
+    pub epoch: u64,
     /// Records taken in, pieces of output among them
     pub records: u64,
     /// Tasks that have no outcome yet
@@ -293,9 +297,9 @@ fn recover<J: Journal>(config: Config, clock: Clock, journal: &mut J) -> io::Res
         recovery.take(record).map_err(io::Error::other)
     })?;
     let machine = recovery.finish();
-    let counts = machine.counts();
+    let (counts, (cluster, epoch)) = (machine.counts(), machine.epoch());
     let took = clock.now().since(begun);
-    Ok((machine, Recovered { records, open: counts.open(), ended: counts.ended, took }))
+    Ok((machine, Recovered { cluster, epoch, records, open: counts.open(), ended: counts.ended, took }))
 }
 
 struct Desk<J: Journal> {

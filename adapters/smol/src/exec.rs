@@ -239,6 +239,11 @@ impl Execution {
         self.shared.output(stream).spool.len()
     }
 
+    /// The output alone, for whoever keeps it when the execution is over
+    pub(crate) fn outputs(&self) -> Outputs {
+        Outputs(Arc::clone(&self.shared))
+    }
+
     /// Sends SIGTERM to the process group and, where there is a guardian, to what has left it; SIGKILL when the grace time is over
     ///
     /// Does nothing when that was done before or the program has ended by itself.
@@ -260,6 +265,17 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// The output of an execution
+#[derive(Debug)]
+pub(crate) struct Outputs(Arc<Shared>);
+
+impl Outputs {
+    /// Returns what a stream has, if that is in memory; otherwise it is in that file from now on, which stays
+    pub(crate) fn keep_as(&self, stream: Stream, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.0.output(stream).spool.keep_as(path)
     }
 }
 

@@ -35,7 +35,9 @@
 //!                     worker.handle(clock.now(), finished)?;
 //!                 }
 //!                 // These tasks end as they start: none is there to be cancelled, none prints or makes a checkpoint.
-//!                 Output::Cancel { .. } | Output::ReadOutput { .. } | Output::Forget { .. } => {}
+//!                 Output::Cancel { .. } | Output::ReadOutput { .. } => {}
+//!                 // Nothing is kept for a later process.
+//!                 Output::Keep { .. } | Output::Forget { .. } => {}
 //!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }
@@ -94,6 +96,7 @@ pub mod http;
 pub mod journal;
 pub mod line;
 mod pump;
+pub mod results;
 pub mod spool;
 pub mod tls;
 pub mod transport;

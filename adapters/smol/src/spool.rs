@@ -100,6 +100,18 @@ impl Spool {
         Ok(count)
     }
 
+    /// Returns the bytes, if they are in memory; otherwise they are in the file `path` from now on, which stays
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be moved. The spool then is where it was before.
+    pub fn keep_as(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match &mut self.store {
+            Store::Memory(kept) => Ok(Some(kept.clone())),
+            Store::Disk(file) => file.keep_as(path).map(|()| None),
+        }
+    }
+
     /// Writes all bytes to `out`
     ///
     /// # Errors
@@ -113,9 +125,12 @@ impl Spool {
     }
 }
 
-/// The path of a file that belongs to one spool and goes away with it
+/// The path of a file that belongs to one spool, and whether it goes away with it
 #[derive(Debug)]
-struct SpoolFile(PathBuf);
+struct SpoolFile {
+    path: PathBuf,
+    stays: bool,
+}
 
 impl SpoolFile {
     /// Creates a file that nobody had before, readable by its owner only
@@ -126,7 +141,7 @@ impl SpoolFile {
             let path = dir.join(format!("output-{}-{number}.spool", process::id()));
             let mut options = OpenOptions::new();
             match options.write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(open) => return Ok((Self(path), open)),
+                Ok(open) => return Ok((Self { path, stays: false }, open)),
                 // Left behind by a dead process that had the same id.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(explain("create", &path, &error)),
@@ -134,22 +149,31 @@ impl SpoolFile {
         }
     }
 
+    fn keep_as(&mut self, path: &Path) -> io::Result<()> {
+        if self.path != path {
+            fs::rename(&self.path, path).map_err(|error| self.explain("move", &error))?;
+            self.path = path.to_path_buf();
+        }
+        self.stays = true;
+        Ok(())
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         OpenOptions::new()
             .write(true)
-            .open(&self.0)
+            .open(&self.path)
             .and_then(|file| file.write_all_at(bytes, offset))
             .map_err(|error| self.explain("write", &error))
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        File::open(&self.0)
+        File::open(&self.path)
             .and_then(|file| file.read_exact_at(out, offset))
             .map_err(|error| self.explain("read", &error))
     }
 
     fn copy_to(&self, len: u64, out: &mut dyn Write) -> io::Result<()> {
-        let file = File::open(&self.0).map_err(|error| self.explain("read", &error))?;
+        let file = File::open(&self.path).map_err(|error| self.explain("read", &error))?;
         if io::copy(&mut file.take(len), out)? == len {
             return Ok(());
         }
@@ -158,14 +182,16 @@ impl SpoolFile {
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> io::Error {
-        explain(verb, &self.0, error)
+        explain(verb, &self.path, error)
     }
 }
 
 impl Drop for SpoolFile {
     fn drop(&mut self) {
-        // Nobody is left to be told; a file that is gone already is fine as well.
-        let _ = fs::remove_file(&self.0);
+        if !self.stays {
+            // Nobody is left to be told; a file that is gone already is fine as well.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

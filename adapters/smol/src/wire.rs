@@ -16,7 +16,7 @@ use crate::journal::lock;
 
 /// Unsent bytes in the system's buffer above which a connection counts as not writable
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT_BYTES: u32 = 64 * 1024;
+const UNSENT_BYTES: u32 = 16 * 1024;
 
 /// What TLS holds back, sealed, while the system takes nothing
 const SEALED_BYTES: usize = 16 * 1024;

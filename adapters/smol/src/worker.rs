@@ -1,6 +1,6 @@
 //! A worker: the machine, one WebSocket at a time, and the processes of its tasks
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
 use rejoin_core::blob::RESULT;
-use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::ids::{PeerName, TaskId, Token};
+use rejoin_core::limits::{FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
-use rejoin_core::worker::{Config, Input, Output, Restored, Worker};
+use rejoin_core::worker::{Config, Finished, Input, Output, Restored, Worker};
 use smol::channel::{Receiver, unbounded};
 use smol::future::FutureExt;
 
@@ -28,6 +28,7 @@ use crate::guardian::Guardian;
 use crate::journal::lock;
 use crate::line::{Line, LineEvent};
 use crate::pump::Queue;
+use crate::results::{Folder, Found, FoundOutput, Happened, Job, Keeper, Kept, cluster_of};
 use crate::tls::Trust;
 use crate::url::Endpoint;
 
@@ -49,6 +50,8 @@ pub struct Options {
     pub config: Config,
     /// Where output that does not fit into memory goes until the coordinator has it
     pub spool_dir: PathBuf,
+    /// Most bytes that it keeps there of what it has finished, so that a later process delivers that (SESS-9); `None` for nothing
+    pub keep_bytes_max: Option<u64>,
     /// Where each start of a task is written down, one line each, before it happens
     pub start_log: Option<PathBuf>,
     /// How long tasks may go on when the worker is to drain; then they are stopped, and handed over (TASK-8)
@@ -101,6 +104,8 @@ pub enum Ended {
     Left,
     /// It has left, and the coordinator could not be told what became of so many tasks: they go to others
     LeftBehind(usize),
+    /// It has left, and so many results wait on its disk for the next process
+    LeftWaiting(usize),
     /// The coordinator does not want it any more (AUTH-2)
     Refused(Reason),
     /// Something on this side failed
@@ -115,6 +120,11 @@ impl fmt::Display for Ended {
                 f,
                 "the worker has left without a word to the coordinator: {tasks} of its tasks will be given to others, \
                  and executed again"
+            ),
+            Ended::LeftWaiting(results) => write!(
+                f,
+                "the worker has left without a word to the coordinator: {results} of its results are in its data \
+                 directory, and are delivered when it is started with that again"
             ),
             Ended::Refused(reason) => write!(f, "the coordinator refused this worker for good: {reason}"),
             Ended::Failed(error) => write!(f, "the worker cannot go on: {error}"),
@@ -134,6 +144,8 @@ struct Runner {
     clock: Clock,
     worker: Worker,
     line: Line,
+    /// What this worker is called
+    name: PeerName,
     executions: BTreeMap<Token, Execution>,
     /// Large checkpoints and results that are being sent, or wait for that, by attempt and number
     saved: BTreeMap<(Token, u64), Large>,
@@ -154,7 +166,14 @@ struct Runner {
     was_connected: bool,
     /// Why tasks cannot be started here any more
     broken: Option<io::Error>,
+    /// Why the coordinator that was reached last is not listened to
+    wrong_coordinator: Option<Reason>,
     guardian: Option<Guardian>,
+    /// Who keeps what is over, what is kept, and the output of what an earlier process had finished
+    keeper: Option<Keeper>,
+    kept: BTreeSet<Token>,
+    found: BTreeMap<Token, FoundOutput>,
+    cannot_keep: bool,
     /// When exclusive tasks must be over, as the guardian knows it
     lease_end: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
@@ -176,6 +195,7 @@ enum Drain {
 enum Event {
     Line(LineEvent),
     Exec(ExecEvent),
+    Kept(Happened),
     Order(Order),
     Time,
 }
@@ -185,14 +205,33 @@ impl Runner {
         let clock = Clock::start();
         let dial_time = options.config.link.handshake_time;
         let result_bytes_max = options.config.result_bytes_max;
-        let worker = Worker::new(options.config, seed()?, clock.now()).map_err(io::Error::other)?;
+        let mut config = options.config;
+        let (mut folder, mut found) = (None, Vec::new());
+        if let Some(bytes_max) = options.keep_bytes_max {
+            let places = config.slots.saturating_add(config.prefetch);
+            let (dir, name) = (&options.spool_dir, &config.link.key.name);
+            let opened = Folder::open(dir, name, bytes_max, config.result_bytes_max, places);
+            let (opened, all) = opened.map_err(io::Error::other)?;
+            make_room(&mut config, &all);
+            (folder, found) = (Some(opened), all);
+        }
+        let name = config.link.key.name.clone();
+        let mut worker = Worker::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
+        let (found, saved) = restore(&mut worker, clock.now(), found)?;
+        let kept = found.keys().copied().collect();
+        if let Some(folder) = &folder {
+            let input = Input::Reserved { attempts: folder.reserved() };
+            worker.handle(clock.now(), input).map_err(io::Error::other)?;
+        }
+        let keeper = folder.map(Keeper::start).transpose()?;
         let start_log = options.start_log.map(|path| OpenOptions::new().create(true).append(true).open(path));
         Ok(Runner {
             clock,
             worker,
+            name,
             line: Line::new(options.endpoints, dial_time).trusting(options.trust),
             executions: BTreeMap::new(),
-            saved: BTreeMap::new(),
+            saved,
             results: BTreeMap::new(),
             result_bytes_max,
             restores: BTreeMap::new(),
@@ -205,7 +244,12 @@ impl Runner {
             drain: None,
             was_connected: false,
             broken: None,
+            wrong_coordinator: None,
             guardian: options.guardian,
+            keeper,
+            kept,
+            found,
+            cannot_keep: false,
             lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -213,6 +257,15 @@ impl Runner {
     }
 
     async fn run(&mut self) -> io::Result<Ended> {
+        let ended = self.work().await;
+        if let Some(keeper) = self.keeper.take() {
+            // What is settled must not come again with the next process, and what is not must.
+            keeper.finish().await;
+        }
+        ended
+    }
+
+    async fn work(&mut self) -> io::Result<Ended> {
         loop {
             let wake_at = self.act()?;
             let wake_at = self.keep_lease(wake_at);
@@ -261,9 +314,7 @@ impl Runner {
             match self.worker.poll(&mut self.frame) {
                 Output::Connect { attempt, endpoint } => self.line.connect(attempt, endpoint),
                 Output::Disconnect { reason, .. } => {
-                    if reason != Reason::Left {
-                        tracing::info!(%reason, "connection given up");
-                    }
+                    self.gave_up(reason);
                     self.line.disconnect(reason);
                 }
                 Output::Send { bytes } => {
@@ -291,7 +342,13 @@ impl Runner {
                         self.order(Order::Drain);
                     }
                 }
+                Output::Keep { token } => self.keep(token),
                 Output::Forget { token } => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.remove(token);
+                    }
+                    self.kept.remove(&token);
+                    self.found.remove(&token);
                     self.executions.remove(&token);
                     self.results.remove(&token);
                     self.restores.remove(&token);
@@ -299,6 +356,21 @@ impl Runner {
                 }
                 Output::Idle { wake_at } => return Ok(wake_at),
             }
+        }
+    }
+
+    /// Says why a connection was given up: once, where that is so until somebody does something about the coordinator
+    fn gave_up(&mut self, reason: Reason) {
+        let wrong = matches!(reason, Reason::OldCoordinator { .. } | Reason::OtherCluster { .. });
+        let before = self.wrong_coordinator.replace(reason).filter(|_| wrong);
+        self.wrong_coordinator = self.wrong_coordinator.filter(|_| wrong);
+        match (reason, wrong) {
+            (Reason::Left, _) => {}
+            (_, true) if before == Some(reason) => tracing::debug!(%reason, "connection given up"),
+            (_, true) => {
+                tracing::warn!(%reason, "not working for this coordinator; what runs goes on, and results are kept")
+            }
+            (_, false) => tracing::info!(%reason, "connection given up"),
         }
     }
 
@@ -317,7 +389,7 @@ impl Runner {
             (true, false) => tracing::info!(tasks = self.worker.held(), "connection lost"),
             (true, true) | (false, false) => {}
         }
-        if slow && !before.slow {
+        if slow && !before.slow && self.wrong_coordinator.is_none() {
             tracing::warn!("no handshake succeeds: is the key right? trying again now and then");
         }
         if self.worker.is_draining() && self.drain.is_none() {
@@ -370,8 +442,11 @@ impl Runner {
     }
 
     fn left(&self) -> Ended {
-        match self.worker.held() {
+        let waits = |token: &&Token| self.worker.finished(**token).is_some();
+        let kept = self.kept.iter().filter(waits).count();
+        match self.worker.held() - kept {
             tasks if tasks > 0 && !self.was_connected => Ended::LeftBehind(tasks),
+            _ if kept > 0 && !self.was_connected => Ended::LeftWaiting(kept),
             _ => Ended::Left,
         }
     }
@@ -436,6 +511,47 @@ impl Runner {
         Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)
     }
 
+    /// Has an attempt kept that is over
+    fn keep(&mut self, token: Token) {
+        let Some(keeper) = &self.keeper else { return };
+        let (Some(finished), Some(cluster)) = (self.worker.finished(token), self.worker.cluster()) else { return };
+        let Finished { task, token, attempt, outcome, result, large, checkpoint } = finished;
+        let kept = Kept {
+            worker: self.name.clone(),
+            cluster,
+            task,
+            token,
+            attempt,
+            outcome,
+            result: result.into(),
+            large: large.map(|(length, names)| (length, names.into())),
+            checkpoint: checkpoint.map(|(number, bytes)| (number, bytes.into())),
+            streams: Default::default(),
+            inline: Default::default(),
+        };
+        let outputs = self.executions.get(&token).map(Execution::outputs);
+        keeper.keep(Job { kept, outputs, large: self.saved.get(&(token, RESULT)).cloned() });
+    }
+
+    fn kept(&mut self, happened: Happened) {
+        let Happened { kept, reserved, trouble } = happened;
+        let cannot = trouble.is_some();
+        if let Some(error) = trouble.filter(|_| !self.cannot_keep) {
+            tracing::error!(%error, "a result cannot be kept: nothing new is taken meanwhile, and it is tried again");
+        } else if self.cannot_keep && !cannot {
+            tracing::info!("results can be kept again");
+        }
+        self.cannot_keep = cannot;
+        // Less room first: what was kept has taken it.
+        self.tell(Input::Reserved { attempts: reserved });
+        for token in kept {
+            if self.worker.finished(token).is_some() {
+                self.kept.insert(token);
+            }
+            self.tell(Input::Kept { token });
+        }
+    }
+
     fn read_checkpoint(&mut self, token: Token, number: u64, offset: u64, max: u32) {
         let room = &mut self.piece[..max as usize];
         let read = match self.saved.get(&(token, number)).map(|large| large.read_at(offset, room)) {
@@ -471,7 +587,10 @@ impl Runner {
         let room = &mut self.piece[..max as usize];
         let read = match self.executions.get(&token) {
             Some(execution) => execution.read_at(exec_stream(stream), offset, room)?,
-            None => 0,
+            None => match self.found.get(&token) {
+                Some(found) => found.read_at(stream, offset, room)?,
+                None => 0,
+            },
         };
         let input = Input::OutputRead { token, stream, offset, bytes: &self.piece[..read] };
         expected(self.worker.handle(self.clock.now(), input));
@@ -486,6 +605,12 @@ impl Runner {
                 Ok(event) => Event::Exec(event),
                 // This end keeps a sender, so that it never closes.
                 Err(_) => smol::future::pending().await,
+            }
+        };
+        let kept = async {
+            match &self.keeper {
+                Some(keeper) => Event::Kept(keeper.next().await),
+                None => smol::future::pending().await,
             }
         };
         let line = async { Event::Line(self.line.next().await) };
@@ -509,12 +634,13 @@ impl Runner {
                 None => smol::future::pending().await,
             }
         };
-        line.or(exec).or(order).or(time).or(drain).await
+        line.or(exec).or(kept).or(order).or(time).or(drain).await
     }
 
     fn try_event(&mut self) -> Option<Event> {
         let line = self.line.try_next().map(Event::Line);
-        line.or_else(|| self.exec_events.1.try_recv().ok().map(Event::Exec))
+        let line = line.or_else(|| self.exec_events.1.try_recv().ok().map(Event::Exec));
+        line.or_else(|| self.keeper.as_ref().and_then(Keeper::try_next).map(Event::Kept))
     }
 
     fn take(&mut self, event: Event) -> io::Result<()> {
@@ -536,6 +662,7 @@ impl Runner {
             }
             Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
             Event::Exec(ExecEvent::Checkpoint { id, made }) => self.checkpoint_made(Token(id), made),
+            Event::Kept(happened) => self.kept(happened),
             Event::Order(order) => self.order(order),
             Event::Time => {
                 if let Some(attempt) = self.line.arriving() {
@@ -606,6 +733,48 @@ impl Runner {
     fn tell(&mut self, input: Input<'_>) {
         expected(self.worker.handle(self.clock.now(), input));
     }
+}
+
+/// Makes a worker's settings wide enough for what an earlier process had finished
+fn make_room(config: &mut Config, found: &[Found]) {
+    let places = usize::from(config.slots) + usize::from(config.prefetch);
+    let attempts = (found.len() + places).min(WORKER_ATTEMPTS_MAX) as u16;
+    config.attempts_max = config.attempts_max.max(attempts);
+    let largest = found.iter().map(|found| found.kept.result.len() as u32).max().unwrap_or(0);
+    config.result_bytes_max = config.result_bytes_max.max(largest);
+    let largest = found.iter().filter_map(|found| found.large.as_ref()).map(Large::len).max().unwrap_or(0);
+    config.large_result_max = config.large_result_max.max(largest);
+    // Another cluster's coordinator would call it stale, and it would be gone.
+    config.link.cluster = config.link.cluster.or(cluster_of(found));
+}
+
+/// Tells a worker what an earlier process had finished, and returns where the output of that is, and the large results
+fn restore(
+    worker: &mut Worker,
+    now: rejoin_core::Instant,
+    found: Vec<Found>,
+) -> io::Result<(BTreeMap<Token, FoundOutput>, BTreeMap<(Token, u64), Large>)> {
+    let (mut outputs, mut saved) = (BTreeMap::new(), BTreeMap::new());
+    let all = found.len();
+    for Found { kept, output, large } in found {
+        let Kept { task, token, attempt, outcome, ref result, ref checkpoint, streams, .. } = kept;
+        let checkpoint = checkpoint.as_ref().map(|(number, bytes)| (*number, &bytes[..]));
+        let in_chunks = large.as_ref().map(|large| (large.len(), large.names()));
+        let finished = Finished { task, token, attempt, outcome, result, large: in_chunks, checkpoint };
+        match worker.handle(now, Input::Restore { finished, streams }) {
+            Ok(()) => {
+                outputs.insert(token, output);
+                saved.extend(large.map(|large| ((token, RESULT), large)));
+            }
+            // More than a worker may hold: the others wait for the next start.
+            Err(Rejected::Full) => break,
+            Err(rejected) => return Err(io::Error::other(rejected)),
+        }
+    }
+    if all > 0 {
+        tracing::info!(results = outputs.len(), waiting = all - outputs.len(), "an earlier process had finished tasks");
+    }
+    Ok((outputs, saved))
 }
 
 /// Puts a piece of what an attempt is to start from into its file

@@ -138,7 +138,7 @@ fn run() -> Option<Outcome> {
                     let outcome = if right { Outcome::Succeeded } else { Outcome::Cancelled };
                     worker.handle(NOW, worker::Input::Finished { token, outcome, result: b"out" }).ok()?;
                 }
-                worker::Output::Forget { .. } => {}
+                worker::Output::Keep { .. } | worker::Output::Forget { .. } => {}
                 worker::Output::Idle { .. } => break,
                 worker::Output::Disconnect { .. }
                 | worker::Output::Cancel { .. }

@@ -3,10 +3,10 @@
 use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::{Role, TaskId, Token};
-use crate::limits::BULK_PIECE_BYTES;
 use crate::wire::message::{Follow, FromClient, Item, Refused, Stream};
 
 use super::Desk;
+use super::entry::Conn;
 use super::peers::{PeerIx, Piece, Reading, Sent, Watch};
 use super::tasks::TaskState;
 
@@ -26,9 +26,13 @@ impl Desk {
                 }
             }
             FromClient::Watch { task, follow } if self.tasks.knows(task) => self.watch(ix, task, follow),
-            FromClient::Watch { task, .. } => self.say(ix, Sent::Refused(task, Refused::Unknown)),
+            FromClient::Watch { task, .. } => {
+                self.stats.unknown_tasks += 1;
+                self.say(ix, Sent::Refused(task, Refused::Unknown));
+            }
             FromClient::Cancel { task } => {
                 if let Err(rejected) = self.request_cancel(task) {
+                    self.stats.unknown_tasks += u64::from(rejected == Rejected::Unknown);
                     self.say(ix, Sent::Refused(task, refused(rejected)));
                 }
             }
@@ -191,19 +195,17 @@ impl Desk {
             self.roster.get_mut(ix).reading = Some(reading);
             return Some(reading);
         }
+        let most = self.next_piece(ix)?;
         let peer = self.roster.get(ix);
-        if !self.may_send_bulk(ix, BULK_PIECE_BYTES as u64) {
-            return None;
-        }
         if peer.role == Role::Worker {
-            let reading = self.next_chunk_for(ix)?;
+            let reading = self.next_chunk_for(ix, most)?;
             self.roster.get_mut(ix).reading = Some(reading);
             return Some(reading);
         }
         while let Some(task) = self.roster.get(ix).streaming.front().copied() {
             let peer = self.roster.get_mut(ix);
             let watch = peer.watches.get_mut(&task);
-            if let Some(reading) = watch.as_ref().and_then(|watch| watch.next_piece(task)) {
+            if let Some(reading) = watch.as_ref().and_then(|watch| watch.next_piece(task, most)) {
                 // To the back of the line, so that one long output does not hold up the others.
                 peer.streaming.rotate_left(1);
                 peer.reading = Some(reading);
@@ -264,11 +266,11 @@ impl Desk {
         }
     }
 
-    fn may_send_bulk(&self, ix: PeerIx, bytes: u64) -> bool {
-        let conn = self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn));
-        match conn {
-            Some(super::entry::Conn::Live(live)) => live.channel.is_writable() && live.channel.may_send_bulk(bytes),
-            _ => false,
+    /// Most bytes of a peer's next bulk piece, if one may be sent
+    fn next_piece(&self, ix: PeerIx) -> Option<u64> {
+        match self.roster.get(ix).conn.and_then(|conn| self.conns.get(&conn))? {
+            Conn::Live(live) => live.channel.next_piece().filter(|_| live.channel.is_writable()),
+            Conn::Contending(_) => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::binding::Binding;
 use crate::error::ConfigError;
 use crate::ids::{ClusterId, KeyId};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, TERM_MAX, WIRE_VERSION, WIRE_VERSION_OLDEST};
+use crate::pins::Pins;
 use crate::wire::keys::Key;
 
 use super::admission::AdmissionConfig;
@@ -21,6 +22,11 @@ pub struct Config {
     pub epoch: u64,
     /// Tokens below this may have been given by an earlier epoch (TASK-2)
     pub tokens_from: u64,
+    /// The records may be older than what peers have seen: epoch and tokens go beyond all that (JOURN-2)
+    ///
+    /// `Some` has the time: milliseconds since 1970, or any number of that kind that is higher at each such start, so that
+    /// the same records may be put back twice.
+    pub restored: Option<u64>,
     /// Everybody who may connect (AUTH-6)
     pub keys: Vec<Key>,
     /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
@@ -77,6 +83,8 @@ pub struct Config {
     pub wire_version: u16,
     /// Whether lz4 may be used (FRAME-5)
     pub compress: bool,
+    /// Values for what connections find out by themselves (LIVE-6)
+    pub pins: Pins,
     /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
     pub binding: Binding,
     /// The URLs by which this coordinator may be dialled, in the dialling end's normal form; none: any (AUTH-7)
@@ -99,6 +107,7 @@ impl Config {
             cluster,
             epoch,
             tokens_from: 1,
+            restored: None,
             keys,
             revoked: Vec::new(),
             heartbeat: None,
@@ -127,6 +136,7 @@ impl Config {
             contention: Contention::Reject,
             wire_version: WIRE_VERSION,
             compress: true,
+            pins: Pins::default(),
             binding: Binding::default(),
             audiences: Vec::new(),
         }
@@ -158,6 +168,6 @@ impl Config {
         if self.crashes_max == 0 {
             return error("crashes_max", "at least 1");
         }
-        Ok(())
+        self.pins.validate()
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing here changes anything but counters and this table. It is bounded, and so is the time of each entry.
 
 use crate::binding::{Binding, TLS_EXPORTER};
-use crate::ids::{BootId, ClusterId, ConnId, KeyId, SessionId};
+use crate::ids::{BootId, ClusterId, ConnId, KeyId, PeerName, SessionId};
 use crate::limits::{
     BULK_WINDOW_BYTES, FRAME_BYTES_MAX, HANDSHAKE_TIME, PROOF_TIME, SESSION_UNACKED_MAX, WIRE_VERSION_OLDEST,
 };
@@ -79,11 +79,18 @@ pub(crate) struct Verified {
     pub(crate) resume_key: Secret,
 }
 
+/// Somebody says to have seen a higher epoch, which is not proven (JOURN-2)
+#[derive(Debug)]
+pub(crate) struct Newer {
+    pub(crate) name: PeerName,
+    pub(crate) epoch: u64,
+}
+
 /// What the door wants done after a message
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Send this and wait
-    Answer(Vec<u8>),
+    Answer(Vec<u8>, Option<Newer>),
     /// Send this, if anything, and close
     Refuse(Option<Vec<u8>>, Reason),
     /// Too many want to get in, and this one resumes nothing: send it away for a while (BACK-2)
@@ -167,13 +174,13 @@ impl Door {
             Some(mut challenged) => match challenged.again(bytes) {
                 Some(answer) => {
                     waiting.challenged = Some(challenged);
-                    Verdict::Answer(answer)
+                    Verdict::Answer(answer, None)
                 }
                 None => challenged.proof(bytes, roster),
             },
         };
         match &verdict {
-            Verdict::Answer(_) => {
+            Verdict::Answer(..) => {
                 if waiting.challenged.as_ref().is_some_and(|c| c.open.is_some()) {
                     self.strangers.remove(&conn);
                 }
@@ -258,7 +265,8 @@ impl Waiting {
             compress: capabilities & CAPABILITY_LZ4 != 0,
             answered: Some((fingerprint(bytes), answer.clone())),
         }));
-        Verdict::Answer(answer)
+        let newer = (hello.epoch > face.epoch).then_some(Newer { name: hello.name, epoch: hello.epoch });
+        Verdict::Answer(answer, newer)
     }
 }
 

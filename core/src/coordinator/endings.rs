@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::blob::RESULT;
 use crate::error::Rejected;
-use crate::ids::{TaskId, Token};
+use crate::ids::{SessionId, TaskId, Token};
 use crate::journal::Record;
 use crate::planted::{self, Bug};
 use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
@@ -34,9 +34,9 @@ impl Desk {
         result: Body,
         streams: [StreamEnd; 2],
     ) {
-        if let Some(session) = &mut self.roster.get_mut(ix).session {
-            session.drift.is_over(token);
-        }
+        let Some(session) = &mut self.roster.get_mut(ix).session else { return };
+        session.drift.is_over(token);
+        let id = session.numbers.id;
         let attempt = self.tasks.attempts.get_mut(&token).filter(|a| a.peer == ix && a.task == task);
         let Some(attempt) = attempt else {
             if planted::is(Bug::StaleTokenAccepted) {
@@ -45,17 +45,15 @@ impl Desk {
             return self.refuse_result(ix, task, token);
         };
         attempt.running = true;
-        let before = attempt.early.take().map(|early| early.number);
+        let before = attempt.early.take().map(|early| (early.session, early.number));
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
         let is_here = result.elsewhere().is_none();
         if arrived == streams && is_here {
             self.conclude(token, outcome, result, streams);
         } else if arrived == streams || (is_behind(&arrived, &streams) && number > 0) {
             // Its chunks follow it. Or it was sent again on a new connection, in front of the output that the cut swallowed.
-            attempt.early = Some(Box::new(EarlyResult { number, outcome, result, streams }));
-            if let Some(session) = &mut self.roster.get_mut(ix).session {
-                session.early.insert(number);
-            }
+            attempt.early = Some(Box::new(EarlyResult { session: id, number, outcome, result, streams }));
+            session.early.insert(number);
             if !is_here {
                 self.begin_result(token);
             }
@@ -63,9 +61,9 @@ impl Desk {
             let why = b"output and its length or digest disagree"[..].into();
             self.conclude(token, Outcome::Failed(Failure::Error), why, arrived);
         }
-        if let Some(before) = before.filter(|before| *before != number) {
-            // It has changed its mind: what it had promised to send cannot be read any more.
-            self.no_longer_early(ix, before);
+        if let Some((session, before)) = before.filter(|before| *before != (id, number)) {
+            // It has changed its mind: what it had promised to send cannot be read any more. Or this is another session.
+            self.no_longer_early(ix, session, before);
         }
     }
 
@@ -84,21 +82,21 @@ impl Desk {
         }
         let Some(early) = attempt.early.take() else { return };
         let (ix, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
-        let EarlyResult { number, outcome, result, streams: claimed } = *early;
+        let EarlyResult { session, number, outcome, result, streams: claimed } = *early;
         if streams == claimed {
             self.conclude(token, outcome, result, streams);
         } else {
             let why = b"output and its digest disagree"[..].into();
             self.conclude(token, Outcome::Failed(Failure::Error), why, streams);
         }
-        self.no_longer_early(ix, number);
+        self.no_longer_early(ix, session, number);
     }
 
     /// Acknowledgements may go past a result that waited, once what became of it is durable (SESS-2)
-    fn no_longer_early(&mut self, ix: PeerIx, number: u64) {
-        let Some(session) = &self.roster.get(ix).session else { return };
+    fn no_longer_early(&mut self, ix: PeerIx, id: SessionId, number: u64) {
+        let Some(session) = self.roster.get_mut(ix).session_mut(id) else { return };
         if session.early.contains(&number) {
-            let (id, received) = (session.numbers.id, session.numbers.received());
+            let received = session.numbers.received();
             self.gate.then(Effect::NotEarly(ix, id, number));
             self.gate.then(Effect::Ack(ix, id, received));
         }
@@ -201,7 +199,7 @@ impl Desk {
         let early = attempt.early.take();
         self.conclude(token, Outcome::Failed(failure), Body::default(), streams);
         if let Some(early) = early {
-            self.no_longer_early(peer, early.number);
+            self.no_longer_early(peer, early.session, early.number);
         }
         self.say(peer, Sent::Cancel(token, CancelReason::Replaced));
     }
@@ -369,7 +367,7 @@ impl Desk {
         self.schedule.not_recalled(token);
         self.place(ix);
         if let Some(early) = attempt.early.take() {
-            self.no_longer_early(ix, early.number);
+            self.no_longer_early(ix, early.session, early.number);
         }
         Some(attempt)
     }

@@ -13,13 +13,14 @@ use crate::link::Reason;
 use crate::outline::{Name, Outline};
 use crate::planted::{self, Bug};
 use crate::session::Numbers;
+use crate::stats::LawStats;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
 use crate::wire::handshake::{Refusal, Resume};
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
-use super::door::{Face, Verdict, Verified, encoded};
+use super::door::{Face, Newer, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
 use super::{Contention, Desk, Event, PeerState, Timer};
 
@@ -138,7 +139,8 @@ impl Desk {
     /// A handshake message came in
     fn knocked(&mut self, conn: ConnId, bytes: &[u8], scratch: &mut Scratch) {
         match self.door.receive(self.now, conn, bytes, Face::of(&self.config), &self.roster) {
-            Verdict::Answer(answer) => {
+            Verdict::Answer(answer, newer) => {
+                newer.into_iter().for_each(|newer| self.outdated_by(newer));
                 self.answers.push_back((conn, answer));
                 self.timers.set(Timer::Conn(conn), self.door.deadline(conn));
             }
@@ -156,6 +158,14 @@ impl Desk {
                 self.timers.set(Timer::Conn(conn), None);
                 self.enter(conn, verified, scratch);
             }
+        }
+    }
+
+    /// A peer has seen a later epoch, as it says: it will not go on here, and that is worth a word, but not each time
+    fn outdated_by(&mut self, Newer { name, epoch: seen }: Newer) {
+        self.stats.newer_epochs += 1;
+        if !core::mem::replace(&mut self.outdated, true) {
+            self.events.push_back(Event::Outdated { peer: name, epoch: self.config.epoch, seen });
         }
     }
 
@@ -188,7 +198,7 @@ impl Desk {
     }
 
     fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
-        let channel = Channel::new(verified.codec, verified.version, 0);
+        let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
         self.goodbyes.push_back(Goodbye { conn, channel, denied });
     }
 
@@ -268,7 +278,7 @@ impl Desk {
         // Workers say first how much they take; clients take the first window without a word.
         let says_first = self.roster.get(ix).role == Role::Worker && verified.version >= CHUNKS_SINCE;
         let granted = if says_first { 0 } else { BULK_WINDOW_BYTES };
-        let mut channel = Channel::new(verified.codec, verified.version, granted);
+        let mut channel = Channel::new(verified.codec, verified.version, granted, self.config.pins);
         channel.watch(self.now, heartbeat, false, &mut self.rng);
         let leases = verified.version >= TERMS_SINCE && self.roster.get(ix).role == Role::Worker;
         let lease = leases.then(|| self.lease());
@@ -278,6 +288,7 @@ impl Desk {
         let lease = session.lease;
         session.numbers.generation += 1;
         let generation = session.numbers.generation;
+        channel.begin_bulk(&mut session.numbers);
         let credit = channel.credit(&session.numbers, 0);
         channel.credit_told(credit);
         let welcome = Welcome {
@@ -387,7 +398,7 @@ impl Desk {
             Some(Conn::Live(live)) => live.channel.clone(),
             Some(Conn::Contending(contending)) => {
                 let verified = &contending.verified;
-                Channel::new(verified.codec.clone(), verified.version, 0)
+                Channel::new(verified.codec.clone(), verified.version, 0, self.config.pins)
             }
             None => return,
         };
@@ -567,6 +578,13 @@ impl Desk {
     pub(super) fn rtt(&self, conn: ConnId) -> Option<u64> {
         match self.conns.get(&conn)? {
             Conn::Live(live) => live.channel.rtt_us,
+            Conn::Contending(_) => None,
+        }
+    }
+
+    pub(super) fn laws(&self, conn: ConnId) -> Option<LawStats> {
+        match self.conns.get(&conn)? {
+            Conn::Live(live) => Some(live.channel.laws()),
             Conn::Contending(_) => None,
         }
     }

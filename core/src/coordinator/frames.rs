@@ -91,7 +91,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
         && tell_kept(peer, tasks, &mut body)
         && tell_transfers(peer, tasks, &mut body)
     {
-        send_piece(live, peer, tasks, &mut body);
+        send_piece(now, live, peer, tasks, &mut body);
     }
     body.len()
 }
@@ -266,8 +266,12 @@ fn tell_kept(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool 
     true
 }
 
-fn send_piece(live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) {
-    let Some(Piece { from, bytes }) = &peer.piece else { return };
+fn send_piece(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut BodyWriter<'_>) {
+    let (Some(Piece { from, bytes }), Some(session)) = (&peer.piece, &peer.session) else { return };
+    let (channel, numbers) = (&mut live.channel, &session.numbers);
+    if channel.measure(now, body, numbers, 0) {
+        return;
+    }
     let (task, token, stream, offset) = match *from {
         Reading::Output { task, token, stream, offset, .. } => (task, token, stream, offset),
         // That goes into an answer.
@@ -282,7 +286,7 @@ fn send_piece(live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut Bo
             };
             if body.push(Class::Loose, &ToWorker::RestorePiece { token, number, offset, bytes }) {
                 sending.sent(bytes.len() as u64);
-                live.channel.bulk_sent(bytes.len() as u64);
+                channel.bulk_sent(now, body, numbers, 0, bytes.len() as u64);
                 peer.piece = None;
             }
             return;
@@ -297,7 +301,7 @@ fn send_piece(live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, body: &mut Bo
     };
     if body.push(Class::Loose, &ToClient::Output { task, token, stream, offset, bytes }) {
         watch.streams[stream.index()].sent(offset, bytes);
-        live.channel.bulk_sent(bytes.len() as u64);
+        channel.bulk_sent(now, body, numbers, 0, bytes.len() as u64);
         peer.piece = None;
     }
 }

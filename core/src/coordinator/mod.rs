@@ -20,7 +20,7 @@
 //! | `losses` | workers that are away, and leases |
 //! | `frames` | what is put into frames |
 //! | `outline` | what decides on the future, for searches over many histories |
-//! | `gate`, `recovery` | the journal's seam, and the way back from it |
+//! | `gate`, `recovery`, `restored` | the journal's seam, and the way back from it, also where it is an old one |
 
 mod admission;
 mod brake;
@@ -41,6 +41,7 @@ mod peers;
 mod queues;
 mod reconcile;
 mod recovery;
+mod restored;
 mod restores;
 mod schedule;
 mod seam;
@@ -53,6 +54,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
+use core::ops::Range;
 use core::time::Duration;
 
 pub use self::admission::{Address, AdmissionConfig};
@@ -73,7 +75,7 @@ use self::tasks::{Body, NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{ConnId, KeyId, TaskId, Token};
+use crate::ids::{ClusterId, ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
 use crate::lease::Lease;
 use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
@@ -107,6 +109,8 @@ enum Timer {
     Retention(TaskId),
     /// A task that has ended has been kept for long enough
     Forget(TaskId),
+    /// Leases of which nothing is known have ended
+    UnknownLeases,
 }
 
 /// A coordinator as a state machine
@@ -141,6 +145,14 @@ struct Desk {
     tokens_asked_at: u64,
     /// Names the next chunk of a checkpoint
     next_home: u64,
+    /// Tokens that may have been given in epochs of which nothing is known (JOURN-2)
+    gaps: Vec<Range<u64>>,
+    /// Leases of such an epoch may be in force
+    unknown_leases: bool,
+    /// No exclusive task is given out before: a worker that nobody here knows of may run it under a lease (TASK-4)
+    exclusive_from: Instant,
+    /// Somebody says to have seen a higher epoch
+    outdated: bool,
     /// The lease under which exclusive attempts were last given out, as it is recorded
     recorded_lease: Option<Lease>,
     /// While records are replayed: chunks that have come in part, or whose task is forgotten
@@ -322,6 +334,11 @@ impl Coordinator {
         self.desk.tasks.counts
     }
 
+    /// Returns the cluster, and which epoch of it this is
+    pub fn epoch(&self) -> (ClusterId, u64) {
+        (self.desk.config.cluster, self.desk.config.epoch)
+    }
+
     /// Returns all peers, in the order in which their keys came
     pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
         self.desk.roster.iter().map(|(ix, peer)| PeerView {
@@ -330,6 +347,7 @@ impl Coordinator {
             held: peer.held.len(),
             flapping: self.desk.is_flapping(ix),
             rtt_us: peer.conn.and_then(|conn| self.desk.rtt(conn)),
+            laws: peer.conn.and_then(|conn| self.desk.laws(conn)),
         })
     }
 
@@ -351,6 +369,9 @@ impl Coordinator {
             let retries = if task.ended.is_none() { task.retries } else { 0 };
             (id, task.state, task.attempts, retries, task.losses, task.crashes).hash(&mut digest);
             (task.suspect, task.cancel_requested, &task.live).hash(&mut digest);
+            for checkpoint in task.checkpoints() {
+                (checkpoint.token, checkpoint.number).hash(&mut digest);
+            }
         }
         for (token, attempt) in &self.desk.tasks.attempts {
             (token, attempt.peer, attempt.running, attempt.detached, attempt.progress).hash(&mut digest);
@@ -394,6 +415,10 @@ impl Desk {
             tokens_asked: config.tokens_from,
             tokens_asked_at: 0,
             next_home: 1,
+            gaps: Vec::new(),
+            unknown_leases: false,
+            exclusive_from: Instant::ZERO,
+            outdated: false,
             recorded_lease: None,
             strays: BTreeMap::new(),
             returned: BTreeMap::new(),
@@ -414,6 +439,10 @@ impl Desk {
 
     /// Writes the first records of an epoch
     fn begin(&mut self) {
+        if let Some(time) = self.config.restored {
+            self.leap(time);
+        }
+        self.wait_for_unknown_leases();
         self.gate.write(&Record::Epoch { epoch: self.config.epoch, cluster: self.config.cluster });
         self.reserve_tokens();
     }
@@ -543,6 +572,7 @@ impl Desk {
                     self.gate.write(&Record::Lapsed { task });
                 }
             }
+            Timer::UnknownLeases => self.unknown_leases_over(),
             Timer::Forget(task) => {
                 // Unless somebody has asked for that before.
                 let _ = self.forget(task);
@@ -689,7 +719,6 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ClusterId;
 
     #[test]
     fn task_2_a_block_of_tokens_is_asked_for_early_and_waited_for_if_its_record_lags() {

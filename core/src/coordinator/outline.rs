@@ -93,6 +93,7 @@ impl Timer {
             Timer::Conn(conn) | Timer::Contender(conn) => o.name(Name::Conn(conn)),
             Timer::Lost(peer) | Timer::Steady(peer) | Timer::Session(peer) => o.put(peer),
             Timer::Retry(task) | Timer::Retention(task) | Timer::Forget(task) => o.put(task),
+            Timer::UnknownLeases => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use core::ops::Bound;
 use crate::about::Tags;
 use crate::ids::{BootId, ConnId, KeyId, PeerName, Role, SessionId, TaskId, Token};
 use crate::lease::Lease;
-use crate::limits::{BULK_PIECE_BYTES, SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
+use crate::limits::{SESSION_UNACKED_MAX, WORKER_ATTEMPTS_MAX};
 use crate::outline::{Counter, Giver, Name, Outline};
 use crate::session::{HeapLog, Session};
 use crate::stream::Outgoing;
@@ -296,12 +296,12 @@ impl Watch {
         *self = Watch { token, in_line: self.in_line, ..Watch::new(self.follow) };
     }
 
-    /// What to send next of the task's output
-    pub(crate) fn next_piece(&self, task: TaskId) -> Option<Reading> {
+    /// What to send next of the task's output, of at most so many bytes
+    pub(crate) fn next_piece(&self, task: TaskId, most: u64) -> Option<Reading> {
         let token = self.token.filter(|_| self.follow == Follow::Output)?;
         Stream::ALL.into_iter().find_map(|stream| {
             let (offset, unsent) = self.streams[stream.index()].unsent()?;
-            Some(Reading::Output { task, token, stream, offset, max: unsent.min(BULK_PIECE_BYTES as u64) as u32 })
+            Some(Reading::Output { task, token, stream, offset, max: unsent.min(most) as u32 })
         })
     }
 }

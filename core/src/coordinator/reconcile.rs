@@ -12,10 +12,10 @@ use crate::journal::Record;
 use crate::planted::{self, Bug};
 use crate::terms::Class;
 
-use super::Desk;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
 use super::tasks::{Attempt, TaskState, TaskStep};
+use super::{Desk, Event};
 
 impl Desk {
     pub(super) fn take_inventory(
@@ -78,6 +78,7 @@ impl Desk {
             // Whoever may have been another process cannot speak for what that one left running.
             absent.into_iter().for_each(|token| self.lost_attempt(token, !same));
         }
+        let mut unknown = 0;
         for item in inventory.items {
             // An item named twice is judged once.
             if there.remove(&item.token).is_some() {
@@ -88,6 +89,7 @@ impl Desk {
                 } else {
                     self.judge(ix, &item)
                 };
+                unknown += u64::from(verdict == Verdict::Discard && self.is_unheard_of(&item));
                 if verdict == Verdict::Discard
                     && let Some(session) = self.roster.get_mut(ix).session_mut(id)
                 {
@@ -106,6 +108,11 @@ impl Desk {
                 }
                 self.yield_to_replacement(item.token);
             }
+        }
+        if unknown > 0 {
+            self.stats.unknown_attempts += unknown;
+            let peer = self.roster.get(ix).name.clone();
+            self.events.push_back(Event::Unknown { peer, attempts: unknown });
         }
         self.place(ix);
         self.touch(ix);

@@ -39,8 +39,8 @@ pub struct Recovery {
 impl Recovery {
     /// Starts with empty tables
     ///
-    /// The coordinator will be in the next epoch and above every token that may have been given (JOURN-2, TASK-2),
-    /// whatever `config` says, and in the cluster of the records, if there are any.
+    /// The coordinator will be in the next epoch and above every token that may have been given (JOURN-2, TASK-2), far above
+    /// with [`Config::restored`], whatever `config` says, and in the cluster of the records, if there are any.
     pub fn start(config: Config, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
         Ok(Recovery { desk: Desk::new(config, seed, now)?, taken: 0 })
     }
@@ -177,6 +177,7 @@ impl Desk {
             Record::Unreadable { task } => self.tasks.fall_back(task),
             Record::Gone { task, homes } => self.replay_gone(task, homes),
             Record::Lease { ttl_us, grace_us } => self.recorded_lease = Some(Lease::new(ttl_us, grace_us)),
+            Record::Restored { from, below, waits } => self.gone_back(from, below, waits),
         }
         Ok(())
     }

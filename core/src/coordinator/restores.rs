@@ -4,7 +4,7 @@ use crate::blob::{chunk_bytes, chunk_span};
 use crate::channel::Violation;
 use crate::ids::{TaskId, Token};
 use crate::journal::Record;
-use crate::limits::{BULK_PIECE_BYTES, CHUNKS_SINCE};
+use crate::limits::CHUNKS_SINCE;
 use crate::wire::message::{BodyWriter, Class, ToWorker};
 
 use super::Desk;
@@ -113,11 +113,11 @@ impl Desk {
         }
     }
 
-    /// The next piece that a worker waits for, to be read by the embedder
-    pub(super) fn next_chunk_for(&mut self, ix: PeerIx) -> Option<Reading> {
+    /// The next piece that a worker waits for, of at most so many bytes, to be read by the embedder
+    pub(super) fn next_chunk_for(&mut self, ix: PeerIx, most: u64) -> Option<Reading> {
         let peer = self.roster.get_mut(ix);
         while let Some(token) = peer.restoring.front().copied() {
-            if let Some(reading) = next_chunk(token, &self.tasks) {
+            if let Some(reading) = next_chunk(token, &self.tasks, most) {
                 // To the back of the line, so that one large checkpoint does not hold up the others.
                 peer.restoring.rotate_left(1);
                 return Some(reading);
@@ -156,12 +156,12 @@ impl Desk {
     }
 }
 
-fn next_chunk(token: Token, tasks: &Tasks) -> Option<Reading> {
+fn next_chunk(token: Token, tasks: &Tasks, most: u64) -> Option<Reading> {
     let attempt = tasks.attempts.get(&token)?;
     let task = tasks.all.get(&attempt.task)?;
     let checkpoint = task.checkpoint.as_ref()?;
     let Body::Chunks { length, names } = &checkpoint.body else { return None };
-    let (offset, len) = attempt.restoring.as_ref()?.next(BULK_PIECE_BYTES as u64)?;
+    let (offset, len) = attempt.restoring.as_ref()?.next(most)?;
     let chunk = (offset / chunk_bytes(*length)) as usize;
     let home = task.chunks.get(names.get(chunk)?)?.home;
     let within = offset - chunk_span(*length, chunk).start;

@@ -184,6 +184,9 @@ impl Desk {
 
     /// `false` when no token may be used yet
     fn assign(&mut self, id: TaskId, ix: PeerIx) -> bool {
+        if self.hold_back(id) {
+            return true;
+        }
         let Some(token) = self.next_token() else { return false };
         self.tasks.step(id, TaskStep::Assign);
         self.retire_others(id);
@@ -266,7 +269,9 @@ impl Desk {
             TaskState::Ready if !fits() => Why::NothingFits,
             TaskState::Ready if task.suspect => Why::WaitsToRunAlone,
             TaskState::Ready => Why::WorkersBusy,
-            TaskState::Backoff if self.waits_for_lease(id).is_some() => Why::LeaseHeld,
+            TaskState::Backoff if self.waits_for_lease(id).is_some() || self.waits_for_unknown_lease(id) => {
+                Why::LeaseHeld
+            }
             TaskState::Backoff => Why::Pausing,
             TaskState::Assigned => {
                 let current = self.tasks.current(id).and_then(|token| self.tasks.attempts.get(&token));

@@ -2,6 +2,7 @@
 
 use crate::ids::{ConnId, KeyId, PeerName, TaskId, Token};
 use crate::link::Reason;
+use crate::stats::LawStats;
 use crate::time::Instant;
 use crate::wire::keys::Key;
 use crate::wire::message::{Outcome, Stream, StreamEnd, TaskSpec};
@@ -220,6 +221,27 @@ pub enum Event {
         /// Attempts that it should not have, and was told to forget
         discarded: u64,
     },
+    /// A worker held attempts that the journal knows nothing of, and was told to forget them (JOURN-2)
+    ///
+    /// Their tasks, or their tokens: the journal is older than what the worker was told, if it is not of another one.
+    Unknown {
+        /// Which one
+        peer: PeerName,
+        /// How many
+        attempts: u64,
+    },
+    /// Somebody says to have seen a higher epoch than this one: the journal is an old one, if that is true (JOURN-2)
+    ///
+    /// Unproven: whoever has seen one breaks off before it proves anything, and says the same where it runs. Told once in
+    /// an epoch.
+    Outdated {
+        /// Who it says to be
+        peer: PeerName,
+        /// This epoch
+        epoch: u64,
+        /// The one it says to have seen
+        seen: u64,
+    },
     /// Somebody came with a key that is not known, and was refused; another try will follow
     ///
     /// Whoever keeps keys in a place of their own may look there for a new one. As often as admission lets
@@ -273,6 +295,8 @@ pub struct PeerView {
     pub flapping: bool,
     /// Last round trip of a heartbeat that this side sent, in microseconds
     pub rtt_us: Option<u64>,
+    /// What the laws of its connection have come to at this side, while there is one
+    pub laws: Option<LawStats>,
 }
 
 /// Where a peer's connection stands, seen from the coordinator

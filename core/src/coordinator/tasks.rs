@@ -47,6 +47,8 @@ pub(crate) enum TaskStep {
     Adopt,
     /// Its attempt failed, another will follow
     Retry,
+    /// It has to wait before it may be given out
+    Hold,
     /// The pause is over
     Due,
     /// Its attempt is gone without a result
@@ -64,7 +66,7 @@ impl TaskState {
             (S::Accepting, T::Accept) => Some(S::Ready),
             (S::Ready, T::Assign) => Some(S::Assigned),
             (S::Ready | S::Backoff, T::Adopt) => Some(S::Assigned),
-            (S::Assigned, T::Retry) => Some(S::Backoff),
+            (S::Assigned, T::Retry) | (S::Ready, T::Hold) => Some(S::Backoff),
             (S::Backoff, T::Due) => Some(S::Ready),
             (S::Assigned, T::Requeue) => Some(S::Ready),
             (S::Accepting | S::Ready | S::Backoff | S::Assigned, T::End) => Some(S::Ended),
@@ -248,6 +250,8 @@ pub(crate) struct Attempt {
 /// A result that came back on a new connection before the output in front of it, or whose chunks are still to come
 #[derive(Clone, Debug)]
 pub(crate) struct EarlyResult {
+    /// In this session; in another one the number means something else
+    pub(crate) session: SessionId,
     pub(crate) number: u64,
     pub(crate) outcome: Outcome,
     pub(crate) result: Body,
@@ -597,15 +601,15 @@ mod tests {
     fn every_state_and_step_of_a_task_is_legal_or_refused_as_the_table_says() {
         use TaskState as S;
         use TaskStep as T;
-        let steps = [T::Accept, T::Assign, T::Adopt, T::Retry, T::Due, T::Requeue, T::End];
+        let steps = [T::Accept, T::Assign, T::Adopt, T::Retry, T::Hold, T::Due, T::Requeue, T::End];
         let none = None;
         let end = Some(S::Ended);
         let table = [
-            (S::Accepting, [Some(S::Ready), none, none, none, none, none, end]),
-            (S::Ready, [none, Some(S::Assigned), Some(S::Assigned), none, none, none, end]),
-            (S::Backoff, [none, none, Some(S::Assigned), none, Some(S::Ready), none, end]),
-            (S::Assigned, [none, none, none, Some(S::Backoff), none, Some(S::Ready), end]),
-            (S::Ended, [none; 7]),
+            (S::Accepting, [Some(S::Ready), none, none, none, none, none, none, end]),
+            (S::Ready, [none, Some(S::Assigned), Some(S::Assigned), none, Some(S::Backoff), none, none, end]),
+            (S::Backoff, [none, none, Some(S::Assigned), none, none, Some(S::Ready), none, end]),
+            (S::Assigned, [none, none, none, Some(S::Backoff), none, none, Some(S::Ready), end]),
+            (S::Ended, [none; 8]),
         ];
         for (state, row) in table {
             for (step, expected) in steps.into_iter().zip(row) {

@@ -63,16 +63,17 @@ impl Desk {
         names: &[u8],
     ) -> Result<(), Violation> {
         let names = names_of(length, names).filter(|_| number != RESULT).ok_or(Violation)?;
-        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix);
-        let Some(task) = attempt.map(|attempt| attempt.task) else {
-            // What became of the attempt is on its way.
-            return Ok(());
-        };
         let backlog = self.roster.get(ix).session.as_ref().map_or(0, PeerSession::backlog);
         if backlog >= SESSION_UNACKED_MAX {
             // Whoever asks without end and takes no answers breaks what credit is for.
             return Err(Violation);
         }
+        let attempt = self.tasks.attempts.get(&token).filter(|attempt| attempt.peer == ix);
+        let Some(task) = attempt.map(|attempt| attempt.task) else {
+            // The result of a replaced attempt that has failed waits until its last checkpoint is answered (CKPT-4).
+            self.answer_checkpoint(ix, token, number, Some(CheckpointRefused::Stale));
+            return Ok(());
+        };
         // Whatever else was coming is not sent any more.
         self.drop_upload(token);
         let kept = self.checkpoint_of(ix, token, number);

@@ -8,11 +8,12 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use crate::error::Rejected;
 use crate::ids::{Role, SessionId, TaskId};
 use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX, TERMS_SINCE};
 use crate::time::micros;
 use crate::wire::message::{Outcome, Stream};
-use crate::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
+use crate::wire::view::{Forgetting, Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
 use super::fetches::Fetch;
 use super::gate::Effect;
@@ -64,6 +65,7 @@ impl Desk {
                 encoded(&task.map(|task| task.terms))
             }
             Question::Checkpoints(task) | Question::DropCheckpoints(task) => encoded(&self.checkpoint_views(*task)),
+            Question::Forget(task) => encoded(&self.forget_for(*task)),
             Question::CheckpointPiece { task, number, offset } => {
                 return self.fetch(ix, Fetch { session, ask, task: *task, number: *number, offset: *offset });
             }
@@ -80,6 +82,16 @@ impl Desk {
         }
         peer.answers.insert(ask, answer.into());
         self.gate.then(Effect::Say(ix, session, Sent::Answer(ask)));
+    }
+
+    /// Somebody wants a task to be forgotten, and asks again if the answer was lost (TASK-1)
+    fn forget_for(&mut self, task: TaskId) -> Forgetting {
+        match self.forget(task) {
+            Ok(()) => Forgetting::Done,
+            Err(Rejected::Unknown) if self.tasks.forgotten.contains_key(&task) => Forgetting::Done,
+            Err(Rejected::Unknown) => Forgetting::Unknown,
+            Err(_) => Forgetting::Open,
+        }
     }
 
     /// Somebody wants a worker to drain: it gets nothing more, and is told now or when it is back (TASK-8)

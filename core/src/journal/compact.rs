@@ -58,8 +58,8 @@ impl Census {
                 self.fates.insert(task, Fate::Lapsed);
             }
             Record::Gone { homes, .. } => self.gone.extend(homes_of(homes)),
-            // What it says holds for what follows: it stays.
-            Record::Lease { .. } => {}
+            // What they say holds for what follows: they stay.
+            Record::Lease { .. } | Record::Restored { .. } => {}
             Record::Assign { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }
@@ -160,7 +160,7 @@ impl Compaction {
             Record::Unreadable { task } => {
                 keep_if(!self.unread.remove(&task) && !self.census.fates.contains_key(&task))
             }
-            Record::Lease { .. } => Kept::Same,
+            Record::Lease { .. } | Record::Restored { .. } => Kept::Same,
             Record::Gone { homes, .. } => keep_if(homes_of(homes).any(|home| !self.census.gone.contains(&home))),
         }
     }

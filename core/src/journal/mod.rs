@@ -182,6 +182,15 @@ pub enum Record<'a> {
         /// Within so many microseconds more everything under it is over
         grace_us: u64,
     },
+    /// A coordinator started that was told that all records before may be old (JOURN-2)
+    Restored {
+        /// The first token that may have been given in an epoch of which nothing is known
+        from: u64,
+        /// The first one above that was not; as low as `from` where this says only what follows
+        below: u64,
+        /// Leases of such an epoch may be in force, so that exclusive tasks wait (TASK-4)
+        waits: bool,
+    },
 }
 
 /// Writes the names of chunks as records carry them

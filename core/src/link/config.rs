@@ -12,6 +12,7 @@ use crate::ids::{BootId, ClusterId};
 use crate::limits::{
     AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
+use crate::pins::Pins;
 use crate::wire::keys::Key;
 
 /// How a worker or client reaches its coordinator
@@ -34,6 +35,8 @@ pub struct LinkConfig {
     pub wire_version: u16,
     /// Whether to offer lz4 (FRAME-5)
     pub compress: bool,
+    /// Values for what connections find out by themselves (LIVE-6)
+    pub pins: Pins,
     /// Whether handshakes are bound to the TLS connection beneath them (AUTH-7)
     pub binding: Binding,
     /// Longest time for the transport to open, and then for the handshake to end (AUTH-5)
@@ -52,6 +55,7 @@ impl LinkConfig {
             backoff: BackoffConfig::default(),
             wire_version: WIRE_VERSION,
             compress: true,
+            pins: Pins::default(),
             binding: Binding::default(),
             handshake_time: HANDSHAKE_TIME,
         }
@@ -74,6 +78,6 @@ impl LinkConfig {
         if self.backoff.base.is_zero() || self.backoff.cap < self.backoff.base {
             return Err(ConfigError { field: "backoff", allowed: "0 < base <= cap" });
         }
-        Ok(())
+        self.pins.validate()
     }
 }

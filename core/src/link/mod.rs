@@ -200,6 +200,11 @@ impl<L: Log> Link<L> {
         self.backoff.is_slow()
     }
 
+    /// The highest epoch seen; 0 before the first (JOURN-2)
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub(crate) fn session(&mut self) -> Option<&mut Session<L>> {
         self.session.as_mut()
     }
@@ -349,10 +354,17 @@ impl<L: Log> Link<L> {
         if bound.is_none() && self.config.binding == Binding::Require {
             return self.failed_handshake(now, Reason::Unbound);
         }
-        if challenge.epoch < self.epoch || self.cluster.is_some_and(|cluster| cluster != challenge.cluster) {
+        let other = self.cluster.filter(|cluster| *cluster != challenge.cluster);
+        let old = (challenge.epoch < self.epoch).then_some(challenge.epoch);
+        let wrong = match (other, old) {
+            (Some(known), _) => Some(Reason::OtherCluster { known }),
+            (None, Some(epoch)) => Some(Reason::OldCoordinator { epoch, seen: self.epoch }),
+            (None, None) => None,
+        };
+        if let Some(wrong) = wrong {
             // An old twin of the coordinator: authentic, and still not to be listened to (JOURN-2).
             self.backoff.breached();
-            return self.give_up(now, Reason::WrongCoordinator, Loss::Local);
+            return self.give_up(now, wrong, Loss::Local);
         }
         self.cluster = Some(challenge.cluster);
         self.epoch = challenge.epoch;
@@ -399,7 +411,7 @@ impl<L: Log> Link<L> {
         let fits = self.greeting.extend_from_slice(&greeting[..len]).is_ok();
         debug_assert!(fits);
         let codec = Codec::dialer(&keys, challenge.capabilities & CAPABILITY_LZ4 != 0);
-        let mut channel = Channel::new(codec, challenge.version, challenge.bulk);
+        let mut channel = Channel::new(codec, challenge.version, challenge.bulk, self.config.pins);
         if challenge.version >= CHUNKS_SINCE {
             channel.narrow_bulk(self.bulk_window);
         }
@@ -411,6 +423,9 @@ impl<L: Log> Link<L> {
             self.open_session();
         } else if let Some(session) = &mut self.session {
             session.grant(challenge.messages);
+            if let Some(channel) = &mut self.channel {
+                channel.begin_bulk(session);
+            }
         }
     }
 
@@ -441,6 +456,11 @@ impl<L: Log> Link<L> {
     /// The wire version of this connection; the oldest where there is none (FRAME-6)
     pub(crate) fn version(&self) -> u16 {
         self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
+    }
+
+    /// The cluster of the coordinator that was last believed, or that the settings name
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
     }
 
     /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
@@ -694,6 +714,17 @@ impl<L: Log> Link<L> {
         }
     }
 
+    /// Most bytes of the bulk piece that may be sent now, if any may (FRAME-4, LANES-2)
+    pub(crate) fn next_piece(&self) -> Option<u64> {
+        self.channel.as_ref()?.next_piece()
+    }
+
+    /// Before a bulk piece: `true` if it has to wait for the next frame (FRAME-4)
+    pub(crate) fn measure(&mut self, now: Instant, body: &mut BodyWriter<'_>) -> bool {
+        let (Some(channel), Some(session)) = (&mut self.channel, &self.session) else { return false };
+        channel.measure(now, body, session, self.tasks)
+    }
+
     /// What is to be said of all attempts held, once everything numbered was sent on this connection (SESS-8)
     pub(crate) fn account_due(&self) -> Option<Account> {
         let channel = self.channel.as_ref().filter(|channel| channel.version >= DIGEST_SINCE)?;
@@ -715,15 +746,10 @@ impl<L: Log> Link<L> {
         }
     }
 
-    /// Whether a bulk piece of this size may be sent (LANES-2)
-    pub(crate) fn may_send_bulk(&self, bytes: u64) -> bool {
-        self.channel.as_ref().is_some_and(|c| c.may_send_bulk(bytes))
-    }
-
     /// Counts a bulk piece sent
-    pub(crate) fn bulk_sent(&mut self, bytes: u64) {
-        if let Some(channel) = &mut self.channel {
-            channel.bulk_sent(bytes);
+    pub(crate) fn bulk_sent(&mut self, now: Instant, body: &mut BodyWriter<'_>, bytes: u64) {
+        if let (Some(channel), Some(session)) = (&mut self.channel, &self.session) {
+            channel.bulk_sent(now, body, session, self.tasks, bytes);
         }
     }
 
@@ -750,7 +776,8 @@ impl<L: Log> Link<L> {
 
     /// Returns the counters
     pub(crate) fn stats(&self) -> LinkStats {
-        LinkStats { rtt_us: self.channel.as_ref().and_then(|c| c.rtt_us), ..self.stats }
+        let channel = self.channel.as_ref();
+        LinkStats { rtt_us: channel.and_then(|c| c.rtt_us), laws: channel.map(Channel::laws), ..self.stats }
     }
 
     /// Adds the link's state to a digest

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::ids::ClusterId;
 use crate::wire::message::Denied;
 
 /// Where the connection of a worker or client stands
@@ -81,8 +82,18 @@ pub enum Reason {
     Audience,
     /// The coordinator refused this peer, under seal (AUTH-2)
     Denied(Denied),
-    /// The peer is a coordinator older than one seen before, or of another cluster (JOURN-2)
-    WrongCoordinator,
+    /// The coordinator's epoch is lower than one seen before: its journal is an old one (JOURN-2)
+    OldCoordinator {
+        /// The epoch that it is in
+        epoch: u64,
+        /// The highest one that was seen
+        seen: u64,
+    },
+    /// The coordinator is of another cluster than the one that this end belongs to (JOURN-2)
+    OtherCluster {
+        /// The one that it belongs to
+        known: ClusterId,
+    },
     /// A newer connection of the same session took over (AUTH-4)
     Superseded,
     /// Too many handshakes at once; the oldest goes (AUTH-5)
@@ -106,7 +117,8 @@ impl Reason {
             | Reason::Rejected
             | Reason::Unbound
             | Reason::Audience
-            | Reason::WrongCoordinator => 4100,
+            | Reason::OldCoordinator { .. }
+            | Reason::OtherCluster { .. } => 4100,
             Reason::BadTag => 4101,
             Reason::Protocol | Reason::Denied(Denied::Protocol | Denied::Busy { .. }) => 4102,
             Reason::Denied(_) => 4500,
@@ -117,6 +129,21 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Reason::OldCoordinator { epoch, seen } => {
+                return write!(
+                    f,
+                    "the coordinator's journal is older than what was seen here (epoch {epoch}, and {seen} was seen): \
+                     work that was accepted in between is not in it; stop that coordinator, and either put the right \
+                     journal back or start it with --restored"
+                );
+            }
+            Reason::OtherCluster { known } => {
+                return write!(
+                    f,
+                    "the coordinator is of another cluster than this end, which belongs to {known}: dial the right one; \
+                     one that has lost its journal is to be started with --restored and --cluster {known}"
+                );
+            }
             Reason::Silence => "nothing was heard for too long",
             Reason::Timeout => "no answer in time",
             Reason::NotAuthenticated => {
@@ -141,7 +168,6 @@ impl fmt::Display for Reason {
             Reason::Denied(Denied::Config) => "its settings contradict the coordinator's",
             Reason::Denied(Denied::Busy { .. }) => "another holder of the same key is connected and answers",
             Reason::Denied(Denied::Protocol) => "the coordinator says that a rule was broken",
-            Reason::WrongCoordinator => "the coordinator is older than one seen before, or of another cluster",
             Reason::Superseded => "a newer connection has taken over",
             Reason::Crowded => "too many others connect at once",
             Reason::Stopping => "the coordinator stops",
@@ -185,13 +211,14 @@ mod tests {
     fn every_reason_has_its_close_code_and_words_of_its_own() {
         use Denied as D;
         use Reason as R;
+        let other = R::OtherCluster { known: ClusterId([1; 16]) };
         let busy = R::Denied(D::Busy { retry_after_us: 1 });
         let denied = [D::Revoked, D::Removed, D::TakenOver, D::Version, D::Config].map(R::Denied);
         let table: [(u16, &[Reason]); 7] = [
             (4000, &[R::Stopping, R::Superseded, R::Left]),
             (4001, &[R::Crowded, R::RetryAfter]),
             (4003, &[R::Silence, R::Timeout]),
-            (4100, &[R::NotAuthenticated, R::Rejected, R::WrongCoordinator]),
+            (4100, &[R::NotAuthenticated, R::Rejected, R::OldCoordinator { epoch: 3, seen: 7 }, other]),
             (4101, &[R::BadTag]),
             (4102, &[R::Protocol, R::Denied(D::Protocol), busy]),
             (4500, &denied),

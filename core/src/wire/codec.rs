@@ -18,8 +18,9 @@ use hmac::{Hmac, Mac};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use sha2::Sha256;
 
-use crate::limits::{BODY_BYTES_MAX, COMPRESS_FROM_BYTES, FRAME_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::planted::{self, Bug};
+use crate::wire::gain::Gain;
 use crate::wire::keys::{ConnectionKeys, Secret, hmac};
 
 /// First byte of every sealed frame
@@ -37,17 +38,38 @@ pub struct Codec {
     seal: Direction,
     open: Direction,
     compress: bool,
+    gain: Gain,
 }
 
 impl Codec {
     /// For the end that dialled
     pub(crate) fn dialer(keys: &ConnectionKeys, compress: bool) -> Self {
-        Codec { seal: Direction::new(&keys.to_coordinator), open: Direction::new(&keys.to_peer), compress }
+        Codec {
+            seal: Direction::new(&keys.to_coordinator),
+            open: Direction::new(&keys.to_peer),
+            compress,
+            gain: Gain::new(None),
+        }
     }
 
     /// For the end that accepted
     pub(crate) fn acceptor(keys: &ConnectionKeys, compress: bool) -> Self {
-        Codec { seal: Direction::new(&keys.to_peer), open: Direction::new(&keys.to_coordinator), compress }
+        Codec {
+            seal: Direction::new(&keys.to_peer),
+            open: Direction::new(&keys.to_coordinator),
+            compress,
+            gain: Gain::new(None),
+        }
+    }
+
+    /// Holds the threshold of compression at a value, or lets it follow its law (FRAME-5)
+    pub(crate) fn compress_from(&mut self, pinned: Option<usize>) {
+        self.gain = Gain::new(pinned);
+    }
+
+    /// Bytes from which on a body is compressed (FRAME-5)
+    pub(crate) fn compresses_from(&self) -> usize {
+        self.gain.from()
     }
 
     /// Seals the body that stands in `frame` behind the room for the header, and returns the frame's length
@@ -58,12 +80,12 @@ impl Codec {
         debug_assert!(body_len <= BODY_BYTES_MAX);
         let mut sent_len = body_len;
         let mut flags = 0;
-        if self.compress && body_len >= COMPRESS_FROM_BYTES {
+        if self.compress && self.gain.tries(body_len) {
             let body = &mut frame[HEADER_BYTES..HEADER_BYTES + body_len];
             let Memory { buf, table } = scratch.memory();
-            if let Ok(len) = compress_into_with_table(body, buf, table)
-                && len < body_len
-            {
+            let shorter = compress_into_with_table(body, buf, table).ok().filter(|len| *len < body_len);
+            self.gain.tried(body_len, shorter.is_some());
+            if let Some(len) = shorter {
                 body[..len].copy_from_slice(&buf[..len]);
                 sent_len = len;
                 flags = FLAG_LZ4;

@@ -51,6 +51,20 @@ pub enum Question {
     /// Do without the checkpoints of a task, so that its next attempt begins anew; answered by what is left, as
     /// [`Question::Checkpoints`] is, since wire version 2
     DropCheckpoints(TaskId),
+    /// Forget a task that has ended: of all there is of it only id and outcome stay, for the retention time; answered by
+    /// [`Forgetting`], since wire version 2 (TASK-1)
+    Forget(TaskId),
+}
+
+/// Whether a task is forgotten
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Forgetting {
+    /// It is, by now or before
+    Done,
+    /// It has not ended, and stays as it is
+    Open,
+    /// There is no such task
+    Unknown,
 }
 
 /// A durable checkpoint

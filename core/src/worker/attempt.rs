@@ -140,6 +140,10 @@ pub(crate) struct Attempt {
     pub(crate) reported: Instant,
     /// What it starts from, and what it has made since (CKPT-1, CKPT-4)
     pub(crate) checkpoint: Checkpoint,
+    /// The embedder is to be told to keep it (SESS-9)
+    pub(crate) keep_due: bool,
+    /// A later life of this worker will be told of it
+    pub(crate) kept: bool,
 }
 
 /// The checkpoints of an attempt: what it starts from, what is under way, and what was made meanwhile
@@ -195,10 +199,10 @@ pub(crate) struct Restoring {
 }
 
 impl Checkpoint {
-    pub(crate) fn new(slot: Slot, newer: Slot, awaited: bool) -> Self {
+    pub(crate) fn new(slot: Option<Slot>, newer: Option<Slot>, awaited: bool) -> Self {
         Checkpoint {
-            slot: Some(slot),
-            newer: Some(newer),
+            slot,
+            newer,
             current: None,
             waiting: None,
             made: 0,

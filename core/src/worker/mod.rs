@@ -6,6 +6,7 @@
 //! | `attempt` | an attempt that is held, and the table of its states |
 //! | `conditions` | leases, and what else attempts have to keep to |
 //! | `checkpoints` | what attempts start from and what they make, in messages and in chunks |
+//! | `keeping` | what outlives the process, and what an earlier one had finished |
 //! | `arena`, `intake`, `outbox` | where bytes are kept; what is to be said, lane by lane |
 //! | `outline` | what its future depends on, for searches |
 
@@ -15,6 +16,7 @@ mod checkpoints;
 mod conditions;
 mod config;
 mod intake;
+mod keeping;
 mod outbox;
 mod outline;
 mod seam;
@@ -22,10 +24,12 @@ mod seam;
 use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
 
+pub use crate::stream::StreamMeter;
 pub use crate::worker::attempt::AttemptState;
 pub use crate::worker::checkpoints::Restored;
 pub use crate::worker::conditions::Tenure;
 pub use crate::worker::config::Config;
+pub use crate::worker::keeping::Finished;
 pub use crate::worker::seam::{Input, Output, StopReason};
 
 use crate::blob::{ChunkName, Sending, names_of};
@@ -33,8 +37,8 @@ use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
-use crate::ids::{TaskId, Token};
-use crate::limits::{BULK_PIECE_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
+use crate::ids::{ClusterId, TaskId, Token};
+use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -90,6 +94,10 @@ struct Desk {
     answers: u16,
     /// Attempts the embedder may forget
     gone: u16,
+    /// Attempts that are over, which the embedder has to be told to keep
+    keeps: u16,
+    /// Attempts not kept for which the embedder has room (SESS-9)
+    reserved: u16,
     /// An attempt may be waiting for its turn
     may_start: bool,
     /// Takes nothing new, and leaves when nothing is left (TASK-8)
@@ -125,6 +133,8 @@ impl Worker {
             cancels: 0,
             answers: 0,
             gone: 0,
+            keeps: 0,
+            reserved: config.attempts_max,
             may_start: false,
             draining: false,
             standing: Standing::default(),
@@ -195,6 +205,15 @@ impl Worker {
                 desk.finished_large(now, token, outcome, length, names)
             }
             Input::Declined { token } => desk.declined(now, token),
+            Input::Kept { token } => {
+                desk.kept(token);
+                Ok(())
+            }
+            Input::Reserved { attempts } => {
+                desk.reserved = attempts;
+                Ok(())
+            }
+            Input::Restore { finished, streams } => desk.restore_finished(now, finished, streams),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -236,6 +255,9 @@ impl Worker {
             let len = desk.link.seal(frame, body_len, &mut self.scratch);
             return Output::Send { bytes: &frame[..len] };
         }
+        if let Some(token) = desk.next_keep() {
+            return Output::Keep { token };
+        }
         match desk.next_read() {
             Some((token, Source::Stream(stream), offset, max)) => {
                 return Output::ReadOutput { token, stream, offset, max };
@@ -272,6 +294,11 @@ impl Worker {
     /// Why the worker stopped for good, if it did
     pub fn stopped(&self) -> Option<Reason> {
         self.desk.link.stopped()
+    }
+
+    /// The highest epoch of the coordinator that it has seen; 0 before the first (JOURN-2)
+    pub fn epoch(&self) -> u64 {
+        self.desk.link.epoch()
     }
 
     /// Whether failed handshakes have put it into the slow lane (AUTH-2)
@@ -318,6 +345,11 @@ impl Worker {
         self.desk.attempts.get(&token).map(|attempt| attempt.state)
     }
 
+    /// The cluster of the coordinator that it has last proved itself to, or is bound to by its settings
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.desk.link.cluster()
+    }
+
     /// Returns how many attempts are held, finished ones included
     pub fn held(&self) -> usize {
         self.desk.attempts.len()
@@ -340,6 +372,7 @@ impl Worker {
         for (token, attempt) in &*self.desk.attempts {
             (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
             (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
+            (attempt.keep_due, attempt.kept).hash(&mut digest);
         }
         digest.finish()
     }
@@ -433,7 +466,7 @@ impl Desk {
         conditions: Conditions,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        if self.room() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
+        if self.places() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
             // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
@@ -472,7 +505,9 @@ impl Desk {
             lapsed: false,
             stalled: false,
             reported: now,
-            checkpoint: Checkpoint::new(checkpoint, newer, restores),
+            checkpoint: Checkpoint::new(Some(checkpoint), Some(newer), restores),
+            keep_due: false,
+            kept: false,
         };
         let fits = self.attempts.insert(token, attempt).is_ok();
         debug_assert!(fits, "the table is at least as large as the arenas");
@@ -615,8 +650,8 @@ impl Desk {
     }
 
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
-        let fits = result.len() <= self.result_bytes_max as usize;
-        self.over(now, token, outcome, None, if fits { Some(result) } else { None })
+        let fits = self.fits(None, result);
+        self.over(now, token, outcome, None, fits.then_some(result))
     }
 
     fn finished_large(
@@ -627,11 +662,12 @@ impl Desk {
         length: u64,
         names: &[ChunkName],
     ) -> Result<(), Rejected> {
-        let fits = length <= self.large_result_max;
-        if fits && names_of(length, names.as_flattened()).is_none() {
+        let names = names.as_flattened();
+        let fits = self.fits(Some(length), names);
+        if fits && names_of(length, names).is_none() {
             return Err(Rejected::BadSpec);
         }
-        self.over(now, token, outcome, Some(length), if fits { Some(names.as_flattened()) } else { None })
+        self.over(now, token, outcome, Some(length), fits.then_some(names))
     }
 
     /// An attempt is over; what is kept of its result is that itself, or the names of its chunks, or nothing if it is too large
@@ -681,7 +717,7 @@ impl Desk {
         let mut body = body_of(frame);
         self.link.write(now, &mut body);
         let stores = Stores { checkpoints: &self.checkpoints, results: &self.results };
-        self.outbox.write(&mut self.link, &mut self.attempts, stores, &mut body);
+        self.outbox.write(now, &mut self.link, &mut self.attempts, stores, &mut body);
         if planted::is(Bug::ResultForgottenOnSend) {
             while let Some(token) = self.outbox.a_sent_result(&self.attempts) {
                 self.settle(now, token);
@@ -701,10 +737,8 @@ impl Desk {
     }
 
     fn next_read(&mut self) -> Option<(Token, Source, u64, u32)> {
-        if !self.link.may_send_bulk(BULK_PIECE_BYTES as u64) || !self.link.may_send() {
-            return None;
-        }
-        self.outbox.next_read(&self.attempts)
+        let most = self.link.next_piece().filter(|_| self.link.may_send())?;
+        self.outbox.next_read(&self.attempts, most)
     }
 
     fn next_start(&mut self, now: Instant) -> Option<(TaskId, Token, u32)> {
@@ -745,8 +779,15 @@ impl Desk {
         if matches!(next, AttemptState::Abandoned | AttemptState::Gone) && core::mem::take(&mut attempt.unjudged) {
             self.unjudged -= 1;
         }
+        if next == AttemptState::Finished && attempt.state != AttemptState::Finished {
+            attempt.keep_due = true;
+            self.keeps += 1;
+        }
         if next == AttemptState::Gone {
             self.gone += 1;
+            if core::mem::take(&mut attempt.keep_due) {
+                self.keeps -= 1;
+            }
             if attempt.cancel_due.take().is_some() {
                 self.cancels -= 1;
             }
@@ -812,6 +853,11 @@ impl Desk {
     ///
     /// What is given back keeps its place until the coordinator is being told, so that this news has a bound, too.
     fn room(&self) -> u64 {
+        self.places().min(self.reserved_places())
+    }
+
+    /// Assignments for which there is room in memory
+    fn places(&self) -> u64 {
         let active = self.attempts.values().filter(|a| a.state.is_active());
         let taken = (active.count() + self.outbox.to_give_back()) as u64;
         let places = u64::from(self.slots) + u64::from(self.prefetch);
@@ -831,6 +877,8 @@ impl Desk {
         assert_eq!(count(&|a| a.cancel_due.is_some()), usize::from(self.cancels));
         assert_eq!(count(&|a| a.conditions != Conditions::default()), usize::from(self.standing.bound));
         assert_eq!(count(&|a| a.state == AttemptState::Gone), usize::from(self.gone));
+        assert_eq!(count(&|a| a.keep_due), usize::from(self.keeps));
+        assert!(count(&|a| a.keep_due && a.state != AttemptState::Finished) == 0, "only what is over is kept");
         assert!(count(&|a| a.state.occupies_slot()) <= usize::from(self.slots), "more tasks run than there are slots");
         assert!(
             count(&|a| a.state == AttemptState::Waiting && a.payload.is_none()) == 0,

@@ -9,11 +9,13 @@ use heapless::index_map::FnvIndexMap;
 use crate::blob::{RESULT, Sending, chunks};
 use crate::ids::{SessionId, Token};
 use crate::limits::{
-    BULK_PIECE_BYTES, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX, WORKER_UNACKED_MAX,
+    BULK_PIECE_BYTES_MAX, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX,
+    WORKER_UNACKED_MAX,
 };
 use crate::link::{Account, Link};
 use crate::outline::{Name, Outline};
 use crate::session::{FixedLog, Numbers};
+use crate::time::Instant;
 use crate::wire::message::{BodyWriter, Class, Control, Failure, FromWorker, InventoryItem, Outcome, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
@@ -155,7 +157,7 @@ impl Outbox {
             reading: None,
             piece: None,
             may_transfer: false,
-            piece_bytes: vec![0; BULK_PIECE_BYTES].into(),
+            piece_bytes: vec![0; BULK_PIECE_BYTES_MAX].into(),
             items: vec![0; ITEMS_BYTES].into(),
         }
     }
@@ -270,8 +272,8 @@ impl Outbox {
         self.given_back.iter().count()
     }
 
-    /// Asks for the next piece of output or of a checkpoint, going round all of them
-    pub(crate) fn next_read(&mut self, attempts: &Attempts) -> Option<(Token, Source, u64, u32)> {
+    /// Asks for the next piece of output or of a checkpoint, of at most so many bytes, going round all of them
+    pub(crate) fn next_read(&mut self, attempts: &Attempts, most: u64) -> Option<(Token, Source, u64, u32)> {
         if !self.may_read || self.reading.is_some() || self.piece.is_some() {
             return None;
         }
@@ -280,7 +282,7 @@ impl Outbox {
             let turn = (self.turn + step) % sources;
             let Some((token, attempt)) = attempts.get_index(turn / SOURCES) else { continue };
             if let Some((source, offset, unsent)) = next_piece(attempt, turn % SOURCES) {
-                let len = unsent.min(BULK_PIECE_BYTES as u64) as usize;
+                let len = unsent.min(most) as usize;
                 self.turn = turn + 1;
                 self.reading = Some(Reading { token: *token, source, offset, len });
                 return Some((*token, source, offset, len as u32));
@@ -313,6 +315,7 @@ impl Outbox {
     /// Writes as much as fits: what has to be said again, then lane by lane, then one piece of output
     pub(crate) fn write(
         &mut self,
+        now: Instant,
         link: &mut Link<SentLog>,
         attempts: &mut Attempts,
         stores: Stores<'_>,
@@ -331,7 +334,7 @@ impl Outbox {
             }
         }
         if !full && self.write_account(link, attempts, body) && self.write_transfers(link, attempts, stores, body) {
-            self.write_piece(link, attempts, body);
+            self.write_piece(now, link, attempts, body);
         }
     }
 
@@ -578,8 +581,17 @@ impl Outbox {
         len
     }
 
-    fn write_piece(&mut self, link: &mut Link<SentLog>, attempts: &mut Attempts, body: &mut BodyWriter<'_>) {
+    fn write_piece(
+        &mut self,
+        now: Instant,
+        link: &mut Link<SentLog>,
+        attempts: &mut Attempts,
+        body: &mut BodyWriter<'_>,
+    ) {
         let Some(Reading { token, source, offset, len }) = self.piece else { return };
+        if link.measure(now, body) {
+            return;
+        }
         let Some(attempt) = attempts.get_mut(&token) else { return };
         let bytes = &self.piece_bytes[..len];
         let said = match source {
@@ -593,7 +605,7 @@ impl Outbox {
             Source::Stream(stream) => attempt.streams[stream.index()].sent(offset, bytes),
             Source::Checkpoint(number) => attempt.sending(number).sent(len as u64),
         }
-        link.bulk_sent(len as u64);
+        link.bulk_sent(now, body, len as u64);
         self.piece = None;
         self.offer_result(token, attempt);
     }

@@ -31,7 +31,7 @@ impl Attempt {
     fn outline(&self, o: &mut Outline) {
         o.put((self.task, self.attempt, self.state, self.outcome, self.progress));
         o.put((self.unjudged, self.report_queued, self.result_queued, self.result_numbered, self.cancel_due));
-        o.put((self.conditions, self.lapsed, self.stalled));
+        o.put((self.conditions, self.lapsed, self.stalled, self.kept));
         let kept = &self.checkpoint;
         o.put((kept.slot.is_some(), kept.current, kept.waiting, kept.awaited, kept.answered));
         o.put((kept.queued, kept.in_flight, kept.told, kept.offer_due, kept.restoring.is_some()));

@@ -5,7 +5,8 @@ use crate::blob::ChunkName;
 use crate::ids::{TaskId, Token};
 use crate::link::Reason;
 use crate::time::Instant;
-use crate::wire::message::{CancelReason, CheckpointRefused, Outcome, Stream};
+use crate::wire::message::{CancelReason, CheckpointRefused, Outcome, Stream, StreamEnd};
+use crate::worker::keeping::Finished;
 
 /// What happened
 ///
@@ -140,6 +141,30 @@ pub enum Input<'a> {
         /// Which attempt
         token: Token,
     },
+    /// An attempt is kept: should this process end, the next one will be told of it by [`Input::Restore`] (SESS-9)
+    Kept {
+        /// Which attempt
+        token: Token,
+    },
+    /// There is room to keep so many attempts beside those that are kept already: nothing beyond is taken (SESS-9)
+    ///
+    /// Without a word of that it is `attempts_max`. What was granted stays granted, so say a lower number only together
+    /// with the [`Input::Kept`] that it comes from, and in front of that.
+    Reserved {
+        /// How many
+        attempts: u16,
+    },
+    /// An earlier life of this worker had finished this attempt, and did not live to see it settled (SESS-9)
+    ///
+    /// Only before the first session, and each attempt once. [`Rejected::Full`](crate::error::Rejected::Full) beyond
+    /// `attempts_max`, and [`Rejected::TooLarge`](crate::error::Rejected::TooLarge) for a result larger than this worker takes. Its output
+    /// is asked for by [`Output::ReadOutput`] as any, and a result in chunks by [`Output::ReadCheckpoint`].
+    Restore {
+        /// What had been kept
+        finished: Finished<'a>,
+        /// Lengths and digests of its output
+        streams: [StreamEnd; 2],
+    },
     /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
     ///
     /// How long the tasks that run may take is the embedder's business: it stops them when it wants to wait no longer.
@@ -233,7 +258,19 @@ pub enum Output<'b> {
         /// Why it was not taken; `None` when it is durable
         refused: Option<CheckpointRefused>,
     },
-    /// Everything kept for this attempt may go
+    /// An attempt is over: keep it where the next process finds it, with its output, and say [`Input::Kept`] (SESS-9)
+    ///
+    /// [`Worker::finished`](crate::worker::Worker::finished) says what there is to keep. Whoever keeps nothing need not
+    /// answer: then an attempt that was not settled when the process ends counts as lost with it.
+    ///
+    /// The result does not wait for that, and may be on its way already. What is kept matters only after this process
+    /// has ended, and only if the coordinator has not made the result durable by then; so to wait would make each task
+    /// slower by a sync and nothing safer. What is settled first need not be kept at all.
+    Keep {
+        /// Which attempt
+        token: Token,
+    },
+    /// Everything kept for this attempt may go, in this process and for the next one
     Forget {
         /// Which attempt
         token: Token,

@@ -10,7 +10,7 @@ use rejoin_core::wire::message::{
     ToWorker, Verdict, Welcome,
 };
 
-use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
+use rejoin_core::wire::view::{Forgetting, Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
 
 use crate::book::Book;
 use crate::variants::{Variants, every};
@@ -223,6 +223,7 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::Checkpoints(task),
         Question::CheckpointPiece { task, number: 300, offset: 65_536 },
         Question::DropCheckpoints(task),
+        Question::Forget(task),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
@@ -332,6 +333,9 @@ fn add_views(book: &mut Book) {
             outcome: (why == Why::Ended).then_some(Outcome::Succeeded),
         };
         add_view(book, &format!("TaskView.{}", n + 1), &view);
+    }
+    for (n, forgetting) in every([Forgetting::Done, Forgetting::Open, Forgetting::Unknown]).into_iter().enumerate() {
+        add_view(book, &format!("Forgetting.{}", n + 1), &forgetting);
     }
     add_view(book, "Page.1", &Page { last: true, items: b"items" });
 }

@@ -41,6 +41,7 @@ fn journ_1_every_record_is_encoded_as_ever() {
         Record::Forgotten { task, content: [0x55; 32], outcome: Outcome::Succeeded },
         Record::Lapsed { task },
         Record::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
+        Record::Restored { from: 300, below: 1 << 40, waits: true },
     ])
     .to_vec();
     all.extend(outcomes().into_iter().map(|outcome| Record::Result {

@@ -10,7 +10,7 @@ use rejoin_core::wire::message::{
     CancelReason, CheckpointRefused, Control, Denied, Failure, Follow, FromClient, FromWorker, Held, Outcome, Refused,
     Settlement, Stream, ToClient, ToWorker, Verdict,
 };
-use rejoin_core::wire::view::{Question, Why, WorkerState};
+use rejoin_core::wire::view::{Forgetting, Question, Why, WorkerState};
 
 /// An enum whose variants are counted
 pub(crate) trait Variants {
@@ -41,10 +41,11 @@ variants! {
     ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
     FromClient<'_>: Submit Watch Cancel Taken Ask;
     ToClient<'_>: Accepted Refused Progress Output Outcome Answer LargeOutcome;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease Restored;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
-    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints;
+    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints Forget;
+    Forgetting: Done Open Unknown;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
     WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
     Tag: Label Amount;

@@ -50,7 +50,7 @@ checks! {
     S3 "a task ends once, and its outcome never changes" for "TASK-3",
     S4 "an attempt's result is applied at most once" for "TASK-3",
     S5 "an outcome that is told is durable" for "JOURN-3",
-    S6 "a worker forgets a result only when the coordinator has it durably" for "TASK-3" "SESS-7",
+    S6 "a worker forgets a result only when the coordinator has it durably" for "TASK-3" "SESS-7" "SESS-9",
     S7 "what is said of an attempt that is not the sender's, or not any more, changes nothing" for "TASK-3",
     S8 "nothing that comes on a connection that was replaced changes anything" for "SESS-4",
     S9 "two attempts of an exclusive task never run at a time" for "TASK-4",
@@ -78,6 +78,8 @@ checks! {
     S32 "all that clients are told of a task is one history" for "TASK-3" "JOURN-3",
     S33 "with replay switched off, tasks end as they do with it" for "SESS-7",
     S34 "a worker holds what the coordinator believes it to hold, unless it was put back or has a double" for "SESS-8",
+    S35 "nobody goes on with a coordinator whose store is older than what was seen, and what a store has lost is named" for "JOURN-2",
+    S36 "what a worker had kept when it crashed is with it in its next life" for "SESS-9",
     L1 "every accepted task ends within the bound after the network has healed" for "TASK-6" "JOURN-4",
     L2 "every peer is connected within the bound after the network has healed" for "BACK-1" "AUTH-8",
     L3 "an end that hears nothing finds that out within its bound" for "LIVE-2",
@@ -103,12 +105,14 @@ impl fmt::Display for Check {
 
 mod dials;
 mod order;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use self::dials::DialAudit;
 use self::order::Place;
+use self::stores::Stores;
 use self::wire::Wire;
 
 /// What did not hold
@@ -139,6 +143,7 @@ pub struct Auditor {
     finished: BTreeMap<Token, Outcome>,
     /// How the coordinator has judged attempts, durably or not
     judged: BTreeMap<Token, Outcome>,
+    stores: Stores,
     wire: Wire,
     dials: DialAudit,
     /// Tasks that were never given out
@@ -151,6 +156,8 @@ pub struct Auditor {
     lifetime: Duration,
     /// Some worker does not know what it has done
     amnesia: bool,
+    /// What each worker has on its disk of attempts that are not settled
+    kept: BTreeMap<usize, BTreeSet<Token>>,
     /// Somebody has spoken an older version: a task whose checkpoint is in chunks may have begun anew there (CKPT-4)
     spoke_old: bool,
 }
@@ -179,6 +186,9 @@ struct Promised {
     place: Option<Place>,
     /// Durable checkpoints: attempt and number
     checkpoints: Vec<(Token, u64)>,
+    /// It was durable once, and the store went back behind that; how it had ended then
+    undone: bool,
+    undone_end: Option<Outcome>,
 }
 
 impl Default for Auditor {
@@ -193,6 +203,7 @@ impl Default for Auditor {
             results: BTreeSet::new(),
             finished: BTreeMap::new(),
             judged: BTreeMap::new(),
+            stores: Stores::default(),
             wire: Wire::default(),
             dials: DialAudit::default(),
             waiting: BTreeMap::new(),
@@ -201,6 +212,7 @@ impl Default for Auditor {
             coordinator_now: Instant::ZERO,
             lifetime: Duration::MAX,
             amnesia: false,
+            kept: BTreeMap::new(),
             spoke_old: false,
         }
     }
@@ -258,6 +270,10 @@ impl Auditor {
     pub(crate) fn accepted(&mut self, task: TaskId, client: usize) {
         let other = self.clashing.contains(&(task, client));
         let known = self.submitted.entry(task).or_default();
+        if known.undone && !known.durable {
+            // It was said before the store went back.
+            return;
+        }
         known.accepted = true;
         let (durable, before) = (known.durable, known.content.replace(other));
         if before.is_some() {
@@ -294,7 +310,11 @@ impl Auditor {
                     format!("{task} is given out under {token} after it was cancelled")
                 });
                 // One whose assignment was thought to be lost may turn out to be there (TASK-2).
-                let adopted = again == Some((task, attempt));
+                let undone = self.stores.was_given(token);
+                let adopted = again.or(undone) == Some((task, attempt));
+                self.expect_of(Check::S10, task, undone.is_none() || adopted, || {
+                    format!("{task}: {token} is given again, after the store went back")
+                });
                 self.expect_of(Check::S10, task, (attempt >= before && again.is_none()) || adopted, || {
                     let again = words(again);
                     format!("{task}: attempt {attempt} under {token} follows attempt {before}, token before: {again}")
@@ -353,16 +373,22 @@ impl Auditor {
             | Record::Gone { .. }
             | Record::Forgotten { .. }
             | Record::Lapsed { .. }
-            | Record::Lease { .. } => {}
+            | Record::Lease { .. }
+            | Record::Restored { .. } => {}
         }
     }
 
     /// A worker starts an attempt, from a checkpoint if there is one
     pub(crate) fn started(&mut self, task: TaskId, token: Token, attempt: u32, restored: Option<u64>) {
-        let assigned = self.assigned.get(&token).copied();
+        let undone = self.stores.was_given(token);
+        let assigned = self.assigned.get(&token).copied().or(undone);
         self.expect_of(Check::S10, task, assigned == Some((task, attempt)), || {
             format!("attempt {attempt} at {task} starts under {token}, which was given as {}", words(assigned))
         });
+        if undone.is_some() {
+            // Of a history that goes on in another way.
+            return;
+        }
         let known = self.submitted.entry(task).or_default();
         let before = *known.begun.entry(attempt).or_insert(token);
         let once = before == token || self.amnesia;
@@ -413,15 +439,40 @@ impl Auditor {
         // Its next attempt has retired it.
         let retired = known.is_some_and(|known| known.exclusive && known.newest > Some(token));
         // Of two with one key, what the first one had counts as gone when the second one comes.
-        let kept = ended || retired || self.amnesia || self.results.contains(&token);
+        let undone = self.stores.is_undone(token);
+        let kept = ended || retired || undone || self.amnesia || self.results.contains(&token);
         self.expect_of(Check::S6, task, kept, || {
             format!("the result of {token} at {task} is forgotten, and not durable")
         });
     }
 
+    /// A worker has a result on its disk
+    pub(crate) fn kept(&mut self, peer: usize, token: Token) {
+        self.kept.entry(peer).or_default().insert(token);
+    }
+
+    /// A worker was told that it need not keep something
+    pub(crate) fn let_go(&mut self, peer: usize, token: Token) {
+        self.kept.entry(peer).or_default().remove(&token);
+    }
+
+    /// A worker's disk has something else on it, by no doing of its own
+    pub(crate) fn store_replaced(&mut self, peer: usize, tokens: BTreeSet<Token>) {
+        self.kept.insert(peer, tokens);
+    }
+
+    /// What a worker has on its disk
+    pub(crate) fn kept_by(&self, peer: usize) -> Vec<Token> {
+        self.kept.get(&peer).into_iter().flatten().copied().collect()
+    }
+
     /// A client was told how a task ended
     pub(crate) fn told(&mut self, task: TaskId, outcome: Outcome) {
         let known = self.submitted.entry(task).or_default();
+        if known.ended.is_none() && known.undone_end == Some(outcome) {
+            // It was said before the store went back.
+            return;
+        }
         let (durable, raced) = (known.ended, known.cancelled);
         let before = known.told.replace(outcome);
         let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);

@@ -50,6 +50,9 @@ struct Line {
     due: [Option<u64>; 2],
     /// The wire version that was chosen
     version: u16,
+    /// The highest epoch that the peer has seen, and that of the coordinator
+    seen: u64,
+    epoch: u64,
 }
 
 /// A session
@@ -77,6 +80,9 @@ impl Auditor {
             Said::Void(number) => self.numbered(&mut wire, conn, from, *number, None),
             Said::Numbered(number, message) => {
                 self.numbered(&mut wire, conn, from, *number, Some(message));
+                if let Message::ToWorker(ToWorker::Verdict { token, verdict }) = message {
+                    self.judged_as(*token, *verdict);
+                }
                 self.settled(message);
             }
             Said::Loose(_) => {}
@@ -135,15 +141,27 @@ impl Auditor {
 
     fn shook(&mut self, wire: &mut Wire, conn: ConnId, handshake: &Handshake<'_>) {
         match handshake {
-            Handshake::Hello(_) => wire.greeted(conn),
+            Handshake::Hello(hello) => {
+                wire.greeted(conn);
+                if let Some(line) = wire.lines.get_mut(&conn) {
+                    line.seen = hello.epoch;
+                }
+            }
             Handshake::Challenge(challenge) => {
                 if let Some(line) = wire.lines.get_mut(&conn) {
                     (line.open, line.version) = (challenge.open, challenge.version);
+                    line.epoch = challenge.epoch;
+                    if line.seen > line.epoch {
+                        self.stores.refused();
+                    }
                 }
             }
             Handshake::Refusal(_) => {}
             Handshake::Proof(proof) => {
-                let (Some(line), Some(resume)) = (wire.lines.get_mut(&conn), proof.resume) else { return };
+                let Some(line) = wire.lines.get_mut(&conn) else { return };
+                let (seen, epoch) = (line.seen, line.epoch);
+                self.expect(Check::S35, seen <= epoch, || format!("whoever has seen epoch {seen} goes on in {epoch}"));
+                let Some(resume) = proof.resume else { return };
                 line.session = Some(resume.session);
                 line.resume = Some(resume);
                 line.due[Side::Peer as usize] = line.open.map(|open| open + 1);

@@ -83,7 +83,8 @@ impl World {
                     let known = over.iter().position(|(_, known)| *known == token).map(|index| over.remove(index));
                     known.into_iter().for_each(|(task, token)| self.audit().forgotten(task, token));
                 }
-                worker::Output::ReadOutput { .. }
+                worker::Output::Keep { .. }
+                | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Checkpointed { .. } => {}

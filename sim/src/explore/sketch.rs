@@ -286,7 +286,7 @@ fn task_of(record: &Record<'_>) -> Option<TaskId> {
         | Record::Gone { task, .. }
         | Record::Forgotten { task, .. }
         | Record::Lapsed { task } => Some(task),
-        Record::Epoch { .. } | Record::Tokens { .. } | Record::Lease { .. } => None,
+        Record::Epoch { .. } | Record::Tokens { .. } | Record::Lease { .. } | Record::Restored { .. } => None,
     }
 }
 
@@ -308,6 +308,7 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
         Record::Epoch { .. }
         | Record::Tokens { .. }
         | Record::Lease { .. }
+        | Record::Restored { .. }
         | Record::Submit { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }

@@ -10,7 +10,7 @@ use rejoin_core::{Instant, Seed};
 
 use super::net::Timed;
 use super::nodes::{Chief, Life};
-use super::people::heartbeat;
+use super::people::{heartbeat, pins};
 use super::{Happening, Simulation, Who, rogue};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose, mix};
@@ -53,6 +53,9 @@ impl Chief {
             full: Timed::default(),
             unreadable: Timed::default(),
             dies_again: None,
+            history: Vec::new(),
+            restored: false,
+            aside: None,
         }
     }
 }
@@ -74,6 +77,7 @@ fn config(schedule: &Schedule) -> Config {
     config.retry_pause = ms(Knob::RetryPause, 100);
     config.crashes_max = schedule.setting(Knob::CrashesMax).unwrap_or(3).clamp(1, 1_000_000) as u32;
     config.compress = schedule.setting(Knob::Compress) != Some(0);
+    config.pins = pins(schedule);
     config.checkpoint_bytes_max = schedule.setting(Knob::CheckpointsMax).unwrap_or(16 << 20);
     config.ageing = ms(Knob::Ageing, 60_000);
     config.losses_max = schedule.setting(Knob::LossesMax).unwrap_or(20).min(1_000_000) as u32;
@@ -107,6 +111,7 @@ impl Simulation {
         let life = self.chief.life.number;
         let now = self.clock(Who::Chief);
         let seed = Seed(Draws::new(self.schedule.seed, Purpose::Jitter, life << 32).bytes());
+        self.chief.config.restored = self.wall_clock();
         let all = self.chief.journal.records.len();
         let Some(mut machine) = self.recover(seed, now, all) else { return };
         if life > 1 {
@@ -118,6 +123,7 @@ impl Simulation {
                 let same = from_less.digest() == machine.digest();
                 self.auditor.expect(Check::S27, same, || "a recovery from compacted records differs".into());
                 machine = from_less;
+                self.chief.history.clear();
             }
             let all = self.chief.journal.records.len();
             self.figures.recoveries += 1;
@@ -129,6 +135,8 @@ impl Simulation {
             if let Some(part) = self.recover(seed, now, part) {
                 part.check();
             }
+        }
+        if life > 1 && self.chief.aside.is_none() {
             let (ageing, tasks) = (self.chief.config.ageing, &self.tasks);
             self.auditor.requeued(now, |task| ageing * tasks.get(&task).map_or(0, |task| u32::from(task.priority)));
             for task in self.auditor.promised().collect::<Vec<_>>() {
@@ -175,7 +183,8 @@ impl Simulation {
 
     /// Recovers from the first so many records
     fn recover(&mut self, seed: Seed, now: Instant, upto: usize) -> Option<Coordinator> {
-        let config = self.chief.config.clone();
+        let mut config = self.chief.config.clone();
+        config.epoch = self.first_epoch();
         let mut recovery = Recovery::start(config, seed, now).expect("settings that are legal together");
         for record in &self.chief.journal.records[..upto] {
             if let Err(error) = recovery.take(record) {
@@ -221,7 +230,7 @@ impl Simulation {
         let from = self.chief.journal.durable;
         self.chief.journal.durable = self.chief.journal.earlier + upto as usize;
         self.audit_durable(from);
-        self.chief.syncing = None;
+        (self.chief.syncing, self.chief.restored) = (None, false);
         if let Some(machine) = &mut self.chief.machine {
             machine.handle(now, coordinator::Input::Journaled { upto }).expect("the journal has not failed");
         }
@@ -230,6 +239,11 @@ impl Simulation {
 
     /// Tells the auditor what has become durable
     fn audit_durable(&mut self, from: usize) {
+        if self.chief.aside.is_some() {
+            // In a store that nobody is to believe in.
+            return;
+        }
+        self.chief.history.push((self.now, self.chief.journal.durable));
         for record in &self.chief.journal.records[from..self.chief.journal.durable] {
             if let Some(record) = Record::decode(record) {
                 self.trace.durable(self.now, &record);
@@ -248,17 +262,21 @@ impl Simulation {
                     self.figures.records += 1;
                     self.chief.journal.append(record);
                     self.chief.written = seq;
-                    let Some(record) = Record::decode(record) else { continue };
+                    let Some(record) = Record::decode(record).filter(|_| self.chief.aside.is_none()) else { continue };
                     match record {
                         Record::Submit { task, spec, .. } => self.queued(task, spec.priority),
                         // Suspects, which have run before, are given out in a line of their own (TASK-6).
-                        Record::Assign { task, attempt: 1, .. } => given.push(task),
+                        // Nor is it by their place that one is adopted which had been given before the store went back (TASK-2).
+                        Record::Assign { task, token, attempt: 1, .. } if !self.auditor.is_undone(token) => {
+                            given.push(task);
+                        }
                         Record::Result { token: Some(token), outcome, .. } => self.auditor.judged(token, outcome),
                         Record::Assign { .. }
                         | Record::Result { .. }
                         | Record::Epoch { .. }
                         | Record::Tokens { .. }
                         | Record::Lease { .. }
+                        | Record::Restored { .. }
                         | Record::Forget { .. }
                         | Record::Output { .. }
                         | Record::Checkpoint { .. }
@@ -301,11 +319,12 @@ impl Simulation {
                         machine.handle(now, input).expect("an answer is never refused");
                     }
                 }
-                coordinator::Output::Event(_) => {}
+                coordinator::Output::Event(event) => self.chief_told(&event),
                 coordinator::Output::Idle { .. } => break,
             }
         }
         self.frame = frame;
+        self.auditor.expect_named();
         self.expect_order(&given);
         self.sync();
         if let Some(machine) = &self.chief.machine {

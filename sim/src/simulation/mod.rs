@@ -8,8 +8,9 @@
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
 //! | `fetches` | large results on their way to clients |
-//! | `chief` | what the coordinator does, and its journal |
+//! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
+//! | `stores` | what workers keep on their disks |
 //! | `struck` | what whoever a fault strikes is like |
 //! | `phases` | from the start to the last audit |
 //! | `twins` | the same with one thing changed, to compare with |
@@ -27,6 +28,8 @@ mod nodes;
 mod people;
 mod phases;
 mod rogue;
+mod spools;
+mod stores;
 mod struck;
 mod twins;
 mod view;
@@ -111,6 +114,8 @@ enum Happening {
     Dies { peer: usize, life: u64, kind: Kind, away: Duration },
     /// The coordinator of that life ends
     ChiefDies { life: u64, away: Duration },
+    /// The coordinator gets its right store back
+    RightStore,
     /// A worker is put back to what it was
     PutBack { peer: usize },
     /// A clone of that life ends
@@ -121,6 +126,12 @@ enum Happening {
     Enrols { peer: usize },
     /// Something of a task at a worker
     Work { peer: usize, life: u64, token: Token, moment: Moment },
+    /// What a worker of that life keeps of an attempt is synced
+    Kept { peer: usize, life: u64, token: Token },
+    /// There may be room on a worker's disk again
+    StoreRoom { peer: usize },
+    /// A worker of that life starts anew with the store that it had then
+    OldSpool { peer: usize, store: Box<spools::Store> },
     /// The guardian of a worker of that life looks after exclusive tasks
     Guards { peer: usize, life: u64 },
     /// An end that hears nothing should have found out by now
@@ -438,6 +449,7 @@ impl Simulation {
             Happening::Resumes(who) => self.resumes(who),
             Happening::Dies { peer, life, kind, away } => self.dies(peer, life, kind, away),
             Happening::ChiefDies { life, away } => self.chief_dies(life, away),
+            Happening::RightStore => self.right_store(),
             Happening::PutBack { peer } => self.put_back(peer),
             Happening::CloneEnds { clone, life } => self.clone_ends(clone, life),
             Happening::RightKey { peer } => self.right_key(peer),
@@ -452,6 +464,13 @@ impl Simulation {
                     self.work(peer, life, token, moment);
                 }
             }
+            Happening::Kept { peer, life, token } => {
+                if !self.put_off(Who::Peer(peer), peer as u64, &happening) {
+                    self.kept(peer, life, token);
+                }
+            }
+            Happening::StoreRoom { peer } => self.store_has_room(peer),
+            Happening::OldSpool { peer, store } => self.old_spool(peer, *store),
             Happening::FoundOut { conn, at, who, life } => self.found_out(conn, at, who, life),
         }
     }

@@ -11,6 +11,7 @@ use rejoin_core::{Instant, Loss, Rejected};
 
 use super::fetches::Fetches;
 use super::net::{Net, Timed};
+use super::spools::Store;
 use crate::journal::Journal;
 use crate::logic::Logic;
 use crate::menu::Kind;
@@ -132,6 +133,7 @@ pub(super) struct Snapshot {
     pub(super) running: Vec<(Token, TaskId, bool)>,
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    pub(super) store: Store,
     /// Its last dial
     pub(super) dialled: u64,
 }
@@ -152,6 +154,8 @@ pub(super) struct Peer {
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Its disk, which outlives it
+    pub(super) store: Store,
     /// Large results that a client fetches
     pub(super) fetches: Fetches,
     /// It has been told to drain
@@ -196,6 +200,15 @@ pub(super) struct Execution {
     pub(super) over: bool,
     /// It runs under the worker's lease
     pub(super) exclusive: bool,
+    /// It came with another worker's store
+    pub(super) foreign: bool,
+}
+
+impl Execution {
+    /// One that has just begun
+    pub(super) fn new(id: TaskId, logic: Box<dyn Logic>) -> Self {
+        Execution { id, logic, stops: false, uploads: None, over: false, exclusive: false, foreign: false }
+    }
 }
 
 impl Machine {
@@ -275,6 +288,14 @@ impl Machine {
         }
     }
 
+    /// The highest epoch of the coordinator that it has seen
+    pub(super) fn epoch(&self) -> u64 {
+        match self {
+            Machine::Worker(worker) => worker.epoch(),
+            Machine::Client(client) => client.epoch(),
+        }
+    }
+
     pub(super) fn digest(&self) -> u64 {
         match self {
             Machine::Worker(worker) => worker.digest(),
@@ -305,6 +326,12 @@ pub(super) struct Chief {
     pub(super) unreadable: Timed,
     /// It ends so many microseconds after its next start, and for how long
     pub(super) dies_again: Option<(u64, Duration)>,
+    /// When how many records were durable, since they were compacted last
+    pub(super) history: Vec<(Instant, usize)>,
+    /// It is started as restored, until its first records are durable (JOURN-2)
+    pub(super) restored: bool,
+    /// The right store, while the coordinator runs on an old copy of it
+    pub(super) aside: Option<Box<Journal>>,
 }
 
 #[cfg(test)]

@@ -8,11 +8,14 @@ use rejoin_core::about::About;
 use rejoin_core::blob::{ChunkName, RESULT, chunk_name};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::{BLOB_BYTES_MAX, BULK_PIECE_BYTES, INLINE_BYTES_MAX};
+use rejoin_core::limits::{
+    BLOB_BYTES_MAX, BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX,
+};
 use rejoin_core::link::{LinkConfig, Reason};
+use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Failure, Follow, Outcome, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
 use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine, Peer};
@@ -33,6 +36,8 @@ const STOPS_AFTER: Duration = Duration::from_millis(5);
 const KILLED_AFTER: Duration = Duration::from_secs(2);
 /// Longest time that the upload of a checkpoint takes where nothing is broken
 const UPLOAD_TAKES: Duration = Duration::from_secs(3);
+/// Ways between the ends until an upload is through, most of them while it finds out what the link carries
+const UPLOAD_TRIPS: u32 = 24;
 /// How long a worker that its task took along stays away
 const AWAY_AFTER_POISON: Duration = Duration::from_millis(500);
 
@@ -67,6 +72,7 @@ impl Simulation {
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
         link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
+        link.pins = pins(&self.schedule);
         link
     }
 
@@ -100,6 +106,7 @@ impl Simulation {
             Machine::Client(Box::new(client.expect("settings that are legal together")))
         };
         self.peers[peer].machine = Some(machine);
+        self.restore_kept(peer);
         let who = self.name(Who::Peer(peer));
         self.trace.see(self.now, || Told::Started(who));
         self.dirty.insert(Who::Peer(peer));
@@ -117,6 +124,7 @@ impl Simulation {
         node.running.clear();
         node.saved.clear();
         node.restores.clear();
+        node.store.crash();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
         let open: Vec<_> = self.sockets_of(peer).filter(|s| s.is_open(Side::Peer)).map(|s| s.conn).collect();
@@ -128,7 +136,7 @@ impl Simulation {
 
     /// An execution of a worker that was put back: if it was not over then, it ends as failed
     pub(super) fn execution_gone(&mut self, peer: usize, token: Token, id: TaskId, over: bool) {
-        let execution = Execution { id, logic: Box::new(Gone), stops: false, uploads: None, over, exclusive: false };
+        let execution = Execution { over, ..Execution::new(id, Box::new(Gone)) };
         self.peers[peer].running.insert(token, execution);
         let life = self.peers[peer].life.number;
         self.happen(Duration::ZERO, peer as u64, Happening::Work { peer, life, token, moment: Moment::Acts });
@@ -179,6 +187,24 @@ impl Simulation {
         if other {
             self.auditor.clashes(id, peer);
         }
+        self.dirty.insert(Who::Peer(peer));
+    }
+
+    /// A client learns that its task is lost, and submits it once more; every other one (JOURN-2)
+    fn submit_lost(&mut self, peer: usize, id: TaskId) {
+        let Some(task) = self.tasks.get(&id).copied().filter(|task| task.number % 2 == 0) else { return };
+        if !self.auditor.is_lost(id) || self.client_peer(task.client) != peer {
+            return;
+        }
+        let now = self.clock(Who::Peer(peer));
+        let payload = self.workload.payload(&task);
+        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        client.handle(now, client::Input::Forget { task: id }).expect("it was followed");
+        let (about, spec) = (about_of(&task), TaskSpec { priority: task.priority, retries: task.retries });
+        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow: Follow::Output };
+        client.handle(now, submit).expect("a client has room for the tasks of a schedule");
+        self.output.remove(&((peer - usize::from(self.schedule.workers)) as u16, id));
+        self.figures.submitted += 1;
         self.dirty.insert(Who::Peer(peer));
     }
 
@@ -297,10 +323,12 @@ impl Simulation {
                     execution.uploads = None;
                 }
             }
+            worker::Output::Keep { token } => self.keep(peer, token),
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);
-                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over) {
+                self.let_go(peer, token);
+                if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over && !e.foreign) {
                     self.auditor.forgotten(execution.id, token);
                 }
             }
@@ -349,7 +377,12 @@ impl Simulation {
                 self.see_task(peer, task, || Stage::Accepted);
                 self.auditor.accepted(task, peer);
             }
-            client::Event::Refused { .. } => self.figures.refused += 1,
+            client::Event::Refused { task, reason } => {
+                self.figures.refused += 1;
+                if reason == Refused::Unknown {
+                    self.submit_lost(peer, task);
+                }
+            }
             client::Event::Progress { .. } => {}
             client::Event::Ended { task } => {
                 let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
@@ -379,7 +412,7 @@ impl Simulation {
                 }
                 let number = (peer - usize::from(self.schedule.workers)) as u16;
                 let have = self.output.get(&(number, task)).map_or(0, |(_, have)| *have);
-                if outcome == Outcome::Succeeded {
+                if outcome == Outcome::Succeeded && self.auditor.ended(task).is_some() {
                     let by = self.auditor.ended_by(task);
                     let all = by.and_then(|token| self.printed.get(&token)).map_or(0, |output| output.len() as u64);
                     self.auditor.expect_of(Check::Log1, task, have == all, || {
@@ -395,11 +428,18 @@ impl Simulation {
         let who = self.name(Who::Peer(peer));
         self.trace.note_with(self.now, who, || format!("closes its connection: {reason}"));
         self.figures.silences += u64::from(reason == Reason::Silence);
+        if matches!(reason, Reason::OldCoordinator { .. }) {
+            self.tally.hit(Kind::OldStore);
+        }
         let clock = self.clock(Who::Peer(peer));
         self.auditor.lost(peer, clock);
         if reason == Reason::Left {
-            let over: Vec<_> =
-                self.peers[peer].running.iter().filter(|(_, e)| e.over).map(|(t, e)| (e.id, *t)).collect();
+            let over: Vec<_> = self.peers[peer]
+                .running
+                .iter()
+                .filter(|(_, e)| e.over && !e.foreign)
+                .map(|(t, e)| (e.id, *t))
+                .collect();
             over.into_iter().for_each(|(task, token)| self.auditor.forgotten(task, token));
         }
         let conn = self.sockets_of(peer).find(|s| s.attempt == attempt && s.is_open(Side::Peer));
@@ -455,9 +495,7 @@ impl Simulation {
         if exclusive {
             self.runs_alone(peer, id, token);
         }
-        self.peers[peer]
-            .running
-            .insert(token, Execution { id, logic, stops: false, uploads: None, over: false, exclusive });
+        self.peers[peer].running.insert(token, Execution { exclusive, ..Execution::new(id, logic) });
         if exclusive {
             self.guard(peer);
         }
@@ -592,9 +630,9 @@ impl Simulation {
         let Some(execution) = self.peers[peer].running.get(&token) else { return };
         let (id, Some(since)) = (execution.id, execution.uploads) else { return };
         // Where a buffer holds less than a piece, each piece waits for the one before to arrive.
-        let narrow = self.schedule.setting(Knob::SendBuffer).is_some_and(|bytes| bytes < BULK_PIECE_BYTES as u64);
-        let pieces = self.tasks.get(&id).map_or(0, |task| task.saves.div_ceil(BULK_PIECE_BYTES as u32));
-        let trips = 4 + if narrow { pieces * 2 } else { 0 };
+        let narrow = self.schedule.setting(Knob::SendBuffer).is_some_and(|bytes| bytes < BULK_PIECE_BYTES_MAX as u64);
+        let pieces = self.tasks.get(&id).map_or(0, |task| task.saves.div_ceil(BULK_PIECE_BYTES_MIN as u32));
+        let trips = UPLOAD_TRIPS + if narrow { pieces * 2 } else { 0 };
         let (takes, most) = (self.now.since(since), UPLOAD_TAKES + self.latency * trips + self.chief.sync_takes * 3);
         if since > self.calm_since {
             self.auditor.expect_of(Check::L12, id, takes <= most, || {
@@ -647,7 +685,7 @@ fn something_else(mut payload: Vec<u8>) -> Vec<u8> {
 
 /// A process that is not there any more
 #[derive(Debug)]
-struct Gone;
+pub(super) struct Gone;
 
 impl Logic for Gone {
     fn next(&mut self) -> Act {
@@ -659,14 +697,29 @@ pub(super) fn heartbeat(schedule: &Schedule) -> Duration {
     Duration::from_millis(schedule.setting(Knob::Heartbeat).unwrap_or(2_000))
 }
 
+/// What is found out by nobody, because the schedule says it
+pub(super) fn pins(schedule: &Schedule) -> Pins {
+    let said = |knob, least: u64| schedule.setting(knob).filter(|bytes| *bytes > 0).map(|bytes| bytes.max(least));
+    Pins {
+        bulk_piece: said(Knob::BulkPiece, BULK_PIECE_BYTES_MIN),
+        bulk_under_way: said(Knob::BulkUnderWay, BULK_PIECE_BYTES_MIN),
+        compress_from: said(Knob::CompressFrom, COMPRESS_FROM_BYTES_MIN as u64).map(|bytes| bytes as usize),
+    }
+}
+
 pub(super) fn worker_slots(schedule: &Schedule) -> usize {
     schedule.setting(Knob::Slots).unwrap_or(2).clamp(1, 64) as usize
+}
+
+/// Attempts that wait or run at a worker at most
+pub(super) fn worker_places(schedule: &Schedule) -> u16 {
+    worker_slots(schedule) as u16 + schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16
 }
 
 fn worker_config(schedule: &Schedule, link: LinkConfig) -> worker::Config {
     let mut config = worker::Config::new(link);
     config.slots = worker_slots(schedule) as u16;
-    config.prefetch = schedule.setting(Knob::Prefetch).unwrap_or(1).min(64) as u16;
+    config.prefetch = worker_places(schedule) - config.slots;
     let attempts = schedule.setting(Knob::AttemptsMax).unwrap_or(16).min(512) as u16;
     config.attempts_max = attempts.max(config.slots + config.prefetch);
     config.result_bytes_max = RESULT_BYTES_MAX;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rejoin_core::Instant;
-use rejoin_core::limits::{BULK_PIECE_BYTES, RETRY_AFTER_MAX, WIRE_VERSION};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::{Class, Terms};
 
@@ -60,6 +60,8 @@ pub struct Figures {
     pub checkpoints: u64,
     /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
     pub chunk_bytes: u64,
+    /// Attempts that workers had finished in an earlier life and took back
+    pub restored: u64,
     /// Workers that a task took along
     pub poisoned: u64,
     /// Recoveries of the coordinator
@@ -90,6 +92,7 @@ impl Figures {
             (&mut self.executions, other.executions),
             (&mut self.checkpoints, other.checkpoints),
             (&mut self.chunk_bytes, other.chunk_bytes),
+            (&mut self.restored, other.restored),
             (&mut self.poisoned, other.poisoned),
             (&mut self.recoveries, other.recoveries),
             (&mut self.told, other.told),
@@ -196,6 +199,7 @@ impl Simulation {
             self.chief.config.wire_version = WIRE_VERSION;
             self.kill_chief(0);
         }
+        self.right_store();
         self.start_chief();
         // Somebody has to do the work.
         if (0..usize::from(self.schedule.workers)).all(|peer| self.peers[peer].frozen) {
@@ -243,6 +247,7 @@ impl Simulation {
         }
         self.right_key(peer);
         self.enrols(peer);
+        self.heal_store(peer);
         self.start_peer(peer);
         self.tell_time(Who::Peer(peer));
     }
@@ -339,8 +344,8 @@ impl Simulation {
         let piece = self
             .schedule
             .setting(Knob::SendBuffer)
-            .map_or(BULK_PIECE_BYTES as u64, |most| most.clamp(1, BULK_PIECE_BYTES as u64));
-        // Where a buffer holds less than a piece, each waits for the one before to arrive.
+            .map_or(BULK_PIECE_BYTES_MIN, |most| most.clamp(1, BULK_PIECE_BYTES_MIN));
+        // Where little is let under way, or a buffer holds less than a piece, each waits for the one before to arrive.
         let pieces = u32::try_from(u64::from(bytes).div_ceil(piece)).unwrap_or(u32::MAX);
         (self.latency * 4 + self.chief.sync_takes).saturating_mul(pieces.saturating_add(8))
     }

@@ -137,6 +137,10 @@ impl Simulation {
         if !self.sockets.get(&conn).is_some_and(|socket| socket.is_open(Side::Peer)) {
             return;
         }
+        let peer = self.sockets.get(&conn).and_then(|socket| socket.peer);
+        if peer.is_some_and(|peer| self.is_kept_away(peer)) {
+            return self.break_now(conn);
+        }
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let Some(machine) = &mut self.chief.machine else { return self.break_now(conn) };
         let input = coordinator::Input::Accepted { conn, address: Address::LOOPBACK, entropy, binding: None };

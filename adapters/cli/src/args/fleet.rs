@@ -8,14 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use clap::error::ErrorKind;
 use rejoin_core::about::{BadAbout, Tag, Tags};
-use rejoin_core::ids::{PeerName, TaskId};
+use rejoin_core::ids::{ClusterId, PeerName, TaskId};
 use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
 use crate::args::terms::TermsOptions;
 use crate::args::tls::{Security, Shown};
 use crate::args::usage;
-use crate::args::values::{address, amount, bytes, duration, heartbeat, id_text, label, task, title};
+use crate::args::values::{address, amount, bytes, cluster, duration, heartbeat, id_text, label, task, title};
 
 /// Where coordinators are, and who wants to get in
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -74,6 +74,22 @@ pub struct Coordinator {
     /// It belongs to one coordinator at a time.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub data: PathBuf,
+
+    /// The directory may be an old one: a backup was put back, or all was lost
+    ///
+    /// What was accepted after the backup is gone. So that nothing goes wrong with the
+    /// rest, everything that is counted begins far above what workers and clients may
+    /// have seen, and exclusive tasks wait until no lease can be in force any more. What
+    /// they still hold is taken if its task is known, and else named in the log. To be
+    /// given at the first start after that; at others it does no harm.
+    #[arg(long, verbatim_doc_comment)]
+    pub restored: bool,
+
+    /// Id of the fleet that an empty directory is to go on with, as `rejoin status` shows it
+    ///
+    /// Workers and clients that still run serve no other one, and say which theirs is.
+    #[arg(long, value_name = "ID", verbatim_doc_comment, requires = "restored", value_parser = cluster)]
+    pub cluster: Option<ClusterId>,
 
     /// Who may connect: the file that `rejoin key new` writes
     ///
@@ -152,11 +168,23 @@ pub struct Worker {
     #[arg(long = "resource", value_name = "NAME=AMOUNT", verbatim_doc_comment, value_parser = amount)]
     resources: Vec<(String, Tag)>,
 
-    /// Directory where output and checkpoints wait for the coordinator
+    /// Directory where results, output and checkpoints wait for the coordinator
     ///
-    /// Without --data a temporary directory is used, and removed at the end.
+    /// What the worker has finished is kept there until the coordinator has it.
+    /// A worker that is killed and started again with the same DIR delivers it;
+    /// tasks that still ran are executed again. Each worker needs a DIR of its own.
+    /// Without --data a temporary directory is used, and removed at the end:
+    /// what is not delivered when the worker ends is executed again.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub data: Option<PathBuf>,
+
+    /// Most bytes of finished tasks in --data; beyond that no new task is taken
+    ///
+    /// The room that a task may need is reserved on the disk before it is taken,
+    /// but for output beyond 64KiB. So a full disk stops new work, and loses
+    /// nothing that is finished.
+    #[arg(long, value_name = "BYTES", verbatim_doc_comment, default_value = "1GiB", value_parser = bytes)]
+    pub spool_max: u64,
 
     /// How long running tasks may go on when the worker is asked to end
     ///
@@ -258,6 +286,22 @@ pub struct Cancel {
     /// Which tasks: ids as `submit` prints them, or id:TEXT
     #[arg(required = true, value_name = "TASK", value_parser = task)]
     pub tasks: Vec<TaskId>,
+}
+
+/// What `rejoin forget` is called with
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// How to reach the coordinator
+    #[command(flatten)]
+    pub reach: Reach,
+
+    /// Which tasks: ids as `submit` prints them, or id:TEXT
+    #[arg(required = true, value_name = "TASK", value_parser = task)]
+    pub tasks: Vec<TaskId>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `rejoin result` is called with
@@ -429,6 +473,9 @@ Example:
     rejoin key new lab-3 --out lab-3.key --keys coordinator.keys
     rejoin coordinator --listen 127.0.0.1:7878 --data state --keys coordinator.keys
 
+If workers say that the coordinator's journal is older than what they have seen,
+stop it, and put the right --data back. If that is lost, start with --restored.
+
 Exit status:
   0      asked to end by SIGTERM or Ctrl-C
   254    internal error: the port or the directory is in use, or cannot be used
@@ -508,6 +555,16 @@ Example:
 
 Exit status:
   0      asked for; tasks that have ended stay as they are
+  254    internal error, no coordinator within --patience, or no such task
+  255    wrong usage";
+
+pub(super) const FORGET_HELP: &str = "\
+Example:
+    rejoin forget id:backup-2024-05-01
+
+Exit status:
+  0      forgotten
+  1      some of the tasks have not ended, and stay as they are
   254    internal error, no coordinator within --patience, or no such task
   255    wrong usage";
 
@@ -605,6 +662,11 @@ mod tests {
         let all = options!(Coordinator, parse(line.split_whitespace()));
         assert_eq!((all.heartbeat, all.lease, all.lost_after), (Some(secs(2)), secs(3), secs(4)));
         assert_eq!((all.recovery_window, all.session_lifetime), (secs(5), secs(6)));
+        assert!(!all.restored && all.cluster.is_none());
+        let line = "coordinator --listen [::1] --data d --keys k --restored --cluster 00112233445566778899AABBCCDDEEFF";
+        let restored = options!(Coordinator, parse(line.split(' ')));
+        let id = restored.cluster.map(|id| id.to_string());
+        assert!(restored.restored && id.as_deref() == Some("00112233445566778899aabbccddeeff"));
         for (line, part) in [
             ("coordinator --data d --keys k", "--listen <ADDR>"),
             ("coordinator --listen [::] --keys k", "--data <DIR>"),
@@ -612,6 +674,8 @@ mod tests {
             ("coordinator --listen box --data d --keys k", "expected an IP address with a port"),
             ("coordinator --listen [::] --data d --keys k --heartbeat 1ms", "50ms to 40s"),
             ("coordinator --listen [::] --data d --keys k --lease 0", "longer than zero"),
+            ("coordinator --listen [::] --data d --keys k --cluster 0123456789abcdef0123456789abcdef", "--restored"),
+            ("coordinator --listen [::] --data d --keys k --restored --cluster 12", "32 hexadecimal digits"),
         ] {
             let message = parse(line.split(' ')).unwrap_err();
             assert!(message.contains(part), "{message}");
@@ -705,13 +769,15 @@ mod tests {
         let line = format!("id:a {id} id:a");
         assert_eq!(options!(Wait, reaching(&format!("wait {line}"))).tasks, ids(&["a", "x", "a"]));
         assert_eq!(options!(Cancel, reaching(&format!("cancel {line}"))).tasks, ids(&["a", "x", "a"]));
+        let forget = options!(Forget, reaching(&format!("forget {line} --json")));
+        assert!(forget.json && forget.tasks == ids(&["a", "x", "a"]));
         let result = options!(Result, reaching("result --json id:a"));
         assert!(result.json && result.task == ids(&["a"])[0]);
         let logs = options!(Logs, reaching("logs id:a --follow --stderr"));
         assert!(logs.follow && logs.stderr && logs.task == ids(&["a"])[0]);
         let logs = options!(Logs, reaching("logs id:a"));
         assert!(!logs.follow && !logs.stderr);
-        for command in ["wait", "cancel", "result", "logs"] {
+        for command in ["wait", "cancel", "forget", "result", "logs"] {
             assert!(reaching(command).unwrap_err().contains("<TASK>"), "{command}");
             let message = reaching(&format!("{command} nightly")).unwrap_err();
             assert!(message.contains("expected a task id of 32 hexadecimal digits"), "{message}");

@@ -15,7 +15,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use fleet::{
-    Access, Brake, Cancel, Checkpoints, Coordinator, Drain, List, Logs, Reach, ResultOf, Submit, Tasks, Wait, Worker,
+    Access, Brake, Cancel, Checkpoints, Coordinator, Drain, Forget, List, Logs, Reach, ResultOf, Submit, Tasks, Wait,
+    Worker,
 };
 pub use keys::{KeyCommand, KeyNew, KeyRevoke};
 pub use run::{Disrupt, Run};
@@ -103,6 +104,12 @@ pub enum Command {
     /// What runs gets SIGTERM, and SIGKILL ten seconds later.
     #[command(verbatim_doc_comment, after_long_help = fleet::CANCEL_HELP)]
     Cancel(Cancel),
+    /// Drop inputs, results and output of tasks that have ended
+    ///
+    /// How they ended is known for another day, so that the same submit again is still
+    /// the same task. All tasks are forgotten in time: see the coordinator's --keep-ended.
+    #[command(verbatim_doc_comment, after_long_help = fleet::FORGET_HELP)]
+    Forget(Forget),
     /// Print how the coordinator and its fleet are doing
     #[command(verbatim_doc_comment, after_long_help = fleet::STATUS_HELP)]
     Status(List),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rejoin_core::about::{Tag, Tags};
-use rejoin_core::ids::TaskId;
+use rejoin_core::ids::{ClusterId, TaskId};
 use rejoin_core::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, TITLE_BYTES_MAX};
 use rejoin_smol::url::DEFAULT_PORT;
 
@@ -107,14 +107,25 @@ pub(super) fn task(text: &str) -> Result<TaskId, String> {
     if let Some(text) = text.strip_prefix("id:") {
         return id_text(text);
     }
+    id(text).map(TaskId).ok_or_else(|| TASK_HINT.to_owned())
+}
+
+/// The id of a fleet, as `rejoin status` shows it
+pub(super) fn cluster(text: &str) -> Result<ClusterId, String> {
+    id(text)
+        .map(ClusterId)
+        .ok_or_else(|| "expected an id of 32 hexadecimal digits, as `rejoin status` shows it".to_owned())
+}
+
+fn id(text: &str) -> Option<[u8; 16]> {
     let mut id = [0; 16];
     if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(TASK_HINT.to_owned());
+        return None;
     }
     for (byte, at) in id.iter_mut().zip((0..32).step_by(2)) {
-        *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| TASK_HINT)?;
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
     }
-    Ok(TaskId(id))
+    Some(id)
 }
 
 /// The text that a task's id is made of

@@ -102,6 +102,11 @@ impl Fleet {
 
     // The coordinator.
 
+    /// Starts the coordinator with one more option from now on
+    pub fn option(&mut self, option: &str) {
+        self.options.push(option.into());
+    }
+
     fn coordinator_words(&self) -> Vec<String> {
         let words = ["coordinator", "--listen", &self.address, "--data", "data", "--keys", "keys"];
         words.into_iter().map(str::to_owned).chain(self.options.iter().cloned()).collect()

@@ -269,6 +269,7 @@ impl Journal for DurableJournal {
             Record::Epoch { .. }
             | Record::Tokens { .. }
             | Record::Lease { .. }
+            | Record::Restored { .. }
             | Record::Submit { .. }
             | Record::Assign { .. }
             | Record::Result { .. }

@@ -89,6 +89,7 @@ impl Attempts {
             Record::Epoch { .. }
             | Record::Tokens { .. }
             | Record::Lease { .. }
+            | Record::Restored { .. }
             | Record::Submit { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }

@@ -8,6 +8,7 @@ use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::worker;
 
 use super::super::nodes::{Machine, Peer, Snapshot};
+use super::super::spools::{Foreign, Store};
 use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::Fault;
@@ -26,6 +27,20 @@ impl Simulation {
                 self.kill_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
             }
+            Kind::WipeStore if lives => {
+                if self.peers[peer].store.len() > 0 {
+                    self.tally.hit(fault.kind);
+                }
+                self.kill_peer(peer);
+                self.replace_store(peer, Store::default());
+                self.happen(fault.span, peer as u64, Happening::Start(who));
+            }
+            Kind::SwapStores if lives => self.swap_stores(peer, fault),
+            Kind::OldSpool if lives => {
+                let store = Box::new(self.peers[peer].store.clone());
+                self.happen(fault.span, peer as u64, Happening::OldSpool { peer, store });
+            }
+            Kind::StoreFull => self.fill_store(peer, fault.span),
             Kind::Upgrade if lives => {
                 self.tally.hit(fault.kind);
                 self.peers[peer].wire_version = Some(self.version(fault.amount));
@@ -44,7 +59,8 @@ impl Simulation {
                 let Some(machine) = node.machine.clone() else { return };
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
                 let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
-                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, dialled }));
+                let store = node.store.clone();
+                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, store, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
             Kind::Clone => self.start_clone(peer, fault.span),
@@ -94,7 +110,7 @@ impl Simulation {
         self.tally.hit(Kind::Snapshot);
         self.clocks_differ = true;
         self.kill_peer(peer);
-        let Snapshot { machine, running, saved, restores, dialled } = *snapshot;
+        let Snapshot { machine, running, saved, restores, store, dialled } = *snapshot;
         let node = &mut self.peers[peer];
         (node.saved, node.restores) = (saved, restores);
         node.life.number += 1;
@@ -106,8 +122,44 @@ impl Simulation {
         self.auditor.forgets();
         self.auditor.born(peer);
         running.into_iter().for_each(|(token, id, over)| self.execution_gone(peer, token, id, over));
+        self.replace_store(peer, store);
+        self.sync_again(peer);
         self.tell_lost(peer, dialled, Loss::Local);
         self.drain();
+    }
+
+    /// Two workers end, and each starts again with the other's store
+    fn swap_stores(&mut self, peer: usize, fault: Fault) {
+        let other = (peer + 1) % usize::from(self.schedule.workers);
+        if other == peer || self.peers[other].machine.is_none() {
+            return;
+        }
+        let as_what = if fault.amount.is_multiple_of(2) { Foreign::Refused } else { Foreign::Taken };
+        if self.peers[peer].store.len() + self.peers[other].store.len() > 0 {
+            self.tally.hit(fault.kind);
+        }
+        for peer in [peer, other] {
+            self.kill_peer(peer);
+            self.peers[peer].snapshot = None;
+            self.happen(fault.span, peer as u64, Happening::Start(Who::Peer(peer)));
+        }
+        let mine = self.peers[peer].store.clone();
+        let theirs = self.peers[other].store.exchange(mine, as_what);
+        self.peers[peer].store.exchange(theirs, as_what);
+    }
+
+    /// A worker starts anew, with the store that it had some time ago
+    pub(in super::super) fn old_spool(&mut self, peer: usize, store: Store) {
+        if self.is_whole(Who::Peer(peer)) || self.peers[peer].machine.is_none() {
+            return;
+        }
+        if self.peers[peer].store.len() + store.len() > 0 {
+            self.tally.hit(Kind::OldSpool);
+        }
+        self.kill_peer(peer);
+        // What the coordinator made of it since nobody can say.
+        self.peers[peer].store.exchange(store, Foreign::Taken);
+        self.happen(Duration::from_millis(200), peer as u64, Happening::Start(Who::Peer(peer)));
     }
 
     /// Another process with a worker's key starts
@@ -124,6 +176,7 @@ impl Simulation {
         };
         self.tally.hit(Kind::Clone);
         self.peers[clone].clone_of = Some(of);
+        self.replace_store(clone, Store::default());
         self.auditor.forgets();
         self.start_peer(clone);
         let life = self.peers[clone].life.number;
@@ -201,6 +254,7 @@ impl Simulation {
                 self.kill_chief(0);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
+            Kind::RestoreOld | Kind::Wipe | Kind::OldStore => self.change_store(fault),
             Kind::RestartAgain => self.chief.dies_again = Some((fault.amount, fault.span)),
             Kind::SyncError => self.chief.fails_next = Some(fault.span),
             Kind::SlowSync => self.chief.slow.set(fault.amount, until),

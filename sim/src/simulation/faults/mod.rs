@@ -91,6 +91,9 @@ impl Simulation {
             | Kind::SlowSync
             | Kind::SyncError
             | Kind::DiskFull
+            | Kind::RestoreOld
+            | Kind::Wipe
+            | Kind::OldStore
             | Kind::ReadError => self.disturb_chief(fault),
             Kind::Split | Kind::Swizzle | Kind::MassReset | Kind::MassCrash => {
                 let struck = self.struck_of_all(fault);
@@ -127,6 +130,10 @@ impl Simulation {
             | Kind::Rekey
             | Kind::Drain
             | Kind::Upgrade
+            | Kind::WipeStore
+            | Kind::SwapStores
+            | Kind::OldSpool
+            | Kind::StoreFull
             | Kind::Frozen => {
                 if self.is_worker(peer) {
                     self.disturb_worker(peer, fault);
