@@ -110,7 +110,7 @@ fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_kille
 
 #[test]
 fn frame_3_a_result_of_16_mib_is_what_a_command_left_and_a_larger_one_is_a_failure() {
-    let fleet = Fleet::start(&[]);
+    let mut fleet = Fleet::start(&[]);
     let _worker = fleet.worker("w1", &[]);
     let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
     let to = fetched.to_str().expect("UTF-8");
