@@ -39,10 +39,10 @@ fn returning(result: Vec<u8>) -> Job {
 
 /// Bytes of chunks that the coordinator took in
 fn sent(world: &World) -> u64 {
-    let pieces = world.journal.records(false).map(|record| match record {
-        Record::Piece { bytes, .. } => bytes.len() as u64,
-        _ => 0,
-    });
+    let pieces = world
+        .journal
+        .records(false)
+        .map(|record| if let Record::Piece { bytes, .. } = record { bytes.len() as u64 } else { 0 });
     pieces.sum()
 }
 
@@ -254,10 +254,10 @@ fn by_hand(setup: Setup) -> (World, Puppet, TaskId, Token) {
     let task = world.submit("a", Job::takes(ms(1)));
     world.run_for(ms(50));
     let heard = puppet.hear(&mut world);
-    let assigned = heard.iter().filter_map(to_worker).find_map(|(_, message)| match message {
-        ToWorker::Assign { token, .. } => Some(token),
-        _ => None,
-    });
+    let assigned = heard
+        .iter()
+        .filter_map(to_worker)
+        .find_map(|(_, message)| if let ToWorker::Assign { token, .. } = message { Some(token) } else { None });
     (world, puppet, task, assigned.unwrap())
 }
 
@@ -284,9 +284,8 @@ fn returns(
     }
     world.run_for(ms(50));
     let heard = puppet.hear(world);
-    let settled = heard.iter().filter_map(to_worker).find_map(|(_, message)| match message {
-        ToWorker::Settled { settlement, .. } => Some(settlement),
-        _ => None,
+    let settled = heard.iter().filter_map(to_worker).find_map(|(_, message)| {
+        if let ToWorker::Settled { settlement, .. } = message { Some(settlement) } else { None }
     });
     settled.unwrap()
 }

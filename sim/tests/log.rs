@@ -226,9 +226,8 @@ fn log_1_a_result_that_waits_is_not_acknowledged_by_what_waited_in_another_sessi
     world.run_for(secs(2));
     assert_eq!((world.outcome(tasks[0]), world.outcome(tasks[1])), (Some(outcome), None));
     let acked = |heard: &[Heard]| {
-        let acks = heard.iter().filter_map(|heard| match heard {
-            Heard::Control(Control::Ack { received }) => Some(*received),
-            _ => None,
+        let acks = heard.iter().filter_map(|heard| {
+            if let Heard::Control(Control::Ack { received }) = heard { Some(*received) } else { None }
         });
         acks.max()
     };

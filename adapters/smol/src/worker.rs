@@ -140,6 +140,9 @@ pub async fn run(options: Options, watch: Watch, orders: Receiver<Order>) -> End
     }
 }
 
+/// Files by attempt and number of checkpoint, or [`RESULT`]
+type Saved = BTreeMap<(Token, u64), Large>;
+
 struct Runner {
     clock: Clock,
     worker: Worker,
@@ -148,7 +151,7 @@ struct Runner {
     name: PeerName,
     executions: BTreeMap<Token, Execution>,
     /// Large checkpoints and results that are being sent, or wait for that, by attempt and number
-    saved: BTreeMap<(Token, u64), Large>,
+    saved: Saved,
     /// What programs have left as their results, until they are over
     results: BTreeMap<Token, Result<Made, NotTaken>>,
     /// Largest result that the machine keeps
@@ -753,8 +756,8 @@ fn restore(
     worker: &mut Worker,
     now: rejoin_core::Instant,
     found: Vec<Found>,
-) -> io::Result<(BTreeMap<Token, FoundOutput>, BTreeMap<(Token, u64), Large>)> {
-    let (mut outputs, mut saved) = (BTreeMap::new(), BTreeMap::new());
+) -> io::Result<(BTreeMap<Token, FoundOutput>, Saved)> {
+    let (mut outputs, mut saved) = (BTreeMap::new(), Saved::new());
     let all = found.len();
     for Found { kept, output, large } in found {
         let Kept { task, token, attempt, outcome, ref result, ref checkpoint, streams, .. } = kept;
