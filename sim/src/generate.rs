@@ -278,7 +278,7 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             _ => 0,
         };
         let mut large = Draws::new(schedule.seed, Purpose::Returns, number.into());
-        if large.one_in(4_000) {
+        if large.below(4_000) == 0 {
             task.returns = large.between_log(45_000, 600_000) as u32;
         }
         if draws.one_in(150) {

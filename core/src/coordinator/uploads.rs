@@ -108,9 +108,10 @@ impl Desk {
         self.drop_upload(token);
         let Some(attempt) = self.tasks.attempts.get(&token) else { return };
         let (id, ix) = (attempt.task, attempt.peer);
-        let Some(Body::Chunks { length, names }) = attempt.early.as_ref().map(|early| early.result.clone()) else {
-            return;
-        };
+        // What was said in another session is asked for once it is said in this one, which may be of an older version.
+        let session = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id);
+        let early = attempt.early.as_ref().filter(|early| session == Some(early.session));
+        let Some(Body::Chunks { length, names }) = early.map(|early| early.result.clone()) else { return };
         let Some(task) = self.tasks.all.get(&id) else { return };
         let missing = missing(task, length, &names);
         let kept = self.tasks.checkpoint_bytes + self.tasks.promised + self.tasks.result_bytes;
