@@ -90,8 +90,8 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::LeaseFromEcho, "answers are long under way, and then nothing reaches the coordinator any more"),
     (Bug::StaleCheckpoint, "a worker is taken for lost and comes back, and both attempts make checkpoints"),
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
-    (Bug::LogUnbounded, "links break and a worker crashes while many messages wait for acknowledgement"),
     (Bug::Starvation, "more urgent tasks come while the coordinator is away, and ageing is set to be fast"),
+    (Bug::DrainDropsResults, "a worker that is told to leave stands still, while others come back from being cut off"),
     (Bug::RetiredUntold, "a worker is taken for lost and comes back, and meanwhile another one has ended its task"),
 ];
 

@@ -101,7 +101,7 @@ fn journ_2_a_restored_coordinator_goes_beyond_all_epochs_and_tokens_as_often_as_
         epoch = world.coordinator.epoch().1;
         assert_eq!(epoch, TIME + round * 60_000);
         drive_connected(&mut world, 0);
-        // It is submitted again, as its submitter knows of it, and its attempt goes on (TASK-2).
+        // It is submitted again, as its submitter knows of it.
         world.drive_until("it has ended", |world| world.succeeded(task));
         let after = world.submit(&format!("after {round}"), Job::takes(ms(1)));
         world.drive_until("it has ended", |world| world.succeeded(after));
@@ -231,4 +231,19 @@ fn task_4_after_a_restore_exclusive_tasks_wait_for_leases_that_nobody_knows_of()
     let from = world.now();
     world.drive_until("it has ended", |world| world.succeeded(other));
     assert!(world.now().since(from) < secs(20));
+}
+
+#[test]
+fn task_1_what_was_submitted_again_behind_a_restore_gets_no_result_of_what_was_lost() {
+    let mut world = connected(Setup { clients: 1, ..Setup::default() });
+    let backup = world.journal.clone();
+    let lost = world.submit("the same name", Job { takes: secs(3), ..Job::prints(b"lost") });
+    world.drive_until("it runs", |world| world.coordinator.why(lost) == Some(Why::Runs));
+    world.journal = backup;
+    world.restart_restored(TIME);
+    // Something else, under the name of what nobody here knows of.
+    assert_eq!(world.submit("the same name", Job::prints(b"other")), lost);
+    world.restart_coordinator();
+    world.drive_until("it has ended", |world| world.succeeded(lost));
+    assert_eq!(world.output(lost), b"other");
 }

@@ -10,7 +10,7 @@ use rejoin_core::coordinator::{Input, TaskState, Why};
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 use rejoin_core::wire::message::{Failure, Outcome, TaskSpec};
-use rejoin_core::worker::AttemptState;
+use rejoin_core::worker::{self, AttemptState};
 use rejoin_core::{Instant, Rejected};
 use rejoin_sim::{Job, Setup, World};
 
@@ -120,6 +120,25 @@ fn task_4_the_worker_stops_an_exclusive_task_when_its_lease_has_ended() {
     let from = world.now();
     world.wire(0).refuses = false;
     assert!(until_it_starts_again(&mut world, task, from) < secs(35));
+}
+
+#[test]
+fn task_4_what_was_killed_while_its_worker_stood_still_was_stopped_and_did_not_fail() {
+    let mut world = two(Setup::default());
+    let task = submit(&mut world, "charge", EXCLUSIVE, Job::takes(secs(3600)));
+    let token = cut_off_while_it_runs(&mut world, task);
+    let until = world.worker(0).lease().expect("it was granted one").until;
+    let outcome_at = |at, outcome| {
+        // The first thing that it learns when it goes on.
+        let mut worker = world.worker(0).clone();
+        worker.handle(at, worker::Input::Finished { token, outcome, result: b"" }).expect("it ran");
+        worker.finished(token).map(|finished| finished.outcome)
+    };
+    let killed = Outcome::Failed(Failure::Signal(9));
+    assert_eq!(outcome_at(until + secs(20), killed), Some(Outcome::Cancelled));
+    assert_eq!(outcome_at(until - ms(1), killed), Some(killed), "by somebody else");
+    let failed = Outcome::Failed(Failure::Exit(1));
+    assert_eq!(outcome_at(until + secs(20), failed), Some(failed), "by itself");
 }
 
 #[test]

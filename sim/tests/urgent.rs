@@ -102,13 +102,19 @@ fn measure(link: Link, beside: Beside, settings: &str) -> Latency {
     let failure = recorded.failure.as_ref().map(ToString::to_string);
     let mut times: BTreeMap<u32, [u64; 5]> = BTreeMap::new();
     for (at, _, told) in recorded.steps() {
-        let (task, which) = match told {
-            Told::Task { task, stage: Stage::Submitted(_), .. } => (task, 0),
-            Told::Task { task, stage: Stage::Started { .. }, .. } => (task, 1),
-            Told::Task { task, stage: Stage::Finished { .. }, .. } => (task, 2),
-            Told::Durable { task: Some(task), .. } => (task, 3),
-            Told::Task { task, stage: Stage::Ended(_), .. } => (task, 4),
-            _ => continue,
+        let (task, which) = if let Told::Durable { task: Some(task), .. } = told {
+            (task, 3)
+        } else if let Told::Task { task, stage, .. } = told {
+            let which = match stage {
+                Stage::Submitted(_) => 0,
+                Stage::Started { .. } => 1,
+                Stage::Finished { .. } => 2,
+                Stage::Ended(_) => 4,
+                Stage::CancelAsked | Stage::Accepted | Stage::Checkpoint { .. } => continue,
+            };
+            (task, which)
+        } else {
+            continue;
         };
         times.entry(*task).or_default()[which] = at.as_micros();
     }

@@ -251,7 +251,11 @@ impl Rig {
         until(async || {
             let overview = self.overview().await;
             let peer = overview.peers.iter().find(|peer| peer.name.as_str() == name).expect("a peer that is known");
-            (peer.state == coordinator::PeerState::Connected) == connected
+            // One that is suspected is neither: nothing has been found out about it yet.
+            match connected {
+                true => peer.state == coordinator::PeerState::Connected,
+                false => matches!(peer.state, coordinator::PeerState::Disconnected | coordinator::PeerState::Lost),
+            }
         })
         .await;
     }

@@ -54,7 +54,6 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
-use core::ops::Range;
 use core::time::Duration;
 
 pub use self::admission::{Address, AdmissionConfig};
@@ -69,6 +68,7 @@ use self::door::Door;
 use self::entry::{Conn, Goodbye};
 use self::gate::{Effect, Gate};
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
+use self::restored::Gap;
 use self::schedule::Schedule;
 pub(crate) use self::tasks::content_digest;
 use self::tasks::{Body, NewTask, Remembered, TaskStep, Tasks};
@@ -145,8 +145,10 @@ struct Desk {
     tokens_asked_at: u64,
     /// Names the next chunk of a checkpoint
     next_home: u64,
-    /// Tokens that may have been given in epochs of which nothing is known (JOURN-2)
-    gaps: Vec<Range<u64>>,
+    /// Epochs of which nothing is known (JOURN-2)
+    gaps: Vec<Gap>,
+    /// Tasks submitted in this life begin here
+    submits_from: u64,
     /// Leases of such an epoch may be in force
     unknown_leases: bool,
     /// No exclusive task is given out before: a worker that nobody here knows of may run it under a lease (TASK-4)
@@ -416,6 +418,7 @@ impl Desk {
             tokens_asked_at: 0,
             next_home: 1,
             gaps: Vec::new(),
+            submits_from: 0,
             unknown_leases: false,
             exclusive_from: Instant::ZERO,
             outdated: false,

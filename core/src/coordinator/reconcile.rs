@@ -159,7 +159,7 @@ impl Desk {
                 && (task.terms.class != Class::Exclusive || task.live.is_empty())
                 && (planted::is(Bug::DedupByLife) || !task.concluded.contains(&item.token))
         });
-        if !given_before || !free {
+        if !given_before || !free || self.is_of_a_namesake(item) {
             return false;
         }
         self.tasks.step(item.task, TaskStep::Adopt);

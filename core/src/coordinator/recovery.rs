@@ -252,7 +252,7 @@ impl Desk {
                 self.timers.set(Timer::Forget(task), Some(self.now + keep));
             }
         }
-        self.config.tokens_from = self.token_next;
+        (self.config.tokens_from, self.submits_from) = (self.token_next, self.tasks.next_order());
         let window = self.config.recovery_window.max(self.config.lost_after);
         let holders = self.roster.iter().filter(|(_, peer)| !peer.held.is_empty()).map(|(ix, _)| ix);
         for ix in holders.collect::<Vec<PeerIx>>() {
@@ -278,8 +278,17 @@ impl Desk {
     ) -> Result<(), NoSuchHistory> {
         let ix = self.roster.worker_named(worker);
         let known = self.tasks.attempts.get(&token).map(|known| (known.task, known.peer));
-        if token.0 >= self.token_next || known.is_some_and(|known| known != (task, ix)) {
+        if token.0 >= self.token_next || known.is_some_and(|(of, _)| of != task) {
             return Err(NoSuchHistory);
+        }
+        let moved = known.is_some_and(|(_, at)| at != ix);
+        if moved {
+            // Absent at its worker, it came back with another one that has its store (SESS-9).
+            let was_current = self.tasks.current(task) == Some(token);
+            self.drop_attempt(token);
+            if was_current {
+                self.step(task, TaskStep::Requeue)?;
+            }
         }
         let current = self.tasks.current(task);
         if current == Some(token) {
@@ -302,7 +311,7 @@ impl Desk {
                 self.drop_attempt(other);
             }
         }
-        if known.is_none() {
+        if known.is_none() || moved {
             self.tasks.give(token, task, ix, attempt);
             self.roster.get_mut(ix).held.insert(token);
         }

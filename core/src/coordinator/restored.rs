@@ -3,6 +3,8 @@
 //! Nothing here knows what is missing. So epoch and tokens go beyond all that may have been seen, exclusive tasks wait until no
 //! lease of a lost epoch can be in force, and what peers bring along that is not known is counted and named.
 
+use core::ops::Range;
+
 use crate::ids::TaskId;
 use crate::journal::Record;
 use crate::lease::Lease;
@@ -12,6 +14,14 @@ use crate::wire::message::InventoryItem;
 
 use super::tasks::TaskStep;
 use super::{Desk, Timer};
+
+/// What may have been given out and submitted in epochs of which nothing is known
+#[derive(Clone, Debug)]
+pub(super) struct Gap {
+    tokens: Range<u64>,
+    /// Tasks submitted later begin here
+    submits_from: u64,
+}
 
 impl Desk {
     /// Goes beyond all epochs and tokens that there may have been (JOURN-2, TASK-2)
@@ -32,7 +42,7 @@ impl Desk {
     /// Takes in that the records so far may be old
     pub(super) fn gone_back(&mut self, from: u64, below: u64, waits: bool) {
         if from < below {
-            self.gaps.push(from..below);
+            self.gaps.push(Gap { tokens: from..below, submits_from: self.tasks.next_order() });
             let next = self.token_next.max(below);
             (self.token_next, self.tokens_reserved, self.tokens_asked) = (next, next, next);
         }
@@ -58,7 +68,17 @@ impl Desk {
     /// Whether the journal knows nothing of what a worker holds
     pub(super) fn is_unheard_of(&self, item: &InventoryItem) -> bool {
         let token = item.token.0;
-        !self.tasks.knows(item.task) || self.gaps.iter().any(|gap| gap.contains(&token)) || token >= self.token_next
+        !self.tasks.knows(item.task)
+            || self.gaps.iter().any(|gap| gap.tokens.contains(&token))
+            || token >= self.token_next
+    }
+
+    /// Whether a token was given before its task was submitted: then it is of another task of that id, which was lost with a
+    /// store or is forgotten, and nobody knows whether that was the same (TASK-1)
+    pub(super) fn is_of_a_namesake(&self, item: &InventoryItem) -> bool {
+        let (token, order) = (item.token.0, self.tasks.all.get(&item.task).map_or(0, |task| task.order));
+        let lost = |gap: &Gap| token < gap.tokens.end && order >= gap.submits_from;
+        (token < self.config.tokens_from && order >= self.submits_from) || self.gaps.iter().any(lost)
     }
 
     /// Whether a task waits for leases that nobody here knows of (TASK-4)

@@ -359,6 +359,11 @@ impl Tasks {
         is_new
     }
 
+    /// The place that a task submitted now will have in the order of submission
+    pub(crate) fn next_order(&self) -> u64 {
+        self.order + 1
+    }
+
     /// Forgets an ended task
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let task = self.all.remove(&id)?;

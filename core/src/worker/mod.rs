@@ -684,7 +684,16 @@ impl Desk {
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
         // One that was stopped because it did not get on has failed, unless it has succeeded in that moment.
         let stalled = attempt.stalled && outcome != Outcome::Succeeded;
-        attempt.outcome = if stalled { Outcome::Failed(Failure::Stalled) } else { outcome };
+        // Killed behind the end of its lease, while this worker stood still, it was stopped and did not fail (TASK-4).
+        let over = attempt.conditions.exclusive && self.standing.lease.is_some_and(|lease| lease.until <= now);
+        let stopped = over && matches!(outcome, Outcome::Failed(Failure::Signal(_)));
+        attempt.outcome = if stalled {
+            Outcome::Failed(Failure::Stalled)
+        } else if stopped {
+            Outcome::Cancelled
+        } else {
+            outcome
+        };
         if kept.is_some_and(|kept| self.results.fill(&mut attempt.result, kept)) {
             attempt.large = large;
         } else {

@@ -1,8 +1,10 @@
 //! From the start to the last audit
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rejoin_core::Instant;
+use rejoin_core::ids::TaskId;
 use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::{Class, Terms};
@@ -415,7 +417,9 @@ impl Simulation {
                 format!("task {number} is {state}, {patience:?} after the network has healed")
             });
         }
-        for id in std::mem::take(&mut self.orphans) {
+        // What went with the coordinator's store is no promise any more.
+        let promised: BTreeSet<TaskId> = self.auditor.promised().collect();
+        for id in std::mem::take(&mut self.orphans).into_iter().filter(|id| promised.contains(id)) {
             let ended = self.auditor.ended(id).is_some();
             self.auditor.expect_of(Check::L5, id, ended, || format!("{id} waits for a worker that does not come back"));
         }
