@@ -252,6 +252,7 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         outlast(schedule, &mut bind);
     }
     let poisonous = draws.one_in(150);
+    let many_large = Draws::new(schedule.seed, Purpose::Returns, u64::MAX).one_in(25);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
     for number in 0..count as u32 {
@@ -278,8 +279,8 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             _ => 0,
         };
         let mut large = Draws::new(schedule.seed, Purpose::Returns, number.into());
-        if large.below(4_000) == 0 {
-            task.returns = large.between_log(45_000, 600_000) as u32;
+        if large.below(if many_large { 3 } else { 4_000 }) == 0 {
+            task.returns = large.between_log(1_100, 400_000) as u32;
         }
         if draws.one_in(150) {
             (task.retries, task.fails) = (draws.below(4) as u32, draws.below(4) as u32);

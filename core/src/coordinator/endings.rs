@@ -221,25 +221,20 @@ impl Desk {
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
         let live = task.live.clone();
         self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
-        // Taken in and waiting for what follows them: their workers say nothing more of them, and wait for a word.
-        let early =
-            |token: &Token| self.tasks.attempts.get(token).filter(|a| a.early.is_some()).map(|a| (*token, a.peer));
-        let taken_in: Vec<(Token, PeerIx)> = live.iter().filter_map(early).collect();
+        let mut overtaken = Vec::new();
         for other in live {
             if planted::is(Bug::RetiredUntold) {
                 self.drop_attempt(other);
                 continue;
             }
             self.part_with(other);
-            if let Some(attempt) = self.drop_attempt(other) {
+            if let Some(attempt) = self.retire(other) {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
+                overtaken.extend(attempt.early.map(|early| (other, attempt.peer, early.session)));
             }
         }
         self.write_end(id);
-        for (token, peer) in taken_in {
-            self.stats.stale_results += 1;
-            self.say_settled(peer, token, Settlement::Stale, None);
-        }
+        overtaken.into_iter().for_each(|(token, peer, session)| self.overtaken(peer, session, token));
         self.tasks.set_checkpoint(id, None);
         self.drop_chunks(id);
         self.gate.then(Effect::End(id));
@@ -353,10 +348,26 @@ impl Desk {
 
     // Inside.
 
-    /// Retires a token, and takes it off its worker's list
+    /// Retires a token, and takes it off its worker's list; its result is stale, if it was taken in and waits
     pub(super) fn drop_attempt(&mut self, token: Token) -> Option<Attempt> {
+        let attempt = self.retire(token)?;
+        if let Some(early) = &attempt.early {
+            self.overtaken(attempt.peer, early.session, token);
+        }
+        Some(attempt)
+    }
+
+    /// A result was taken in and will not be applied: its worker says nothing more of it, and waits for a word
+    ///
+    /// In another session it is in the inventory, and gets its verdict like all that is there (SESS-7).
+    fn overtaken(&mut self, ix: PeerIx, session: SessionId, token: Token) {
+        self.stats.stale_results += 1;
+        self.gate.then(Effect::Say(ix, session, Sent::Settled(token, Settlement::Stale, None)));
+    }
+
+    fn retire(&mut self, token: Token) -> Option<Attempt> {
         self.drop_upload(token);
-        let mut attempt = self.tasks.retire(token)?;
+        let attempt = self.tasks.retire(token)?;
         let ix = attempt.peer;
         let peer = self.roster.get_mut(ix);
         peer.held.remove(&token);
@@ -366,7 +377,7 @@ impl Desk {
         }
         self.schedule.not_recalled(token);
         self.place(ix);
-        if let Some(early) = attempt.early.take() {
+        if let Some(early) = &attempt.early {
             self.no_longer_early(ix, early.session, early.number);
         }
         Some(attempt)

@@ -79,6 +79,11 @@ impl Simulation {
     pub(super) fn fetched(&mut self, peer: usize, ask: u64, piece: &[u8]) {
         let fetches = &mut self.peers[peer].fetches;
         let Some((task, offset)) = fetches.asked.remove(&ask) else { return };
+        if self.auditor.end_is_undone(task) {
+            // The store has lost it, and may have got another one since (JOURN-2).
+            fetches.results.remove(&task);
+            return self.fetch(peer);
+        }
         let Some(fetching) = fetches.results.get_mut(&task) else { return };
         let room = fetching.bytes.get_mut(offset as usize..).unwrap_or_default();
         let fits = !piece.is_empty() && piece.len() == room.len().min(ANSWER_BYTES_MAX);
