@@ -29,6 +29,8 @@ pub enum Purpose {
     Keeps,
     /// How large the large results of tasks are
     Returns,
+    /// How large the large inputs of tasks are
+    Inputs,
 }
 
 /// A stream of random numbers

@@ -85,6 +85,7 @@ impl Journal {
                 | Record::Lease { .. }
                 | Record::Restored { .. }
                 | Record::Submit { .. }
+                | Record::SubmitLarge { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }
                 | Record::Cancel { .. }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rejoin_core::ids::Token;
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::wire::message::{Failure, Outcome};
 
 use crate::draws::Draws;
@@ -67,11 +68,17 @@ pub struct Start<'a> {
 
 /// What there is to be executed, and what is outside
 pub trait Workload {
-    /// The input of a task, of at most 48 KiB, the same each time; by default its number, and as many bytes more as its
-    /// line says
+    /// The input of a task, the same each time; by default its number, and as many bytes more as its line says
+    ///
+    /// Above 48 KiB all but four bytes of it go in chunks, of which there are 16 MiB at most (FRAME-3).
     fn payload(&self, task: &Task) -> Vec<u8> {
         let mut payload = task.number.to_le_bytes().to_vec();
-        payload.resize(4 + task.input as usize, 0x17);
+        let input = task.input as usize;
+        if payload.len() + input > INLINE_BYTES_MAX {
+            payload.extend(unlike(task.number, input));
+        } else {
+            payload.resize(4 + input, 0x17);
+        }
         payload
     }
 
@@ -183,11 +190,15 @@ impl Logic for Script {
 
 /// What a task returns; of a large result no two chunks are alike
 fn returned(task: &Task) -> Vec<u8> {
-    let mut bytes = vec![7; task.returns as usize];
-    if bytes.len() > RESULT_BYTES_MAX as usize {
-        let run = |number: u64| (number | u64::from(task.number) << 32).to_le_bytes();
-        bytes.chunks_mut(8).zip(0..).for_each(|(bytes, number)| bytes.copy_from_slice(&run(number)[..bytes.len()]));
-    }
+    let returns = task.returns as usize;
+    if returns > RESULT_BYTES_MAX as usize { unlike(task.number, returns) } else { vec![7; returns] }
+}
+
+/// Bytes of which no two chunks are alike
+fn unlike(number: u32, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let run = |at: u64| (at | u64::from(number) << 32).to_le_bytes();
+    bytes.chunks_mut(8).zip(0..).for_each(|(bytes, at)| bytes.copy_from_slice(&run(at)[..bytes.len()]));
     bytes
 }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rejoin_core::ids::{Role, SessionId, TaskId, Token};
-use rejoin_core::limits::{BODY_BYTES_MAX, WIRE_VERSION_OLDEST};
+use rejoin_core::limits::BODY_BYTES_MAX;
 use rejoin_core::wire::codec::{FRAME_VERSION, HEADER_BYTES, TAG_BYTES};
 use rejoin_core::wire::handshake::{Challenge, Hello, Proof, Refusal};
 use rejoin_core::wire::message::{
@@ -209,6 +209,7 @@ impl Message<'_> {
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
                 ToWorker::AssignUnder { .. } => "AssignUnder",
+                ToWorker::AssignLarge { .. } => "AssignLarge",
                 ToWorker::Cancel { .. } => "Cancel",
                 ToWorker::Recall { .. } => "Recall",
                 ToWorker::Verdict { .. } => "Verdict",
@@ -223,6 +224,8 @@ impl Message<'_> {
             },
             Message::FromClient(said) => match said {
                 FromClient::Submit { .. } => "Submit",
+                FromClient::SubmitLarge { .. } => "SubmitLarge",
+                FromClient::InputPiece { .. } => "InputPiece",
                 FromClient::Watch { .. } => "Watch",
                 FromClient::Cancel { .. } => "Cancel",
                 FromClient::Taken { .. } => "Taken",
@@ -236,6 +239,7 @@ impl Message<'_> {
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
                 ToClient::LargeOutcome { .. } => "LargeOutcome",
+                ToClient::InputNeed { .. } => "InputNeed",
             },
         }
     }
@@ -246,7 +250,7 @@ impl Message<'_> {
             Message::FromWorker(said) => said.since(),
             Message::ToWorker(said) => said.since(),
             Message::ToClient(said) => said.since(),
-            Message::FromClient(_) => WIRE_VERSION_OLDEST,
+            Message::FromClient(said) => said.since(),
         }
     }
 
@@ -254,9 +258,13 @@ impl Message<'_> {
     pub fn task(&self) -> Option<TaskId> {
         match *self {
             Message::FromWorker(FromWorker::Result { task, .. } | FromWorker::LargeResult { task, .. })
-            | Message::ToWorker(ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. })
+            | Message::ToWorker(
+                ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. } | ToWorker::AssignLarge { task, .. },
+            )
             | Message::FromClient(
                 FromClient::Submit { task, .. }
+                | FromClient::SubmitLarge { task, .. }
+                | FromClient::InputPiece { task, .. }
                 | FromClient::Watch { task, .. }
                 | FromClient::Cancel { task }
                 | FromClient::Taken { task, .. },
@@ -267,7 +275,8 @@ impl Message<'_> {
                 | ToClient::Progress { task, .. }
                 | ToClient::Output { task, .. }
                 | ToClient::Outcome { task, .. }
-                | ToClient::LargeOutcome { task, .. },
+                | ToClient::LargeOutcome { task, .. }
+                | ToClient::InputNeed { task, .. },
             ) => Some(task),
             Message::FromWorker(_)
             | Message::ToWorker(_)
@@ -294,6 +303,7 @@ impl Message<'_> {
             | Message::ToWorker(
                 ToWorker::Assign { token, .. }
                 | ToWorker::AssignUnder { token, .. }
+                | ToWorker::AssignLarge { token, .. }
                 | ToWorker::Cancel { token, .. }
                 | ToWorker::Recall { token }
                 | ToWorker::Verdict { token, .. }
@@ -317,6 +327,8 @@ impl Message<'_> {
             | Message::ToWorker(ToWorker::Drain)
             | Message::FromClient(
                 FromClient::Submit { .. }
+                | FromClient::SubmitLarge { .. }
+                | FromClient::InputPiece { .. }
                 | FromClient::Watch { .. }
                 | FromClient::Cancel { .. }
                 | FromClient::Ask { .. },
@@ -325,6 +337,7 @@ impl Message<'_> {
                 ToClient::Accepted { .. }
                 | ToClient::Refused { .. }
                 | ToClient::Progress { .. }
+                | ToClient::InputNeed { .. }
                 | ToClient::Answer { .. },
             ) => None,
         }
@@ -409,6 +422,11 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
             let exclusive = if conditions.exclusive { ", exclusive" } else { "" };
             write!(f, " attempt {attempt}{}{exclusive}", if *restores { ", from a checkpoint" } else { "" })
         }
+        ToWorker::AssignLarge { attempt, restores, conditions, length, .. } => {
+            let exclusive = if conditions.exclusive { ", exclusive" } else { "" };
+            let from = if *restores { ", from a checkpoint" } else { "" };
+            write!(f, " attempt {attempt}{from}{exclusive}, input of {length} bytes")
+        }
         ToWorker::Cancel { reason, .. } => write!(f, " {reason:?}"),
         ToWorker::Verdict { verdict, .. } => f.write_str(match verdict {
             Verdict::Keep { .. } => " Keep",
@@ -434,6 +452,8 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
 fn write_from_client(f: &mut fmt::Formatter<'_>, said: &FromClient<'_>) -> fmt::Result {
     match said {
         FromClient::Submit { payload, .. } => write!(f, " {} bytes", payload.len()),
+        FromClient::SubmitLarge { length, .. } => write!(f, " {length} bytes"),
+        FromClient::InputPiece { offset, bytes, .. } => write!(f, " {offset}..{}", offset + bytes.len() as u64),
         FromClient::Watch { follow, .. } => write!(f, " {follow:?}"),
         FromClient::Taken { stream, offset, .. } => write!(f, " {} up to {offset}", stream_name(*stream)),
         FromClient::Ask { ask, question } => write!(f, " {ask} {question:?}"),
@@ -448,6 +468,9 @@ fn write_to_client(f: &mut fmt::Formatter<'_>, said: &ToClient<'_>) -> fmt::Resu
         ToClient::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
         ToClient::Outcome { outcome, .. } => write!(f, " {outcome:?}"),
         ToClient::LargeOutcome { outcome, length, .. } => write!(f, " {outcome:?}, {length} bytes"),
+        ToClient::InputNeed { wanted, .. } => {
+            write!(f, " {} chunks", wanted.iter().map(|byte| byte.count_ones()).sum::<u32>())
+        }
         ToClient::Answer { ask, answer } => write!(f, " {ask}, {} bytes", answer.len()),
         ToClient::Accepted { .. } => Ok(()),
     }

@@ -237,6 +237,10 @@ impl Wild {
                 if self.draws.one_in(50) {
                     task.returns = *self.draws.pick(&[16 << 20, (16 << 20) + 1]);
                 }
+                let mut draws = Draws::new(self.schedule.seed, Purpose::Inputs, number.into());
+                if draws.one_in(200) {
+                    task.input = *draws.pick(&[49_149, 65_536, 65_537, 131_072, 1 << 20, 16 << 20]);
+                }
                 task.prints = *self.draws.pick(&[1, 2, 16_383, 16_384, 16_385, 300_000, (1 << 20) + 1]);
             }
             2 => {

@@ -92,6 +92,8 @@ pub struct World {
     pub steps: Vec<(TaskId, u8)>,
     /// Checkpoints that were answered: attempt, number, why it was refused
     pub checkpointed: Vec<(Token, u64, Option<CheckpointRefused>)>,
+    /// Large inputs of tasks that clients submit (FRAME-3)
+    pub inputs: BTreeMap<TaskId, Vec<u8>>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -169,6 +171,7 @@ impl World {
             starts: Vec::new(),
             steps: Vec::new(),
             checkpointed: Vec::new(),
+            inputs: BTreeMap::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -953,6 +956,11 @@ impl World {
                 kept.extend_from_slice(bytes);
             }
             client::Output::Answer { ask, answer } => self.answers.push((n, ask, answer.into())),
+            client::Output::ReadInput { task, offset, max } => {
+                let input = self.inputs.get(&task).map_or(&[][..], |input| &input[offset as usize..]);
+                let input = client::Input::InputRead { task, offset, bytes: &input[..input.len().min(max as usize)] };
+                client.handle(self.now, input).expect("an answer is never refused");
+            }
             client::Output::Event(event) => self.client_events[n].push(event),
             client::Output::Idle { .. } => {
                 let idle = matches!(client.poll(frame), client::Output::Idle { .. });

@@ -169,7 +169,10 @@ pub fn refusal(task: TaskId, reason: Refused) -> String {
         Refused::Unknown => format!("{task}: no such task; `rejoin tasks` lists them"),
         Refused::Conflict => format!("{task}: another task has this id; take another --id"),
         Refused::Full => format!("{task}: the coordinator holds as many tasks as it may; try again later"),
-        Refused::TooLarge => format!("{task}: the command is too long"),
+        Refused::TooLarge => format!(
+            "{task}: the command is too long, or the input larger than 16 MiB; or the coordinator is too old to take inputs"
+        ),
+        Refused::Damaged => format!("{task}: the input changed while it was sent; submit it again"),
         Refused::BadSpec => format!(
             "{task}: the coordinator cannot keep to what is asked for: an exclusive task can be replaced only when the \
              lease of its worker has ended, so make --lost-after or --replace longer, or --self-stop-after shorter; or \

@@ -27,6 +27,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 const IN: &str = "in";
+const INPUT: &str = "input";
 const OUT: &str = "checkpoint";
 const RESULT: &str = "result";
 const TAKEN: &str = "taken";
@@ -223,6 +224,8 @@ impl Drop for Restoring {
 pub struct Checkpoints {
     dir: PathBuf,
     restored: bool,
+    /// Whether there is an input
+    fed: bool,
     bytes_max: u64,
     taken: AtomicU64,
 }
@@ -241,7 +244,8 @@ impl Checkpoints {
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
             }
         };
-        let checkpoints = Checkpoints { dir, restored: restored.is_some(), bytes_max, taken: AtomicU64::new(0) };
+        let (restores, taken) = (restored.is_some(), AtomicU64::new(0));
+        let checkpoints = Checkpoints { dir, restored: restores, fed: false, bytes_max, taken };
         let place = checkpoints.dir.join(IN);
         match restored {
             None => {}
@@ -251,6 +255,18 @@ impl Checkpoints {
             Some(StartsFrom::File(path)) => fs::rename(path, place)?,
         }
         Ok(checkpoints)
+    }
+
+    /// Moves the file there that the task reads as its standard input
+    pub fn feed(&mut self, file: &Path) -> io::Result<()> {
+        fs::rename(file, self.dir.join(INPUT))?;
+        self.fed = true;
+        Ok(())
+    }
+
+    /// The file that the task reads as its standard input, if there is one
+    pub fn input(&self) -> Option<PathBuf> {
+        self.fed.then(|| self.dir.join(INPUT))
     }
 
     /// What the task has to know of it

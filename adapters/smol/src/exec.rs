@@ -12,6 +12,7 @@ use smol::{Async, Timer, future};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -56,6 +57,8 @@ pub struct CommandSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Working directory, that of this process when absent
     pub cwd: Option<PathBuf>,
+    /// File that is its standard input; empty when absent
+    pub stdin: Option<PathBuf>,
     /// Longest run time, unbounded when absent
     pub timeout: Option<Duration>,
     /// Time between SIGTERM and SIGKILL at a timeout or a cancellation
@@ -72,6 +75,7 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
+            stdin: None,
             timeout: None,
             grace: Duration::from_secs(10),
             output_bytes_max: u64::MAX,
@@ -178,7 +182,7 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Starts `spec` in a process group of its own, with an empty standard input
+    /// Starts `spec` in a process group of its own; what was put beside its checkpoints is its standard input
     ///
     /// Returns at once: the start itself, which may block, happens in the background on smol's
     /// global executor. `events` should be unbounded; at most two unread `Grew` and the one
@@ -187,6 +191,7 @@ impl Execution {
     pub fn start(id: u64, mut spec: CommandSpec, around: Surroundings, events: Sender<ExecEvent>) -> Self {
         let Surroundings { spool_dir: dir, guardian, exclusive, checkpoints } = around;
         spec.env.extend(checkpoints.as_ref().map(Checkpoints::env).unwrap_or_default());
+        spec.stdin = checkpoints.as_ref().and_then(Checkpoints::input).or(spec.stdin);
         let mark = guardian.as_ref().map(|guardian| guardian.attempt_mark(id));
         spec.env.extend(guardian.as_ref().map(|guardian| (MARK.into(), guardian.mark().into())));
         spec.env.extend(mark.as_ref().map(|mark| (ATTEMPT_MARK.into(), mark.into())));
@@ -642,7 +647,10 @@ fn start(spec: &CommandSpec) -> io::Result<Started> {
     command
         .args(&spec.args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
+        .stdin(match &spec.stdin {
+            Some(path) => File::open(path)?.into(),
+            None => Stdio::null(),
+        })
         .stdout(stdout_writer)
         .stderr(stderr_writer)
         .process_group(0);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
-use rejoin_core::blob::RESULT;
+use rejoin_core::blob::{INPUT, RESULT};
 use rejoin_core::ids::{PeerName, TaskId, Token};
 use rejoin_core::limits::{FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
@@ -158,6 +158,8 @@ struct Runner {
     result_bytes_max: u32,
     /// Large checkpoints that attempts are to start from
     restores: BTreeMap<Token, Restoring>,
+    /// Large inputs of attempts that have not started
+    inputs: BTreeMap<Token, Restoring>,
     exec_events: Queue<ExecEvent>,
     spool_dir: Arc<std::path::Path>,
     start_log: Option<File>,
@@ -238,6 +240,7 @@ impl Runner {
             results: BTreeMap::new(),
             result_bytes_max,
             restores: BTreeMap::new(),
+            inputs: BTreeMap::new(),
             exec_events: unbounded(),
             spool_dir: options.spool_dir.into(),
             start_log: start_log.transpose()?,
@@ -337,10 +340,11 @@ impl Runner {
                     self.read_checkpoint(token, number, offset, max);
                 }
                 Output::RestorePiece { token, number, offset, bytes } => {
-                    let written = keep_piece(&mut self.restores, &self.spool_dir, token, number, offset, bytes);
+                    let files = if number == INPUT { &mut self.inputs } else { &mut self.restores };
+                    let written = keep_piece(files, &self.spool_dir, token, number, offset, bytes);
                     if let Err(error) = written {
                         tracing::error!(%error, "no room for what a task starts from: nothing new is taken");
-                        self.restores.remove(&token);
+                        files.remove(&token);
                         self.broken = Some(error);
                         self.order(Order::Drain);
                     }
@@ -355,6 +359,7 @@ impl Runner {
                     self.executions.remove(&token);
                     self.results.remove(&token);
                     self.restores.remove(&token);
+                    self.inputs.remove(&token);
                     self.saved.retain(|(of, _), _| *of != token);
                 }
                 Output::Idle { wake_at } => return Ok(wake_at),
@@ -511,7 +516,14 @@ impl Runner {
         if let Some((number, bytes, _)) = from {
             tracing::info!(%task, attempt, number, bytes, "task goes on from a checkpoint");
         }
-        Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)
+        let fed = self.worker.input(token).is_some();
+        let mut surroundings = Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)?;
+        if fed {
+            let input = self.inputs.remove(&token);
+            let input = input.ok_or_else(|| io::Error::other("the task's input could not be kept"))?;
+            surroundings.feed(input.path())?;
+        }
+        Ok(surroundings)
     }
 
     /// Has an attempt kept that is over

@@ -220,7 +220,7 @@ impl Desk {
         let Some(task) = self.tasks.all.get_mut(&id) else { return };
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
         let live = task.live.clone();
-        self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
+        let input = self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
         let mut overtaken = Vec::new();
         for other in live {
             if planted::is(Bug::RetiredUntold) {
@@ -237,6 +237,7 @@ impl Desk {
         overtaken.into_iter().for_each(|(token, peer, session)| self.overtaken(peer, session, token));
         self.tasks.set_checkpoint(id, None);
         self.drop_chunks(id);
+        self.chunks_gone(id, input);
         self.gate.then(Effect::End(id));
         self.story.note(self.now, id, token, "ended");
     }

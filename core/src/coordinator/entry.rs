@@ -485,6 +485,7 @@ impl Desk {
         peer.fetching.clear();
         let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
+        self.drop_drafts(ix);
         self.place(ix);
         if away {
             self.timers.set(Timer::Session(ix), None);

@@ -2,6 +2,7 @@
 
 use core::ops::Bound;
 
+use crate::blob::INPUT;
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
 use crate::lease::Lease;
@@ -66,6 +67,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
         || !peer.to_tell.is_empty()
         || !peer.to_need.is_empty()
         || !peer.to_offer.is_empty()
+        || !peer.inputs_due.is_empty()
         || peer.piece.is_some();
     if !news || !live.channel.is_writable() {
         return 0;
@@ -89,7 +91,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if replay(peer, tasks, version, &mut body)
         && say_new(peer, tasks, version, &mut body)
         && tell_kept(peer, tasks, &mut body)
-        && tell_transfers(peer, tasks, &mut body)
+        && tell_transfers(live.peer, peer, tasks, &mut body)
     {
         send_piece(now, live, peer, tasks, &mut body);
     }
@@ -186,8 +188,24 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
                     let (priority, payload) = (task.spec.priority, &*task.payload);
                     // Whoever knows nothing of chunks starts from the beginning.
                     let restores = a.restores && (a.restoring.is_none() || version >= CHUNKS_SINCE);
-                    let conditions = task.terms.at_worker();
+                    let (conditions, input) = (task.terms.at_worker(), task.input.as_ref());
                     let (task, attempt) = (a.task, a.attempt);
+                    if let Some(input) = input {
+                        let (length, names) = (input.length, input.names.as_flattened());
+                        let conditions = conditions.unwrap_or_default();
+                        let assign = ToWorker::AssignLarge {
+                            task,
+                            token,
+                            attempt,
+                            priority,
+                            restores,
+                            conditions,
+                            payload,
+                            length,
+                            names,
+                        };
+                        return body.push(class, &assign);
+                    }
                     match conditions {
                         None => {
                             body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
@@ -278,7 +296,10 @@ fn send_piece(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks,
         Reading::Shown { .. } => return,
         Reading::Chunk { token, number, offset, .. } => {
             let attempt = tasks.attempts.get_mut(&token);
-            let sending = attempt.and_then(|attempt| attempt.restoring.as_mut());
+            let sending = attempt.and_then(|attempt| match number {
+                INPUT => attempt.feeding.as_mut(),
+                _ => attempt.restoring.as_mut(),
+            });
             let Some(sending) = sending.filter(|s| s.next(bytes.len() as u64) == Some((offset, bytes.len() as u64)))
             else {
                 peer.piece = None;

@@ -18,6 +18,7 @@ use crate::stream::Piece;
 use crate::terms::Class;
 use crate::wire::message::{Outcome, Stream};
 
+use super::inputs::Large;
 use super::peers::PeerIx;
 use super::tasks::{Body, Checkpoint, Chunk, Ended, TaskState, TaskStep, content_digest};
 use super::{Config, Coordinator, Desk, Remembered, Timer};
@@ -121,9 +122,22 @@ impl Desk {
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }
-                let content = content_digest(spec, about, payload);
+                let content = content_digest(spec, about, payload, None);
                 let about = About::decode(about).map_err(|_| NoSuchHistory)?;
-                self.insert(task, spec, about, content, payload);
+                self.insert(task, spec, about, content, payload, None);
+                self.step(task, TaskStep::Accept)?;
+            }
+            Record::SubmitLarge { task, spec, about, payload, length, names, homes } => {
+                self.lapse(task);
+                if self.tasks.knows(task) {
+                    return Err(NoSuchHistory);
+                }
+                let content = content_digest(spec, about, payload, Some((length, names)));
+                let about = About::decode(about).map_err(|_| NoSuchHistory)?;
+                let last = homes_of(homes).max().unwrap_or(0);
+                self.next_home = self.next_home.max(last.saturating_add(1));
+                let input = Large::recorded(length, names, homes, &mut self.strays).ok_or(NoSuchHistory)?;
+                self.insert(task, spec, about, content, payload, Some(input));
                 self.step(task, TaskStep::Accept)?;
             }
             Record::Assign { task, token, attempt, ref worker } => self.replay_assign(task, token, attempt, worker)?,
@@ -135,7 +149,9 @@ impl Desk {
                 self.step(task, TaskStep::End)?;
                 let large = self.returned.remove(&task).filter(|(by, _)| Some(*by) == token);
                 let result = large.map_or_else(|| result.into(), |(_, large)| large);
-                self.tasks.set_end(task, Ended { outcome, token, attempt, result, streams });
+                let input = self.tasks.set_end(task, Ended { outcome, token, attempt, result, streams });
+                // That it is gone is one of the next records.
+                self.strays.extend(input.into_iter().map(|home| (home, task)));
                 let Some(known) = self.tasks.all.get_mut(&task) else { return Err(NoSuchHistory) };
                 known.told = true;
                 *self.told_as(outcome) += 1;

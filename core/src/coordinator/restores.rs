@@ -1,11 +1,11 @@
 //! Checkpoints that go out in chunks, to those who start from them (CKPT-4)
 
-use crate::blob::{chunk_bytes, chunk_span};
+use crate::blob::{INPUT, chunk_bytes, chunk_span};
 use crate::channel::Violation;
 use crate::ids::{TaskId, Token};
 use crate::journal::Record;
 use crate::limits::CHUNKS_SINCE;
-use crate::wire::message::{BodyWriter, Class, ToWorker};
+use crate::wire::message::{BodyWriter, Class, ToClient, ToWorker};
 
 use super::Desk;
 use super::gate::Effect;
@@ -24,12 +24,17 @@ impl Desk {
         let Some(attempt) = self.restored_by(ix, token, number) else { return Ok(()) };
         let Some(sending) = &mut attempt.restoring else { return Ok(()) };
         sending.need(wanted)?;
+        self.send_chunks(ix, token);
+        Ok(())
+    }
+
+    /// A worker waits for chunks of what an attempt starts from
+    pub(super) fn send_chunks(&mut self, ix: PeerIx, token: Token) {
         let peer = self.roster.get_mut(ix);
         if !peer.restoring.contains(&token) {
             peer.restoring.push_back(token);
         }
         self.readers.insert(ix);
-        Ok(())
     }
 
     /// The worker cannot start from it: from the one before, then, or from the beginning (CKPT-4)
@@ -80,7 +85,8 @@ impl Desk {
 
     /// Whether an attempt that has not started waits for what cannot be said on this connection
     pub(super) fn cannot_restore(&self, ix: PeerIx, token: Token) -> bool {
-        let chunked = self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.restoring.is_some());
+        let waits = |attempt: &Attempt| attempt.restoring.is_some() || attempt.feeding.is_some();
+        let chunked = self.tasks.attempts.get(&token).is_some_and(waits);
         chunked && self.version_of(ix) < CHUNKS_SINCE
     }
 
@@ -99,11 +105,19 @@ impl Desk {
         peer.restoring.clear();
         peer.to_offer.clear();
         peer.to_need.clear();
+        self.restart_drafts(ix);
+        if !goes_on {
+            // Said again first, and then told.
+            self.roster.get_mut(ix).inputs_due.clear();
+        }
         for token in self.roster.get(ix).held.clone() {
             // It offers again what it has to send.
             self.drop_upload(token);
             if goes_on {
                 self.begin_result(token);
+            }
+            if let Some(feeding) = self.tasks.attempts.get_mut(&token).and_then(|attempt| attempt.feeding.as_mut()) {
+                feeding.rewind();
             }
             let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
             let Some(attempt) = attempt else { continue };
@@ -115,14 +129,15 @@ impl Desk {
 
     /// The next piece that a worker waits for, of at most so many bytes, to be read by the embedder
     pub(super) fn next_chunk_for(&mut self, ix: PeerIx, most: u64) -> Option<Reading> {
-        let peer = self.roster.get_mut(ix);
-        while let Some(token) = peer.restoring.front().copied() {
-            if let Some(reading) = next_chunk(token, &self.tasks, most) {
+        while let Some(token) = self.roster.get(ix).restoring.front().copied() {
+            let reading = self.next_of_input(token, most).or_else(|| next_chunk(token, &self.tasks, most));
+            let line = &mut self.roster.get_mut(ix).restoring;
+            if reading.is_some() {
                 // To the back of the line, so that one large checkpoint does not hold up the others.
-                peer.restoring.rotate_left(1);
-                return Some(reading);
+                line.rotate_left(1);
+                return reading;
             }
-            peer.restoring.pop_front();
+            line.pop_front();
         }
         None
     }
@@ -150,6 +165,8 @@ impl Desk {
         if bytes.len() >= max as usize {
             peer.piece = Some(Piece { from, bytes: bytes[..max as usize].into() });
             self.touch(ix);
+        } else if number == INPUT {
+            self.input_is_bad(ix, token);
         } else {
             self.take_restore_bad(ix, token, number);
         }
@@ -169,7 +186,15 @@ fn next_chunk(token: Token, tasks: &Tasks, most: u64) -> Option<Reading> {
 }
 
 /// Says what is missing of offers, and offers what attempts start from; `false` when the frame is full
-pub(super) fn tell_transfers(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+pub(super) fn tell_transfers(ix: PeerIx, peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    while let Some(task) = peer.inputs_due.first().copied() {
+        if let Some(draft) = tasks.drafts.get(&(ix, task))
+            && !body.push(Class::Loose, &ToClient::InputNeed { task, wanted: &draft.wanted() })
+        {
+            return false;
+        }
+        peer.inputs_due.remove(&task);
+    }
     while let Some(token) = peer.to_need.first().copied() {
         if let Some(upload) = tasks.attempts.get(&token).and_then(|attempt| attempt.upload.as_ref())
             && !body.push(Class::Loose, &ToWorker::Need { token, number: upload.number, wanted: &upload.wanted() })

@@ -16,6 +16,7 @@ use crate::stream::Incoming;
 use crate::terms::Terms;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
+use super::inputs::{Draft, Large};
 use super::peers::PeerIx;
 use super::queues::{KindIx, Need, Place, Queues};
 use super::uploads::Upload;
@@ -81,6 +82,8 @@ pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) content: [u8; 32],
     pub(crate) payload: Box<[u8]>,
+    /// What goes in chunks beside that, while somebody may need it (FRAME-3)
+    pub(crate) input: Option<Box<Large>>,
     /// What people call it
     pub(crate) title: Box<str>,
     /// What it needs of a worker
@@ -243,6 +246,8 @@ pub(crate) struct Attempt {
     pub(crate) upload: Option<Box<Upload>>,
     /// What it starts from, where that goes out in chunks (CKPT-4)
     pub(crate) restoring: Option<Box<Sending>>,
+    /// Its task's large input on its way out (FRAME-3)
+    pub(crate) feeding: Option<Box<Sending>>,
     /// Under which it was given out, where an earlier epoch did that
     pub(crate) lease: Option<Lease>,
 }
@@ -282,6 +287,10 @@ pub(crate) struct Tasks {
     pub(crate) result_bytes: u64,
     /// Bytes of chunks that are to come, for which room is kept
     pub(crate) promised: u64,
+    /// Tasks whose large input is still coming from the client that submits them
+    pub(crate) drafts: BTreeMap<(PeerIx, TaskId), Draft>,
+    /// Bytes of all large inputs: of open tasks, and of those that are still coming
+    pub(crate) input_bytes: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -323,14 +332,18 @@ impl Counts {
 impl Tasks {
     /// Adds a task that is not there yet; `true` if nobody is listed as free for its kind yet
     pub(crate) fn insert(&mut self, id: TaskId, new: NewTask<'_>) -> bool {
-        let NewTask { spec, about, content, payload, submitted, ageing } = new;
+        let NewTask { spec, about, content, payload, input, submitted, ageing } = new;
         self.order += 1;
         let terms = about.terms;
-        let (kind, is_new) = self.queues.enter(Need { tags: about.needs, terms: terms.at_worker().is_some() });
+        // Whoever knows what terms are knows chunks as well.
+        let speaks = terms.at_worker().is_some() || input.is_some();
+        let (kind, is_new) = self.queues.enter(Need { tags: about.needs, terms: speaks });
+        self.input_bytes += input.as_ref().map_or(0, |input| input.length);
         let task = Task {
             spec,
             content,
             payload: payload.into(),
+            input: input.map(Box::new),
             title: about.title.into_boxed_str(),
             kind,
             terms,
@@ -373,15 +386,18 @@ impl Tasks {
         Some(task)
     }
 
-    /// A task has its outcome: from now on its chunks are those of what it returned
-    pub(crate) fn set_end(&mut self, id: TaskId, end: Ended) {
-        let Some(task) = self.all.get_mut(&id) else { return };
+    /// A task has its outcome: from now on its chunks are those of what it returned; returns where its input was
+    pub(crate) fn set_end(&mut self, id: TaskId, end: Ended) -> Vec<u64> {
+        let Some(task) = self.all.get_mut(&id) else { return Vec::new() };
         let chunks: u64 = task.chunks.values().map(|chunk| chunk.length).sum();
         if task.ended.replace(end).is_none() {
             self.checkpoint_bytes -= chunks;
             self.result_bytes += chunks;
         }
         task.payload = Box::default();
+        let Some(input) = task.input.take() else { return Vec::new() };
+        self.input_bytes -= input.length;
+        input.homes().collect()
     }
 
     /// The counter for chunks of a task that has ended, or has not
@@ -498,6 +514,7 @@ impl Tasks {
             early: None,
             upload: None,
             restoring: task.checkpoint.as_ref().and_then(Checkpoint::to_send),
+            feeding: task.input.as_ref().map(|input| Box::new(Sending::new(input.length))),
             lease: None,
         };
         self.attempts.insert(token, new);
@@ -556,6 +573,13 @@ impl Tasks {
         };
         assert_eq!(inline.chain(chunks(false)).sum::<u64>(), self.checkpoint_bytes);
         assert_eq!(chunks(true).sum::<u64>(), self.result_bytes);
+        let inputs = self.all.values().filter_map(|task| task.input.as_ref()).map(|input| input.length);
+        let coming = self.drafts.values().map(|draft| draft.input.length);
+        assert_eq!(inputs.chain(coming).sum::<u64>(), self.input_bytes);
+        assert!(
+            self.all.values().all(|task| task.input.is_none() || task.ended.is_none()),
+            "an input is kept for nothing"
+        );
         let uploads = self.attempts.values().filter_map(|attempt| attempt.upload.as_ref());
         assert_eq!(uploads.map(|upload| upload.promised()).sum::<u64>(), self.promised, "room is kept for nothing");
         for (id, task) in &self.all {
@@ -583,18 +607,26 @@ pub(crate) struct NewTask<'a> {
     pub(crate) about: About,
     pub(crate) content: [u8; 32],
     pub(crate) payload: &'a [u8],
+    pub(crate) input: Option<Large>,
     pub(crate) submitted: Instant,
     pub(crate) ageing: Duration,
 }
 
 /// What makes two submits the same (TASK-1)
-pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8]) -> [u8; 32] {
+///
+/// A large input is its length and the names of its chunks.
+pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8], input: Option<(u64, &[u8])>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([spec.priority]);
     hash.update(spec.retries.to_le_bytes());
     hash.update((about.len() as u64).to_le_bytes());
     hash.update(about);
     hash.update(payload);
+    if let Some((length, names)) = input {
+        hash.update(names);
+        hash.update(length.to_le_bytes());
+        hash.update((payload.len() as u64).to_le_bytes());
+    }
     hash.finalize().into()
 }
 
@@ -626,8 +658,13 @@ mod tests {
     #[test]
     fn task_1_content_is_specification_and_input() {
         let spec = TaskSpec { priority: 1, retries: 0 };
-        assert_eq!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"x"));
-        assert_ne!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"y"));
-        assert_ne!(content_digest(spec, b"", b"x"), content_digest(TaskSpec { priority: 2, ..spec }, b"", b"x"));
+        let plain = |spec, payload: &[u8]| content_digest(spec, b"", payload, None);
+        assert_eq!(plain(spec, b"x"), plain(spec, b"x"));
+        assert_ne!(plain(spec, b"x"), plain(spec, b"y"));
+        assert_ne!(plain(spec, b"x"), plain(TaskSpec { priority: 2, ..spec }, b"x"));
+        let large = |length, name| content_digest(spec, b"", b"x", Some((length, &[name; 32])));
+        assert_ne!(large(50_000, 1), plain(spec, b"x"));
+        assert_ne!(large(50_000, 1), large(50_000, 2));
+        assert_ne!(large(50_000, 1), large(50_001, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! What peers say on a live connection, and what workers mean by it
 
 use crate::about::Tags;
-use crate::blob::names_of;
+use crate::blob::{INPUT, names_of};
 use crate::channel::Violation;
 use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
@@ -154,7 +154,7 @@ impl Desk {
     fn take_message(&mut self, conn: ConnId, ix: PeerIx, item: &Item<'_>, number: u64) -> Result<(), Violation> {
         let numbered = item.class != Class::Loose;
         if self.roster.get(ix).role == Role::Client {
-            return self.take_from_client(ix, item, numbered);
+            return self.take_from_client(conn, ix, item, numbered);
         }
         let Some(message) = item.decode::<FromWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
@@ -197,6 +197,8 @@ impl Desk {
             FromWorker::Piece { token, number, offset, bytes } => {
                 self.take_piece(conn, ix, token, number, offset, bytes)?;
             }
+            FromWorker::RestoreNeed { token, number: INPUT, wanted } => self.take_input_need(ix, token, wanted)?,
+            FromWorker::RestoreBad { token, number: INPUT } => self.input_is_bad(ix, token),
             FromWorker::RestoreNeed { token, number, wanted } => self.take_restore_need(ix, token, number, wanted)?,
             FromWorker::RestoreBad { token, number } => self.take_restore_bad(ix, token, number),
             FromWorker::Holdings { received, sent, items } => self.take_holdings(conn, ix, (received, sent), items)?,

@@ -39,7 +39,7 @@ impl Census {
         match *record {
             Record::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
             Record::Tokens { below } => self.tokens_below = self.tokens_below.max(below),
-            Record::Submit { task, .. } => {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => {
                 // Its id was free again.
                 self.fates.remove(&task);
             }
@@ -118,7 +118,7 @@ impl Compaction {
                 let highest = self.census.tokens_below;
                 if first { instead(&Record::Tokens { below: highest }) } else { keep_if(below > highest) }
             }
-            Record::Submit { task, .. } => match self.census.fates.get(&task) {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => match self.census.fates.get(&task) {
                 Some(Fate::Forgotten(outcome)) => {
                     let content = record.content().unwrap_or_default();
                     instead(&Record::Forgotten { task, content, outcome: *outcome })

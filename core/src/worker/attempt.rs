@@ -112,6 +112,8 @@ pub(crate) struct Attempt {
     pub(crate) progress: u64,
     /// Held until the embedder has started the task
     pub(crate) payload: Option<Slot>,
+    /// What goes in chunks beside that (FRAME-3)
+    pub(crate) input: Option<Feeding>,
     /// Reserved from the start, so that a result, or the names of its chunks, always has room (SESS-9)
     pub(crate) result: Slot,
     /// Length of what it returned, if that goes in chunks (FRAME-3)
@@ -184,6 +186,32 @@ pub(crate) struct Made {
     pub(crate) number: u64,
     /// Its length, if it goes in chunks
     pub(crate) chunked: Option<u64>,
+}
+
+/// A task's large input, whose chunks are named behind its payload
+#[derive(Clone, Debug)]
+pub(crate) struct Feeding {
+    pub(crate) length: u64,
+    /// How many of the bytes held are the payload
+    pub(crate) payload: usize,
+    pub(crate) receiving: Receiving,
+    /// The coordinator has to be told what is missing
+    pub(crate) need_due: bool,
+    /// A chunk had another content than its name says
+    pub(crate) bad: bool,
+}
+
+impl Feeding {
+    /// Whether the attempt may start from it
+    pub(crate) fn is_here(&self) -> bool {
+        !self.bad && self.receiving.missing().is_empty()
+    }
+
+    /// What is missing has to be said, again on each connection
+    pub(crate) fn ask(&mut self) {
+        self.receiving.rewind();
+        self.need_due = self.bad || !self.is_here();
+    }
 }
 
 /// A checkpoint from which the attempt starts, on its way in chunks (CKPT-4)
@@ -267,7 +295,8 @@ impl Attempt {
 
     /// Whether it may start: it is wanted, and what it is to start from is there (SESS-7, CKPT-4)
     pub(crate) fn may_start(&self) -> bool {
-        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited && !self.lapsed
+        let fed = self.input.as_ref().is_none_or(Feeding::is_here);
+        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited && !self.lapsed && fed
     }
 
     /// Whether its result may be numbered: over, and all its output and its last checkpoint went before (LOG-1, CKPT-4)

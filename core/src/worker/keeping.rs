@@ -86,6 +86,7 @@ impl Desk {
             state: AttemptState::Finished,
             progress: 0,
             payload: None,
+            input: None,
             result,
             large,
             returning: Sending::default(),

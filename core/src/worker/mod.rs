@@ -38,7 +38,7 @@ use crate::digest::Digest;
 use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, TaskId, Token};
-use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
+use crate::limits::{BLOB_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -306,10 +306,16 @@ impl Worker {
         self.desk.link.is_slow()
     }
 
-    /// Returns the input of an attempt that has not started
+    /// Returns the input of an attempt that has not started, or what comes beside a large one
     pub fn payload(&self, token: Token) -> Option<&[u8]> {
-        let slot = self.desk.attempts.get(&token)?.payload.as_ref()?;
-        Some(self.desk.payloads.bytes(slot))
+        let attempt = self.desk.attempts.get(&token)?;
+        let bytes = self.desk.payloads.bytes(attempt.payload.as_ref()?);
+        Some(attempt.input.as_ref().map_or(bytes, |input| &bytes[..input.payload]))
+    }
+
+    /// Returns the length of the large input of an attempt that has not started: it has come in pieces (FRAME-3)
+    pub fn input(&self, token: Token) -> Option<u64> {
+        self.desk.attempts.get(&token)?.input.as_ref().map(|input| input.length)
     }
 
     /// Returns the checkpoint from which an attempt that is to start goes on, and its number (CKPT-4)
@@ -430,6 +436,14 @@ impl Desk {
             ToWorker::AssignUnder { task, token, attempt, priority, restores, conditions, payload } => {
                 self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
             }
+            ToWorker::AssignLarge { task, token, attempt, priority, restores, conditions, payload, length, names } => {
+                names_of(length, names).filter(|_| length <= BLOB_BYTES_MAX).ok_or(Violation)?;
+                if payload.len() + names.len() > INLINE_BYTES_MAX {
+                    return Err(Violation);
+                }
+                self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
+                self.feed(token, length, payload.len(), names);
+            }
             ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
             ToWorker::Recall { token } => self.recall(now, token),
             ToWorker::Verdict { token, verdict } => self.verdict(now, token, verdict)?,
@@ -491,6 +505,7 @@ impl Desk {
             state: AttemptState::Waiting,
             progress: 0,
             payload: Some(slot),
+            input: None,
             result,
             large: None,
             returning: Sending::default(),
@@ -620,6 +635,7 @@ impl Desk {
         attempt.reported = now;
         if let Some(payload) = attempt.payload.take() {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if state == AttemptState::Running {
             self.outbox.report(token, attempt);
@@ -810,6 +826,7 @@ impl Desk {
             && let Some(payload) = attempt.payload.take()
         {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if next != attempt.state {
             self.story.note(now, attempt.task, Some(token), next.name());

@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 
 use heapless::index_map::FnvIndexMap;
 
-use crate::blob::{RESULT, Sending, chunks};
+use crate::blob::{INPUT, RESULT, Sending, chunks};
 use crate::ids::{SessionId, Token};
 use crate::limits::{
     BULK_PIECE_BYTES_MAX, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX,
@@ -186,6 +186,9 @@ impl Outbox {
                 restoring.receiving.rewind();
                 restoring.need_due = false;
             }
+            if let Some(feeding) = &mut attempt.input {
+                feeding.ask();
+            }
             attempt.checkpoint.offer_due = attempt.checkpoint.upload().is_some();
         }
         self.piece = None;
@@ -196,6 +199,7 @@ impl Outbox {
     /// The coordinator wants to go on with an attempt of the inventory
     pub(crate) fn resume(&mut self, token: Token, attempt: &mut Attempt) {
         self.may_read = true;
+        self.may_transfer |= attempt.input.is_some();
         self.offer_checkpoint(token, attempt);
         self.offer_result(token, attempt);
     }
@@ -378,6 +382,16 @@ impl Outbox {
         }
         for (token, attempt) in attempts.iter_mut().filter(|_| link.version() >= CHUNKS_SINCE) {
             let (token, kept) = (*token, &mut attempt.checkpoint);
+            let feeds = attempt.state == AttemptState::Waiting && !attempt.unjudged;
+            if let Some(feeding) = attempt.input.as_mut().filter(|feeding| feeds && feeding.need_due) {
+                let wanted = feeding.receiving.missing().bytes(chunks(feeding.length));
+                let need = FromWorker::RestoreNeed { token, number: INPUT, wanted: &wanted };
+                let said = if feeding.bad { FromWorker::RestoreBad { token, number: INPUT } } else { need };
+                if !body.push(Class::Loose, &said) {
+                    return false;
+                }
+                feeding.need_due = false;
+            }
             if let Some(restoring) = kept.restoring.as_mut().filter(|restoring| restoring.need_due) {
                 let number = restoring.number;
                 let wanted = restoring.receiving.missing().bytes(chunks(restoring.length));

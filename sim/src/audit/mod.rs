@@ -292,7 +292,7 @@ impl Auditor {
     /// A record has become durable
     pub(crate) fn durable(&mut self, record: &Record<'_>) {
         match *record {
-            Record::Submit { task, .. } => {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => {
                 let known = self.submitted.entry(task).or_default();
                 let again = std::mem::replace(&mut known.durable, true);
                 self.expect_of(Check::S2, task, !again, || format!("{task} was recorded as new twice"));

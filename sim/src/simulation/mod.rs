@@ -7,7 +7,7 @@
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
-//! | `fetches` | large results on their way to clients |
+//! | `inputs`, `fetches` | large inputs on their way from clients, and large results to them |
 //! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
 //! | `stores` | what workers keep on their disks |
@@ -22,6 +22,7 @@
 mod chief;
 mod faults;
 mod fetches;
+mod inputs;
 mod laws;
 mod net;
 mod nodes;

@@ -154,6 +154,10 @@ pub(super) struct Peer {
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Large inputs of attempts that have not started: the same
+    pub(super) fed: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Payloads with large inputs that a client has submitted, until they are accepted
+    pub(super) inputs: BTreeMap<TaskId, Vec<u8>>,
     /// Its disk, which outlives it
     pub(super) store: Store,
     /// Large results that a client fetches

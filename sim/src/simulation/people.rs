@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rejoin_core::Seed;
 use rejoin_core::about::About;
-use rejoin_core::blob::{ChunkName, RESULT, chunk_name};
+use rejoin_core::blob::{ChunkName, INPUT, RESULT, chunk_name};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
 use rejoin_core::limits::{
@@ -15,7 +15,7 @@ use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Outcome, Refused, Stream};
 use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine, Peer};
@@ -124,6 +124,7 @@ impl Simulation {
         node.running.clear();
         node.saved.clear();
         node.restores.clear();
+        node.fed.clear();
         node.store.crash();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
@@ -153,41 +154,24 @@ impl Simulation {
         self.tasks.insert(id, task);
         self.auditor.submitted(id, task.terms.class == Class::Exclusive);
         self.see_task(peer, id, || Stage::Submitted(id));
-        let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let payload = self.workload.payload(&task);
-        let now = self.clock(Who::Peer(peer));
-        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
-        let follow = Follow::Output;
-        let about = about_of(&task);
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
-        let asked = client.handle(now, submit);
-        asked.expect("a client has room for the tasks of a schedule");
-        self.figures.submitted += 1;
-        self.dirty.insert(Who::Peer(peer));
+        self.ask_for(peer, id, &task, payload);
     }
 
     /// A client submits what another one has submitted, or something else under its id (TASK-1)
     pub(super) fn submit_again(&mut self, client: u16, number: u32, other: bool) {
         let (id, peer) = (self.task_id(number), self.client_peer(client));
         let Some(task) = self.tasks.get(&id).copied() else { return };
-        let now = self.clock(Who::Peer(peer));
-        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
         if client.task(id).is_some() {
             return;
         }
         let submitted = self.workload.payload(&task);
         let payload = if other { something_else(submitted) } else { submitted };
-        let spec = TaskSpec { priority: task.priority, retries: task.retries };
-        let follow = Follow::Output;
-        let about = about_of(&task);
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
-        let asked = client.handle(now, submit);
-        asked.expect("a client has room for the tasks of a schedule");
-        self.figures.submitted += 1;
+        self.ask_for(peer, id, &task, payload);
         if other {
             self.auditor.clashes(id, peer);
         }
-        self.dirty.insert(Who::Peer(peer));
     }
 
     /// A client learns that its task is lost, and submits it once more; every other one (JOURN-2)
@@ -200,12 +184,8 @@ impl Simulation {
         let payload = self.workload.payload(&task);
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         client.handle(now, client::Input::Forget { task: id }).expect("it was followed");
-        let (about, spec) = (about_of(&task), TaskSpec { priority: task.priority, retries: task.retries });
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow: Follow::Output };
-        client.handle(now, submit).expect("a client has room for the tasks of a schedule");
+        self.ask_for(peer, id, &task, payload);
         self.output.remove(&((peer - usize::from(self.schedule.workers)) as u16, id));
-        self.figures.submitted += 1;
-        self.dirty.insert(Who::Peer(peer));
     }
 
     pub(super) fn cancel(&mut self, client: u16, number: u32) {
@@ -307,7 +287,9 @@ impl Simulation {
                 worker.handle(now, input).expect("an answer is never refused");
             }
             worker::Output::RestorePiece { token, number, offset, bytes } => {
-                let kept = self.peers[peer].restores.entry(token).or_default();
+                let node = &mut self.peers[peer];
+                let stores = if number == INPUT { &mut node.fed } else { &mut node.restores };
+                let kept = stores.entry(token).or_default();
                 if kept.0 != number {
                     *kept = (number, Vec::new());
                 }
@@ -327,6 +309,7 @@ impl Simulation {
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);
+                self.peers[peer].fed.remove(&token);
                 self.let_go(peer, token);
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over && !e.foreign) {
                     self.auditor.forgotten(execution.id, token);
@@ -365,6 +348,7 @@ impl Simulation {
                 let piece = postcard::from_bytes::<Option<&[u8]>>(answer).ok().flatten();
                 self.fetched(peer, ask, piece.unwrap_or_default());
             }
+            client::Output::ReadInput { task, offset, max } => self.read_input(peer, task, offset, max),
             client::Output::Event(event) => self.client_told(peer, &event),
             client::Output::Idle { .. } => return false,
         }
@@ -374,6 +358,7 @@ impl Simulation {
     fn client_told(&mut self, peer: usize, event: &client::Event) {
         match *event {
             client::Event::Accepted { task } => {
+                self.peers[peer].inputs.remove(&task);
                 self.see_task(peer, task, || Stage::Accepted);
                 self.auditor.accepted(task, peer);
             }
@@ -458,7 +443,12 @@ impl Simulation {
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let restored = worker.checkpoint(token).map(|(number, _)| number);
-        let payload = worker.payload(token).unwrap_or_default();
+        let mut payload = worker.payload(token).unwrap_or_default().to_vec();
+        if let Some(length) = worker.input(token) {
+            let whole = node.fed.remove(&token).filter(|(_, bytes)| bytes.len() as u64 == length);
+            payload.extend(whole.unwrap_or_default().1);
+        }
+        let payload = &*payload;
         let exclusive = worker.is_exclusive(token);
         let known = task.is_some_and(|task| {
             let submitted = self.workload.payload(&task);
@@ -667,7 +657,7 @@ impl Simulation {
 }
 
 /// What is said about a task
-fn about_of(task: &Task) -> Vec<u8> {
+pub(super) fn about_of(task: &Task) -> Vec<u8> {
     let about = About { terms: task.terms, ..About::default() };
     about.encode().expect("terms were looked at when they were read")
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::TaskId;
-use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, RETRY_AFTER_MAX, WIRE_VERSION};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, INLINE_BYTES_MAX, RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::{Class, Terms};
 
@@ -315,7 +315,9 @@ impl Simulation {
             let What::Submit(task) = entry.what else { continue };
             let fails = task.fails.min(task.retries);
             let attempts = 1 + fails + task.poison.min(lost);
-            let takes = task.takes + Duration::from_secs(1) + talk + self.transfer(task.returns);
+            let bytes = self.transfer(task.returns)
+                + self.transfer(if task.input as usize > INLINE_BYTES_MAX { task.input } else { 0 });
+            let takes = task.takes + Duration::from_secs(1) + talk + bytes;
             let takes = takes.saturating_mul(attempts);
             work = work.saturating_add(takes);
             longest = longest.max(takes);
@@ -338,7 +340,7 @@ impl Simulation {
         all * 2 + self.time_lost()
     }
 
-    /// Longest time that a result is on its way in pieces, to the coordinator and to its client
+    /// Longest time that an input or a result is on its way in pieces, to the coordinator and on from there
     fn transfer(&self, bytes: u32) -> Duration {
         if bytes <= RESULT_BYTES_MAX {
             return Duration::ZERO;

@@ -240,6 +240,12 @@ pub struct Submit {
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub cwd: Option<PathBuf>,
 
+    /// File that the command gets as its standard input, at most 16 MiB; `-` is standard input
+    ///
+    /// Without it the command's standard input is empty.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub input: Option<PathBuf>,
+
     /// Run only on workers with this label, as in os=linux; may be given several times
     #[arg(long = "need", value_name = "K=V", value_parser = label)]
     needs: Vec<(String, Tag)>,
