@@ -109,6 +109,7 @@ enum ToWorker
   10 RestoreOffer      token u64, number u64, length u64, names bytes
   11 RestorePiece      token u64, number u64, offset u64, bytes bytes
   12 AssignUnder       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes
+  13 AssignLarge       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes, length u64, names bytes
 enum CheckpointRefused
   3 Damaged
 """

@@ -51,8 +51,9 @@ def check_page():
             expected = since_2 and not line.startswith("enum")
             check(f"`since 2` in PROTOCOL.md's line for {line.strip()!r}", of_page.get(entry), expected)
     spoken = {entry for _, entry in schema_lines(messages.SINCE_2)}
-    # A worker hears nothing of what clients are told.
-    marked = {entry for entry, since_2 in of_page.items() if since_2 and entry[0] != "ToClient"}
+    # A worker hears nothing of what clients say, and are told.
+    others = ("FromClient", "ToClient", "Refused")
+    marked = {entry for entry, since_2 in of_page.items() if since_2 and entry[0] not in others}
     check("what PROTOCOL.md marks with `since 2`", marked - spoken, set())
     conversation = load("conversation.txt")
     worked = page[page.index("## 15. Worked session\n") :]
