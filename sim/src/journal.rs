@@ -128,6 +128,11 @@ impl Journal {
         self.chunks.get(&home).map_or(&[], Vec::as_slice)
     }
 
+    /// Loses what is in all chunks, as a bad disk does
+    pub fn lose_chunks(&mut self) {
+        self.chunks.values_mut().for_each(Vec::clear);
+    }
+
     /// Returns how many chunks of checkpoints are kept
     pub(crate) fn chunks(&self) -> usize {
         self.chunks.len()

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use rejoin_core::blob::{ChunkName, RESULT, chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, INPUT, RESULT, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
@@ -94,6 +94,8 @@ pub struct World {
     pub checkpointed: Vec<(Token, u64, Option<CheckpointRefused>)>,
     /// Large inputs of tasks that clients submit (FRAME-3)
     pub inputs: BTreeMap<TaskId, Vec<u8>>,
+    /// Large inputs that have reached workers, by attempt
+    pub fed: BTreeMap<Token, Vec<u8>>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -172,6 +174,7 @@ impl World {
             steps: Vec::new(),
             checkpointed: Vec::new(),
             inputs: BTreeMap::new(),
+            fed: BTreeMap::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -260,6 +263,29 @@ impl World {
         };
         self.tell_client(n, input).expect("the submit is legal");
         task
+    }
+
+    /// Submits a task with a large input through client `n`
+    pub fn submit_large(
+        &mut self,
+        n: usize,
+        name: &str,
+        input: &[u8],
+        job: Job,
+    ) -> Result<TaskId, rejoin_core::Rejected> {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        self.inputs.insert(task, input.into());
+        let submit = client::Input::SubmitLarge {
+            task,
+            spec: TaskSpec::default(),
+            about: &[],
+            payload: name.as_bytes(),
+            length: input.len() as u64,
+            names: &chunk_names(input),
+            follow: Follow::Output,
+        };
+        self.tell_client(n, submit).map(|()| task)
     }
 
     /// Tells client `n` something
@@ -921,6 +947,11 @@ impl World {
                 let bytes = executor.returned(token, offset, max);
                 let input = worker::Input::CheckpointRead { token, number: RESULT, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
+            }
+            worker::Output::RestorePiece { token, number: INPUT, offset, bytes } => {
+                let fed = self.fed.entry(token).or_default();
+                fed.resize(fed.len().max(offset as usize + bytes.len()), 0);
+                fed[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
             }
             worker::Output::ReadCheckpoint { .. } | worker::Output::RestorePiece { .. } => {
                 panic!("the checkpoints of stories are small")

@@ -60,7 +60,7 @@ pub struct Figures {
     pub executions: u64,
     /// Checkpoints that workers were told to be durable
     pub checkpoints: u64,
-    /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
+    /// Bytes of chunks that workers and clients sent, whether they arrived or not
     pub chunk_bytes: u64,
     /// Attempts that workers had finished in an earlier life and took back
     pub restored: u64,
