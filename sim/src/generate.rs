@@ -280,12 +280,12 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
             _ => 0,
         };
         let mut large = Draws::new(schedule.seed, Purpose::Returns, number.into());
-        if large.below(if many_large { 3 } else { 4_000 }) == 0 {
-            task.returns = large.between_log(1_100, 400_000) as u32;
+        if large.below(if many_large { 8 } else { 4_000 }) == 0 {
+            task.returns = large.between_log(1_100, 200_000) as u32;
         }
         let mut large = Draws::new(schedule.seed, Purpose::Inputs, number.into());
-        if large.below(if many_inputs { 3 } else { 4_000 }) == 0 {
-            task.input = large.between_log(49_149, 300_000) as u32;
+        if large.below(if many_inputs { 8 } else { 4_000 }) == 0 {
+            task.input = large.between_log(49_149, 150_000) as u32;
         }
         if draws.one_in(150) {
             (task.retries, task.fails) = (draws.below(4) as u32, draws.below(4) as u32);
