@@ -40,6 +40,8 @@ pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 pub const CHUNK_BYTES: u64 = 64 * 1024;
 /// Most chunks of a blob (CKPT-1)
 pub const CHUNKS_MAX: usize = 1024;
+/// Largest input and largest result of a task that go in chunks (FRAME-3)
+pub const BLOB_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// First wire version with blobs in chunks (FRAME-6)
 pub const CHUNKS_SINCE: u16 = 2;
 /// Bulk bytes that a worker takes in before its embedder has taken them over (LANES-2)

@@ -144,7 +144,10 @@ impl Peer for Client {
                 client::Output::Connect { attempt, .. } => return Some(Wish::Connection(Some(attempt))),
                 client::Output::Disconnect { .. } => return Some(Wish::Connection(None)),
                 client::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
-                client::Output::Piece { .. } | client::Output::Answer { .. } | client::Output::Event(_) => {}
+                client::Output::Piece { .. }
+                | client::Output::Answer { .. }
+                | client::Output::ReadInput { .. }
+                | client::Output::Event(_) => {}
                 client::Output::Idle { .. } => return None,
             }
         }

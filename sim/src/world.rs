@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use rejoin_core::blob::{ChunkName, INPUT, RESULT, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, PeerName, Role, TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{CheckpointRefused, Follow, Outcome, Stream, TaskSpec};
@@ -109,6 +110,10 @@ pub struct World {
     pub frozen: Vec<(Token, bool)>,
     /// Attempts that were asked for a checkpoint, when and by which worker
     pub wanted: Vec<(Instant, usize, Token)>,
+    /// Large inputs of tasks that clients submit (FRAME-3)
+    pub inputs: BTreeMap<TaskId, Vec<u8>>,
+    /// Large inputs that have reached workers, by attempt
+    pub fed: BTreeMap<Token, Vec<u8>>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -196,6 +201,8 @@ impl World {
             checkpointed: Vec::new(),
             frozen: Vec::new(),
             wanted: Vec::new(),
+            inputs: BTreeMap::new(),
+            fed: BTreeMap::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
@@ -290,6 +297,29 @@ impl World {
         };
         self.tell_client(n, input).expect("the submit is legal");
         task
+    }
+
+    /// Submits a task with a large input through client `n`
+    pub fn submit_large(
+        &mut self,
+        n: usize,
+        name: &str,
+        input: &[u8],
+        job: Job,
+    ) -> Result<TaskId, rejoin_core::Rejected> {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        self.inputs.insert(task, input.into());
+        let submit = client::Input::SubmitLarge {
+            task,
+            spec: TaskSpec::default(),
+            about: &[],
+            payload: name.as_bytes(),
+            length: input.len() as u64,
+            names: &chunk_names(input),
+            follow: Follow::Output,
+        };
+        self.tell_client(n, submit).map(|()| task)
     }
 
     /// Tells client `n` something
@@ -433,7 +463,9 @@ impl World {
         let Peer { machine: Machine::Worker(worker), executor, store, .. } = &mut self.peers[peer] else { return };
         // What was cancelled before it began has printed nothing, and the next life need not know.
         let Some(running) = executor.running.get(&token).filter(|_| self.keeps) else { return };
-        let Some(kept) = Kept::of(worker, token, &running.job.prints[..running.printed]) else { return };
+        let Some(kept) = Kept::of(worker, token, &running.job.prints[..running.printed], &running.job.returns) else {
+            return;
+        };
         store.insert(token, (kept, running.clone()));
         worker.handle(now, worker::Input::Kept { token }).expect("it is never refused that something is kept");
     }
@@ -848,7 +880,15 @@ impl World {
         let total = running.printed as u64;
         let (outcome, result) = (running.outcome, running.job.returns.clone());
         let _ = worker.handle(now, worker::Input::OutputGrew { token, stream: Stream::Out, total });
-        let _ = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });
+        let names = if result.len() > INLINE_BYTES_MAX { chunk_names(&result) } else { Vec::new() };
+        let length = result.len() as u64;
+        let _ = worker.handle(
+            now,
+            match &*names {
+                [] => worker::Input::Finished { token, outcome, result: &result },
+                names => worker::Input::FinishedLarge { token, outcome, length, names },
+            },
+        );
     }
 
     /// Asks every machine what to do, until none has anything to do, then checks all invariants
@@ -968,6 +1008,19 @@ impl World {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
             }
+            worker::Output::ReadCheckpoint { token, number: RESULT, offset, max } => {
+                let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else {
+                    return false;
+                };
+                let bytes = executor.returned(token, offset, max);
+                let input = worker::Input::CheckpointRead { token, number: RESULT, offset, bytes };
+                worker.handle(self.now, input).expect("an answer is never refused");
+            }
+            worker::Output::RestorePiece { token, number: INPUT, offset, bytes } => {
+                let fed = self.fed.entry(token).or_default();
+                fed.resize(fed.len().max(offset as usize + bytes.len()), 0);
+                fed[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+            }
             worker::Output::ReadCheckpoint { .. } | worker::Output::RestorePiece { .. } => {
                 panic!("the checkpoints of stories are small")
             }
@@ -1013,6 +1066,11 @@ impl World {
                 kept.extend_from_slice(bytes);
             }
             client::Output::Answer { ask, answer } => self.answers.push((n, ask, answer.into())),
+            client::Output::ReadInput { task, offset, max } => {
+                let input = self.inputs.get(&task).map_or(&[][..], |input| &input[offset as usize..]);
+                let input = client::Input::InputRead { task, offset, bytes: &input[..input.len().min(max as usize)] };
+                client.handle(self.now, input).expect("an answer is never refused");
+            }
             client::Output::Event(event) => self.client_events[n].push(event),
             client::Output::Idle { .. } => {
                 let idle = matches!(client.poll(frame), client::Output::Idle { .. });
@@ -1152,6 +1210,13 @@ impl Machine {
             Machine::Client(client) => client.wake_at(),
         }
     }
+}
+
+/// The names of a blob's chunks
+pub(crate) fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
+    let length = bytes.len() as u64;
+    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
 }
 
 fn seed(number: u64, stream: u64) -> Seed {

@@ -184,7 +184,8 @@ fn assignment(puppet: &mut Puppet, world: &mut World) -> Option<Token> {
         | ToWorker::Need { .. }
         | ToWorker::RestoreOffer { .. }
         | ToWorker::RestorePiece { .. }
-        | ToWorker::AssignUnder { .. } => None,
+        | ToWorker::AssignUnder { .. }
+        | ToWorker::AssignLarge { .. } => None,
     })
 }
 

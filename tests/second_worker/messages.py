@@ -108,11 +108,13 @@ enum FromWorker
   10 RestoreNeed       token u64, number u64, wanted bytes
   11 RestoreBad        token u64, number u64
   12 Holdings          received u64, sent u64, items bytes
+  13 LargeResult       task raw16, token u64, outcome Outcome, length u64, names bytes, streams pair(StreamEnd)
 enum ToWorker
   9 Need               token u64, number u64, wanted bytes
   10 RestoreOffer      token u64, number u64, length u64, names bytes
   11 RestorePiece      token u64, number u64, offset u64, bytes bytes
   12 AssignUnder       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes
+  13 AssignLarge       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes, length u64, names bytes
 enum CheckpointRefused
   3 Damaged
 """

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use rejoin_core::blob::RESULT;
 use rejoin_core::client::Event;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::limits::{ROTATION_SINCE, TERMS_SINCE};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Brake, Cancel, Drain, KeyRotate, List, Logs, Reach, ResultOf, Tasks, Wait};
 use crate::caller::{Caller, Failed};
+use crate::checkpoints::{fetch, save};
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, exit_status};
 use crate::say::{complain, print};
 use crate::views;
@@ -205,7 +207,10 @@ pub fn refusal(task: TaskId, reason: Refused) -> String {
         Refused::Unknown => format!("{task}: no such task; `rejoin tasks` lists them"),
         Refused::Conflict => format!("{task}: another task has this id; take another --id"),
         Refused::Full => format!("{task}: the coordinator holds as many tasks as it may; try again later"),
-        Refused::TooLarge => format!("{task}: the command is too long"),
+        Refused::TooLarge => format!(
+            "{task}: the command is too long, or the input larger than 16 MiB; or the coordinator is too old to take inputs"
+        ),
+        Refused::Damaged => format!("{task}: the input changed while it was sent; submit it again"),
         Refused::BadSpec => format!(
             "{task}: the coordinator cannot keep to what is asked for: an exclusive task can be replaced only when the \
              lease of its worker has ended, so make --lost-after or --replace longer, or --self-stop-after shorter; or \
@@ -284,9 +289,27 @@ pub fn result(args: &ResultOf) -> u8 {
                 Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
             }
         }
+        let elsewhere = caller.connection().elsewhere(id);
         let Some((outcome, message, streams)) = caller.connection().end(id) else {
             return Err(Failed::Internal("the outcome is not there".into()));
         };
+        let message = message.to_vec();
+        let returned = elsewhere.or(Some(message.len() as u64).filter(|_| outcome == Outcome::Succeeded)).unwrap_or(0);
+        if let Some(file) = args.fetch.as_ref().filter(|_| outcome == Outcome::Succeeded) {
+            if returned == 0 {
+                complain(&format!(
+                    "{id} returned nothing: a task returns what it leaves in the file that REJOIN_RESULT names"
+                ));
+                return Ok(EXIT_INTERNAL);
+            }
+            let bytes = match elsewhere {
+                Some(length) => fetch(caller, id, RESULT, length).await?,
+                None => Some(message),
+            };
+            let gone = || Failed::Internal(format!("{id} was forgotten meanwhile, and what it returned with it"));
+            return save(file, &bytes.ok_or_else(gone)?);
+        }
+        let message = &*message;
         let (exit_code, signal, error) = views::failure(outcome, message);
         let text = if args.json {
             let mut value = views::task_json(&task);
@@ -294,6 +317,7 @@ pub fn result(args: &ResultOf) -> u8 {
             value["exit_code"] = json!(exit_code);
             value["signal"] = json!(signal);
             value["error"] = json!(error);
+            value["returned_bytes"] = json!(returned);
             for (name, end) in ["stdout_sha256", "stderr_sha256"].iter().zip(streams) {
                 let digest: String = end.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
                 value[*name] = if end.len > 0 { json!(digest) } else { Value::Null };
@@ -302,7 +326,11 @@ pub fn result(args: &ResultOf) -> u8 {
         } else {
             let reason = views::reason(outcome, message).map_or_else(String::new, |reason| format!(": {reason}"));
             let attempts = if task.attempts > 1 { format!(" (attempt {})", task.attempts) } else { String::new() };
-            format!("{id} {}{reason}{attempts}\n", views::outcome_word(outcome))
+            let returned = match returned {
+                0 => String::new(),
+                bytes => format!("; it returned {bytes} bytes, which --fetch FILE gets"),
+            };
+            format!("{id} {}{reason}{attempts}{returned}\n", views::outcome_word(outcome))
         };
         let status = exit_status(u64::from(outcome != Outcome::Succeeded), 0, false);
         Ok(if print(&text) { status } else { EXIT_INTERRUPTED })

@@ -63,8 +63,10 @@ pub struct Ended {
     pub token: Option<Token>,
     /// Its number; 0 if there was none
     pub attempt: u32,
-    /// What it returned
+    /// What it returned, where that came in a message
     pub result: Vec<u8>,
+    /// How many bytes it returned, where those are in chunks, which clients fetch (FRAME-3)
+    pub elsewhere: Option<u64>,
     /// Its output streams
     pub streams: [StreamEnd; 2],
 }
@@ -519,12 +521,14 @@ impl<J: Journal> Desk<J> {
                 token: None,
                 attempt: 0,
                 result: Vec::new(),
+                elsewhere: None,
                 streams: Default::default(),
             });
         }
         let end = self.machine.task(task)?.end?;
         let (outcome, token, attempt, streams) = (end.outcome, end.token, end.attempt, end.streams);
-        Some(Ended { task, outcome, token, attempt, result: end.result.into(), streams })
+        let (result, elsewhere) = (end.result.into(), end.elsewhere);
+        Some(Ended { task, outcome, token, attempt, result, elsewhere, streams })
     }
 
     fn notice(&self, notice: Notice) {

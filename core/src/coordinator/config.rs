@@ -81,6 +81,8 @@ pub struct Config {
     pub checkpoint_max: u64,
     /// Most bytes of all checkpoints of open tasks; of a task with large ones the last two are kept (CKPT-2)
     pub checkpoint_bytes_max: u64,
+    /// Most bytes of all that is kept in chunks: checkpoints of open tasks, and what ended ones returned (FRAME-3)
+    pub blob_bytes_max: u64,
     /// Most lives of clients that are connected or may resume; costs about 1 KiB each, while used
     pub clients_max: usize,
     /// Who stays when two hold the same key (AUTH-4)
@@ -139,6 +141,7 @@ impl Config {
             ageing: Duration::from_secs(60),
             checkpoint_max: 64 * 1024 * 1024,
             checkpoint_bytes_max: 1024 * 1024 * 1024,
+            blob_bytes_max: 4 * 1024 * 1024 * 1024,
             clients_max: 1024,
             contention: Contention::Reject,
             wire_version: WIRE_VERSION,

@@ -336,13 +336,14 @@ impl Desk {
         self.timers.set(Timer::Session(ix), None);
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
+        let goes_on = resumed.is_some();
         let (key, next, welcome) = (verified.key, verified.next, Some(welcome));
         let (rotation, compare) = (Rotation::No, None);
         let live =
             Live { peer: ix, key, next, rotation, channel, generation, welcome, awaiting_begin, lease, mtbf, compare };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
-        self.restart_transfers(ix);
+        self.restart_transfers(ix, goes_on);
         self.place(ix);
         self.touch(ix);
     }
@@ -523,6 +524,7 @@ impl Desk {
         peer.fetching.clear();
         let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
+        self.drop_drafts(ix);
         self.place(ix);
         if away {
             self.timers.set(Timer::Session(ix), None);

@@ -12,7 +12,8 @@
 //! | `tasks` | tasks and attempts, and the tables of their states |
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
-//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
+//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out; results in chunks |
+//! | `inputs` | large inputs, from clients and to workers |
 //! | `worker_talk`, `client_talk`, `views`, `fetches` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `drift` | whether workers hold what they should, while they are connected |
@@ -42,6 +43,7 @@ mod fetches;
 mod flapping;
 mod frames;
 mod gate;
+mod inputs;
 mod losses;
 mod outline;
 mod peers;
@@ -77,18 +79,19 @@ use self::enrolment::Enrolling;
 use self::entry::{Conn, Goodbye};
 use self::failures::Failures;
 use self::gate::{Effect, Gate};
+use self::inputs::Large;
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::restored::Gap;
 use self::schedule::Schedule;
 pub(crate) use self::tasks::content_digest;
-use self::tasks::{NewTask, Remembered, TaskStep, Tasks};
+use self::tasks::{Body, NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
 use crate::lease::Lease;
-use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
+use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, TOKEN_BLOCK};
 use crate::link::Reason;
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -172,8 +175,10 @@ struct Desk {
     recorded_lease: Option<Lease>,
     /// How often workers fail (LIVE-6)
     failures: Failures,
-    /// While records are replayed: chunks that have come in part
+    /// While records are replayed: chunks that have come in part, or whose task is forgotten
     strays: BTreeMap<u64, TaskId>,
+    /// While records are replayed: what attempts returned in chunks, before the record of their end
+    returned: BTreeMap<TaskId, (Token, Body)>,
     /// Handshake messages to send
     answers: VecDeque<(ConnId, Vec<u8>)>,
     /// Refusals to seal and send, then close
@@ -350,7 +355,8 @@ impl Coordinator {
             outcome: end.outcome,
             token: end.token,
             attempt: end.attempt,
-            result: &end.result,
+            result: end.result.inline(),
+            elsewhere: end.result.elsewhere(),
             streams: end.streams,
         });
         Some(TaskView { state: task.state, attempts: task.attempts, end })
@@ -467,6 +473,7 @@ impl Desk {
             recorded_lease: None,
             failures: Failures::new(now),
             strays: BTreeMap::new(),
+            returned: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
@@ -500,29 +507,31 @@ impl Desk {
         if payload.len() > INLINE_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
-        if spec.priority >= PRIORITIES {
-            return Err(Rejected::BadSpec);
-        }
-        let content = content_digest(spec, about, payload);
-        let known = self.tasks.all.get(&id).map(|task| task.content);
-        if let Some(known) = known.or(self.tasks.forgotten.get(&id).map(|old| old.content)) {
-            return if known == content { Ok(()) } else { Err(Rejected::Conflict) };
-        }
-        let said = About::decode(about).map_err(|_| Rejected::BadSpec)?;
-        if self.tasks.all.len() >= self.config.tasks_max || self.tasks.forgotten.len() >= self.config.forgotten_max {
-            return Err(Rejected::Full);
-        }
-        said.terms.agree_with(self.config.lost_after, self.lease().wait()).map_err(|_| Rejected::BadSpec)?;
-        self.insert(id, spec, said, content, payload);
+        let content = content_digest(spec, about, payload, None);
+        let Some(said) = self.may_submit(id, spec, about, content)? else { return Ok(()) };
+        self.insert(id, spec, said, content, payload, None);
         self.gate.write(&Record::Submit { task: id, spec, about, payload });
-        self.gate.then(Effect::Accept(id));
-        self.story.note(self.now, id, None, "submitted");
+        self.accept(id);
         Ok(())
     }
 
-    fn insert(&mut self, id: TaskId, spec: TaskSpec, about: About, content: [u8; 32], payload: &[u8]) {
+    /// A task has been written down, and is accepted once that is durable
+    fn accept(&mut self, id: TaskId) {
+        self.gate.then(Effect::Accept(id));
+        self.story.note(self.now, id, None, "submitted");
+    }
+
+    fn insert(
+        &mut self,
+        id: TaskId,
+        spec: TaskSpec,
+        about: About,
+        content: [u8; 32],
+        payload: &[u8],
+        input: Option<Large>,
+    ) {
         let (submitted, ageing) = (self.now, self.config.ageing);
-        if self.tasks.insert(id, NewTask { spec, about, content, payload, submitted, ageing }) {
+        if self.tasks.insert(id, NewTask { spec, about, content, payload, input, submitted, ageing }) {
             self.list_all();
         }
     }
@@ -536,11 +545,12 @@ impl Desk {
             self.unwatch(watcher, id);
         }
         *self.told_as(remembered.outcome) -= 1;
-        self.tasks.remove(id);
+        let chunks = self.tasks.remove(id).map(|task| task.chunks).unwrap_or_default();
         self.tasks.forgotten.insert(id, remembered);
         self.timers.set(Timer::Forget(id), None);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
+        self.chunks_gone(id, chunks.into_values().map(|chunk| chunk.home).collect());
         Ok(())
     }
 

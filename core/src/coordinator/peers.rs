@@ -247,6 +247,8 @@ pub(crate) struct Peer {
     pub(crate) to_offer: BTreeSet<Token>,
     /// Attempts with chunks to send of what they start from, in turn
     pub(crate) restoring: VecDeque<Token>,
+    /// Tasks of whose large input the client is to be told what is missing (FRAME-3)
+    pub(crate) inputs_due: BTreeSet<TaskId>,
     /// What a client follows
     pub(crate) watches: BTreeMap<TaskId, Watch>,
     /// Watches with output to send, in turn
@@ -346,6 +348,7 @@ impl Peer {
             to_need: BTreeSet::new(),
             to_offer: BTreeSet::new(),
             restoring: VecDeque::new(),
+            inputs_due: BTreeSet::new(),
             watches: BTreeMap::new(),
             streaming: VecDeque::new(),
             reading: None,

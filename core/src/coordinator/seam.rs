@@ -324,8 +324,10 @@ pub struct EndView<'a> {
     pub token: Option<Token>,
     /// Its number; 0 if there was none
     pub attempt: u32,
-    /// What it returned
+    /// What it returned, where that came in a message
     pub result: &'a [u8],
+    /// How many bytes it returned, where those are in chunks: clients fetch them (FRAME-3)
+    pub elsewhere: Option<u64>,
     /// Its output streams
     pub streams: [StreamEnd; 2],
 }

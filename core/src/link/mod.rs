@@ -483,6 +483,11 @@ impl<L: Log> Link<L> {
     }
 
     /// The wire version of this connection; the oldest where there is none (FRAME-6)
+    /// The version of the connection, once both ends know it
+    pub(crate) fn agreed_version(&self) -> Option<u16> {
+        self.channel.as_ref().map(|channel| channel.version)
+    }
+
     pub(crate) fn version(&self) -> u16 {
         self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
     }

@@ -38,12 +38,12 @@ pub enum Question {
     },
     /// The checkpoints that are kept of a task, newest first; answered by a list of [`CheckpointView`]s, since wire version 2 (CKPT-2)
     Checkpoints(TaskId),
-    /// A piece of a checkpoint; answered by an option of bytes, at most
+    /// A piece of a checkpoint, or of what a task returned; answered by an option of bytes, at most
     /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX) and none at its end, since wire version 2
     CheckpointPiece {
         /// Of which task
         task: TaskId,
-        /// Which of its checkpoints
+        /// Which of its checkpoints; [`RESULT`](crate::blob::RESULT) for what it returned
         number: u64,
         /// From where on
         offset: u64,

@@ -33,12 +33,13 @@ pub use crate::worker::config::Config;
 pub use crate::worker::keeping::Finished;
 pub use crate::worker::seam::{Input, Output, StopReason};
 
+use crate::blob::{ChunkName, Sending, names_of};
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, TaskId, Token};
-use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
+use crate::limits::{BLOB_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -81,6 +82,9 @@ struct Desk {
     /// Pieces of checkpoints to start from, until the embedder has taken them over
     intake: Intake,
     results: Arena,
+    /// Largest results, in a message and in chunks
+    result_bytes_max: u32,
+    large_result_max: u64,
     outbox: Outbox,
     /// Assignments taken in this session
     assigned: u64,
@@ -115,6 +119,7 @@ impl Worker {
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
         let cadence = Cadence::new(config.link.pins.checkpoint_every);
+        let result_room = config.result_room();
         let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
@@ -124,7 +129,9 @@ impl Worker {
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
             intake: Intake::new(),
-            results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
+            results: Arena::new(config.attempts_max, result_room),
+            result_bytes_max: config.result_bytes_max,
+            large_result_max: config.large_result_max,
             outbox: Outbox::new(offers.into()),
             assigned: 0,
             arrivals: 0,
@@ -201,6 +208,9 @@ impl Worker {
                 Ok(())
             }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::FinishedLarge { token, outcome, length, names } => {
+                desk.finished_large(now, token, outcome, length, names)
+            }
             Input::Declined { token } => desk.declined(now, token),
             Input::Kept { token } => {
                 desk.kept(token);
@@ -319,10 +329,16 @@ impl Worker {
         self.desk.link.next_key()
     }
 
-    /// Returns the input of an attempt that has not started
+    /// Returns the input of an attempt that has not started, or what comes beside a large one
     pub fn payload(&self, token: Token) -> Option<&[u8]> {
-        let slot = self.desk.attempts.get(&token)?.payload.as_ref()?;
-        Some(self.desk.payloads.bytes(slot))
+        let attempt = self.desk.attempts.get(&token)?;
+        let bytes = self.desk.payloads.bytes(attempt.payload.as_ref()?);
+        Some(attempt.input.as_ref().map_or(bytes, |input| &bytes[..input.payload]))
+    }
+
+    /// Returns the length of the large input of an attempt that has not started: it has come in pieces (FRAME-3)
+    pub fn input(&self, token: Token) -> Option<u64> {
+        self.desk.attempts.get(&token)?.input.as_ref().map(|input| input.length)
     }
 
     /// Returns the checkpoint from which an attempt that is to start goes on, and its number (CKPT-4)
@@ -443,6 +459,14 @@ impl Desk {
             ToWorker::AssignUnder { task, token, attempt, priority, restores, conditions, payload } => {
                 self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
             }
+            ToWorker::AssignLarge { task, token, attempt, priority, restores, conditions, payload, length, names } => {
+                names_of(length, names).filter(|_| length <= BLOB_BYTES_MAX).ok_or(Violation)?;
+                if payload.len() + names.len() > INLINE_BYTES_MAX {
+                    return Err(Violation);
+                }
+                self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
+                self.feed(token, length, payload.len(), names);
+            }
             ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
             ToWorker::Recall { token } => self.recall(now, token),
             ToWorker::Verdict { token, verdict } => self.verdict(now, token, verdict)?,
@@ -507,7 +531,10 @@ impl Desk {
             state: AttemptState::Waiting,
             progress: 0,
             payload: Some(slot),
+            input: None,
             result,
+            large: None,
+            returning: Sending::default(),
             outcome: Outcome::Cancelled,
             streams: [Outgoing::new(), Outgoing::new()],
             unjudged: false,
@@ -637,6 +664,7 @@ impl Desk {
         attempt.reported = now;
         if let Some(payload) = attempt.payload.take() {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if state == AttemptState::Running {
             self.outbox.report(token, attempt);
@@ -668,6 +696,35 @@ impl Desk {
     }
 
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
+        let fits = self.fits(None, result);
+        self.over(now, token, outcome, None, fits.then_some(result))
+    }
+
+    fn finished_large(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        length: u64,
+        names: &[ChunkName],
+    ) -> Result<(), Rejected> {
+        let names = names.as_flattened();
+        let fits = self.fits(Some(length), names);
+        if fits && names_of(length, names).is_none() {
+            return Err(Rejected::BadSpec);
+        }
+        self.over(now, token, outcome, Some(length), fits.then_some(names))
+    }
+
+    /// An attempt is over; what is kept of its result is that itself, or the names of its chunks, or nothing if it is too large
+    fn over(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        large: Option<u64>,
+        kept: Option<&[u8]>,
+    ) -> Result<(), Rejected> {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
@@ -683,7 +740,9 @@ impl Desk {
         } else {
             outcome
         };
-        if !self.results.fill(&mut attempt.result, result) {
+        if kept.is_some_and(|kept| self.results.fill(&mut attempt.result, kept)) {
+            attempt.large = large;
+        } else {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
             attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
         }
@@ -802,6 +861,7 @@ impl Desk {
             && let Some(payload) = attempt.payload.take()
         {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if next != attempt.state {
             self.story.note(now, attempt.task, Some(token), next.name());

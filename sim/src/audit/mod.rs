@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rejoin_core::Instant;
+use rejoin_core::blob::RESULT;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
 use rejoin_core::wire::message::Outcome;
@@ -92,6 +93,7 @@ checks! {
     L10 "after the network has healed, work is done as fast as if nothing had been broken" for "SESS-4",
     L11 "a drain ends, and loses nothing" for "TASK-8",
     L12 "a checkpoint is durable after the time of one upload" for "CKPT-1",
+    Frame3 "a large result reaches its client as it was returned" for "FRAME-3",
     Log1 "output arrives without gap, overlap or error" for "LOG-1",
     Outside "what tasks act upon is as their workload says that it must be" for "TASK-3",
 }
@@ -293,7 +295,7 @@ impl Auditor {
     /// A record has become durable
     pub(crate) fn durable(&mut self, record: &Record<'_>) {
         match *record {
-            Record::Submit { task, .. } => {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => {
                 let known = self.submitted.entry(task).or_default();
                 let again = std::mem::replace(&mut known.durable, true);
                 self.expect_of(Check::S2, task, !again, || format!("{task} was recorded as new twice"));
@@ -342,6 +344,8 @@ impl Auditor {
                     }
                 }
             }
+            // What an attempt returned, in front of its result.
+            Record::Manifest { number: RESULT, .. } => {}
             Record::Checkpoint { task, token, number, .. } | Record::Manifest { task, token, number, .. } => {
                 let known = self.submitted.entry(task).or_default();
                 let before = known.checkpoints.last().copied();

@@ -310,7 +310,13 @@ impl Auditor {
         let again = number <= talk.sent[from as usize];
         talk.sent[from as usize] = talk.sent[from as usize].max(number);
         let Some(message) = message else { return };
-        if let (Side::Peer, Message::FromWorker(FromWorker::Result { task, token, outcome, .. })) = (from, message) {
+        if let (
+            Side::Peer,
+            Message::FromWorker(
+                FromWorker::Result { task, token, outcome, .. } | FromWorker::LargeResult { task, token, outcome, .. },
+            ),
+        ) = (from, message)
+        {
             talk.results.insert(number, (*task, *token, *outcome));
         }
         let means = meaning(message);

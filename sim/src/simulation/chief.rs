@@ -265,7 +265,9 @@ impl Simulation {
                     self.chief.written = seq;
                     let Some(record) = Record::decode(record).filter(|_| self.chief.aside.is_none()) else { continue };
                     match record {
-                        Record::Submit { task, spec, .. } => self.queued(task, spec.priority),
+                        Record::Submit { task, spec, .. } | Record::SubmitLarge { task, spec, .. } => {
+                            self.queued(task, spec.priority)
+                        }
                         // Suspects, which have run before, are given out in a line of their own (TASK-6).
                         // Nor is it by their place that one is adopted which had been given before the store went back (TASK-2).
                         Record::Assign { task, token, attempt: 1, .. } if !self.auditor.is_undone(token) => {

@@ -7,6 +7,7 @@
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
+//! | `inputs`, `fetches` | large inputs on their way from clients, and large results to them |
 //! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
 //! | `stores` | what workers keep on their disks |
@@ -20,6 +21,8 @@
 
 mod chief;
 mod faults;
+mod fetches;
+mod inputs;
 mod laws;
 mod net;
 mod nodes;
@@ -214,6 +217,8 @@ pub struct Simulation {
     printed: BTreeMap<Token, Vec<u8>>,
     /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
+    /// The name of the content of each large result that an attempt returned, and of how many different chunks it consists
+    returned: BTreeMap<Token, (ChunkName, usize)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
@@ -289,6 +294,7 @@ impl Simulation {
             figures: Figures::default(),
             printed: BTreeMap::new(),
             made: BTreeSet::new(),
+            returned: BTreeMap::new(),
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],

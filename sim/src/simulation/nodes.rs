@@ -10,6 +10,7 @@ use rejoin_core::wire::keys::Key;
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
+use super::fetches::Fetches;
 use super::net::{Net, Timed};
 use super::spools::Store;
 use crate::journal::Journal;
@@ -150,12 +151,18 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     pub(super) dials: u64,
     pub(super) running: BTreeMap<Token, Execution>,
-    /// Large checkpoints that were made, until they are answered
+    /// Large checkpoints that were made, until they are answered, and large results, until they are settled
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Large inputs of attempts that have not started: the same
+    pub(super) fed: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Payloads with large inputs that a client has submitted, until they are accepted
+    pub(super) inputs: BTreeMap<TaskId, Vec<u8>>,
     /// Its disk, which outlives it
     pub(super) store: Store,
+    /// Large results that a client fetches
+    pub(super) fetches: Fetches,
     /// It has been told to drain
     pub(super) draining: bool,
     /// It is another process with the key of that worker

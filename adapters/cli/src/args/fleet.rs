@@ -264,6 +264,12 @@ pub struct Submit {
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub cwd: Option<PathBuf>,
 
+    /// File that the command gets as its standard input, at most 16 MiB; `-` is standard input
+    ///
+    /// Without it the command's standard input is empty.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub input: Option<PathBuf>,
+
     /// Run only on workers with this label, as in os=linux; may be given several times
     #[arg(long = "need", value_name = "K=V", value_parser = label)]
     needs: Vec<(String, Tag)>,
@@ -338,6 +344,10 @@ pub struct ResultOf {
     /// Which task: an id as `submit` prints it, or id:TEXT
     #[arg(value_name = "TASK", value_parser = task)]
     pub task: TaskId,
+
+    /// Write what the task returned, in the file that `REJOIN_RESULT` names, to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub fetch: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]

@@ -59,6 +59,11 @@ impl Fleet {
         format!("wss://{}", self.address)
     }
 
+    /// Whoever is started from now on dials another address, which leads to the coordinator; returns the one before
+    pub fn dial(&mut self, address: String) -> String {
+        std::mem::replace(&mut self.address, address)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
