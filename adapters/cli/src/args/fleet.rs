@@ -345,8 +345,10 @@ pub struct ResultOf {
     #[arg(value_name = "TASK", value_parser = task)]
     pub task: TaskId,
 
-    /// Write what the task returned, in the file that `REJOIN_RESULT` names, to FILE; `-` is standard output
-    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    /// Write what the task returned to FILE; `-` is standard output
+    ///
+    /// A task returns what it leaves in the file that `REJOIN_RESULT` names.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment, conflicts_with = "json")]
     pub fetch: Option<PathBuf>,
 
     /// Print JSON
