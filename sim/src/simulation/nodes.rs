@@ -179,6 +179,10 @@ pub(super) struct Peer {
     pub(super) wire_version: Option<u16>,
     /// It was given a wrong secret
     pub(super) wrong_key: bool,
+    /// Its key is a join token, and it has kept none that followed (AUTH-6)
+    pub(super) joins: bool,
+    /// How long each end takes to keep what follows from its next join token
+    pub(super) token: Option<Duration>,
     /// What is broken here when all else heals stays so (liveness B)
     pub(super) frozen: bool,
     /// It ends so many microseconds after its next connection opened, and for how long

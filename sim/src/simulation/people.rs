@@ -71,6 +71,7 @@ impl Simulation {
         link.backoff.late_cap = link.backoff.cap;
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
         link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
+        link.token = self.peers[peer].joins;
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
         link.pins = pins(&self.schedule);
         link

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::Loss;
 use rejoin_core::coordinator;
-use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
+use rejoin_core::limits::{ROTATION_SINCE, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::worker;
 
 use super::super::nodes::{Machine, Peer, Snapshot};
@@ -12,6 +12,9 @@ use super::super::spools::{Foreign, Store};
 use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::Fault;
+
+/// How long join tokens are good: longer than any seed lasts
+const TOKEN_VALID: Duration = Duration::from_secs(100_000);
 
 /// Most processes with somebody else's key at a time
 const CLONES_MAX: usize = 8;
@@ -43,7 +46,9 @@ impl Simulation {
             Kind::StoreFull => self.fill_store(peer, fault.span),
             Kind::Upgrade if lives => {
                 self.tally.hit(fault.kind);
-                self.peers[peer].wire_version = Some(self.version(fault.amount));
+                if !self.peers[peer].joins {
+                    self.peers[peer].wire_version = Some(self.version(fault.amount));
+                }
                 self.kill_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
             }
@@ -54,7 +59,7 @@ impl Simulation {
                 }
             }
             Kind::CrashResuming => self.peers[peer].dies_resuming = Some((fault.amount, fault.span)),
-            Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key => {
+            Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key && !self.peers[peer].joins => {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
                 if matches!(&machine, Machine::Worker(worker) if worker.next_key().is_some()) {
@@ -67,7 +72,8 @@ impl Simulation {
                 node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, store, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
-            Kind::Clone => self.start_clone(peer, fault.span),
+            // A token is one holder's, and good for nothing where version 1 is spoken.
+            Kind::Clone if !self.peers[peer].joins => self.start_clone(peer, fault.span),
             Kind::WrongKey if lives && !self.peers[peer].revoked => {
                 self.tally.hit(fault.kind);
                 self.peers[peer].wrong_key = true;
@@ -79,6 +85,12 @@ impl Simulation {
             Kind::Rekey if !self.peers[peer].revoked && self.chief.machine.is_some() => {
                 self.tally.hit(fault.kind);
                 self.revoke(peer);
+                self.happen(fault.span, peer as u64, Happening::Enrols { peer });
+            }
+            Kind::Token if !self.peers[peer].revoked && self.chief.machine.is_some() && !self.has_double(peer) => {
+                self.tally.hit(fault.kind);
+                self.revoke(peer);
+                self.peers[peer].token = Some(Duration::from_micros(fault.amount));
                 self.happen(fault.span, peer as u64, Happening::Enrols { peer });
             }
             Kind::Rotate if lives && !self.has_double(peer) => self.rotate(peer, fault),
@@ -233,11 +245,24 @@ impl Simulation {
         }
         self.peers[peer].enrolled += 1;
         self.peers[peer].rotated = None;
+        let speaks = self.chief.config.wire_version.min(self.peers[peer].wire_version.unwrap_or(WIRE_VERSION));
+        let token = self.peers[peer].token.take().filter(|_| speaks >= ROTATION_SINCE);
+        self.peers[peer].joins = token.is_some();
         let key = self.key_of(peer);
         self.chief.config.keys.push(key.clone());
+        if let Some(takes) = token {
+            (self.peers[peer].keeping, self.chief.keeping) = (takes, takes);
+            self.chief.config.tokens.push((key.id, TOKEN_VALID));
+        }
         let now = self.clock(Who::Chief);
         if let Some(machine) = &mut self.chief.machine {
-            let _ = machine.handle(now, coordinator::Input::AddKey { key: &key });
+            let _ = machine.handle(
+                now,
+                match token {
+                    Some(_) => coordinator::Input::AddToken { key: &key, valid: TOKEN_VALID },
+                    None => coordinator::Input::AddKey { key: &key },
+                },
+            );
             self.dirty.insert(Who::Chief);
         }
         self.kill_peer(peer);
@@ -266,7 +291,9 @@ impl Simulation {
             Kind::PlannedRestart => self.send_all_away(fault.span),
             Kind::Roll if self.chief.machine.is_some() => {
                 self.tally.hit(fault.kind);
-                self.chief.config.wire_version = self.version(fault.amount);
+                if self.peers.iter().all(|peer| !peer.joins) {
+                    self.chief.config.wire_version = self.version(fault.amount);
+                }
                 self.kill_chief(0);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }

@@ -131,6 +131,7 @@ impl Simulation {
             | Kind::Clone
             | Kind::WrongKey
             | Kind::Rekey
+            | Kind::Token
             | Kind::Rotate
             | Kind::Drain
             | Kind::Upgrade

@@ -59,6 +59,7 @@ impl Simulation {
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = node.machine.as_ref().filter(|_| node.life.number == life) else { return };
         node.rotated = worker.next_key();
+        node.joins = false;
         // What was put back to a time before would come with a key that is retired, as a copy of its disk would.
         node.snapshot = None;
         self.happen(self.peers[peer].keeping / 2, peer as u64, Happening::WorkerKept { peer, life });
