@@ -143,6 +143,9 @@ fn run() -> Option<Outcome> {
                 worker::Output::Idle { .. } => break,
                 worker::Output::Disconnect { .. }
                 | worker::Output::KeepKey
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Cancel { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }

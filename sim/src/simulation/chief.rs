@@ -57,6 +57,7 @@ impl Chief {
             restored: false,
             aside: None,
             keeping: Duration::ZERO,
+            slots_end: Instant::ZERO,
         }
     }
 }

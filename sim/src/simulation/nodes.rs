@@ -134,6 +134,7 @@ pub(super) struct Snapshot {
     pub(super) running: Vec<(Token, TaskId, bool)>,
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    pub(super) fed: BTreeMap<Token, (u64, Vec<u8>)>,
     pub(super) store: Store,
     /// Its last dial
     pub(super) dialled: u64,
@@ -368,6 +369,8 @@ pub(super) struct Chief {
     pub(super) aside: Option<Box<Journal>>,
     /// How long it takes to write a key
     pub(super) keeping: Duration,
+    /// Nobody has a slot in which to come back any more from then on (BACK-3)
+    pub(super) slots_end: Instant,
 }
 
 #[cfg(test)]

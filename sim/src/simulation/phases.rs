@@ -459,7 +459,9 @@ impl Simulation {
         // what looks like a message that is on its way.
         // A key that is being kept is used when it is there, by a dial (AUTH-6).
         let keeping = self.chief.keeping + self.peers.iter().map(|peer| peer.keeping).max().unwrap_or_default();
-        self.run_until(self.now + period * 8 + Duration::from_secs(2) + self.time_lost() + keeping);
+        // And whoever was told in which slot to come back does that (BACK-3).
+        let last_back = self.now.max(self.chief.slots_end);
+        self.run_until(last_back + period * 8 + Duration::from_secs(2) + self.time_lost() + keeping);
         let (frames, dials) = (self.figures.frames, self.figures.dials);
         self.quiet = true;
         self.run_until(self.now + period * QUIET_HEARTBEATS);

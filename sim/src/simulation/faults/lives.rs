@@ -13,8 +13,8 @@ use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::Fault;
 
-/// How long join tokens are good: longer than any seed lasts
-const TOKEN_VALID: Duration = Duration::from_secs(100_000);
+/// How long join tokens are good: whatever clocks do, nobody has to bring another one
+const TOKEN_VALID: Duration = Duration::MAX;
 
 /// Most processes with somebody else's key at a time
 const CLONES_MAX: usize = 8;
@@ -67,9 +67,10 @@ impl Simulation {
                     return;
                 }
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
-                let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
+                let (saved, restores, fed) = (node.saved.clone(), node.restores.clone(), node.fed.clone());
+                let dialled = node.dialled;
                 let store = node.store.clone();
-                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, store, dialled }));
+                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, fed, store, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
             // A token is one holder's, and good for nothing where version 1 is spoken.
@@ -127,9 +128,9 @@ impl Simulation {
         self.tally.hit(Kind::Snapshot);
         self.clocks_differ = true;
         self.kill_peer(peer);
-        let Snapshot { machine, running, saved, restores, store, dialled } = *snapshot;
+        let Snapshot { machine, running, saved, restores, fed, store, dialled } = *snapshot;
         let node = &mut self.peers[peer];
-        (node.saved, node.restores) = (saved, restores);
+        (node.saved, node.restores, node.fed) = (saved, restores, fed);
         node.life.number += 1;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
         node.machine = Some(machine);
@@ -315,6 +316,7 @@ impl Simulation {
         }
         let Some(machine) = &mut self.chief.machine else { return };
         self.tally.hit(Kind::PlannedRestart);
+        self.chief.slots_end = self.chief.slots_end.max(self.now + away * 5 / 4 + Duration::from_secs(1));
         machine.handle(now, coordinator::Input::GoAway { back_in: away }).expect("an end is never refused");
         self.dirty.insert(Who::Chief);
         self.drain();
