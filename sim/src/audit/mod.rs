@@ -11,7 +11,7 @@ use rejoin_core::Instant;
 use rejoin_core::blob::RESULT;
 use rejoin_core::ids::{TaskId, Token};
 use rejoin_core::journal::Record;
-use rejoin_core::wire::message::Outcome;
+use rejoin_core::wire::message::{Failure, Outcome};
 
 use crate::words::words;
 
@@ -473,6 +473,7 @@ impl Auditor {
 
     /// A client was told how a task ended
     pub(crate) fn told(&mut self, task: TaskId, outcome: Outcome) {
+        let spoke_old = self.spoke_old;
         let known = self.submitted.entry(task).or_default();
         if known.ended.is_none() && known.undone_end == Some(outcome) {
             // It was said before the store went back.
@@ -480,13 +481,19 @@ impl Auditor {
         }
         let (durable, raced) = (known.ended, known.cancelled);
         let before = known.told.replace(outcome);
-        let one = before.is_none_or(|before| before == outcome) && (outcome != Outcome::Cancelled || raced);
+        // Version 1 has no word for tasks that did not get on (FRAME-6).
+        let word = |outcome| match outcome {
+            Outcome::Failed(Failure::Stalled) if spoke_old => Outcome::Failed(Failure::TimedOut),
+            Outcome::Failed(_) | Outcome::Succeeded | Outcome::Cancelled => outcome,
+        };
+        let same = |known: Outcome| word(known) == word(outcome);
+        let one = before.is_none_or(same) && (outcome != Outcome::Cancelled || raced);
         self.expect_of(Check::S32, task, one, || {
             let (ended, before, asked) = (words(outcome), words(before), if raced { "yes" } else { "no" });
             format!("a client is told that {task} ended as {ended}; told before: {before}, cancel asked: {asked}")
         });
         let check = if raced { Check::S26 } else { Check::S5 };
-        self.expect_of(check, task, durable == Some(outcome), || {
+        self.expect_of(check, task, durable.is_some_and(same), || {
             format!("a client is told that {task} ended as {}, and durable is {}", words(outcome), words(durable))
         });
     }

@@ -18,7 +18,7 @@ use crate::audit::{Auditor, Check, Violation};
 use crate::cover::Cover;
 use crate::logic::{RESULT_BYTES_MAX, Seen};
 use crate::menu::{Kind, Tally};
-use crate::schedule::{Fault, Knob, Schedule, What};
+use crate::schedule::{Fault, Knob, Schedule, Task, What};
 use crate::trace::{Told, Trace};
 use crate::words::words;
 
@@ -197,7 +197,7 @@ impl Simulation {
             let life = self.chief.life.number;
             self.happen(self.chief.sync_takes, 0, Happening::Synced { upto, life });
         }
-        if self.has_terms() && self.chief.config.wire_version < WIRE_VERSION {
+        if self.needs_new_words() && self.chief.config.wire_version < WIRE_VERSION {
             self.chief.config.wire_version = WIRE_VERSION;
             self.kill_chief(0);
         }
@@ -243,7 +243,7 @@ impl Simulation {
         node.life.clock.coarsen(1);
         node.life.overslept = false;
         let is_old = node.wire_version.is_some_and(|version| version < WIRE_VERSION);
-        if is_old && self.has_terms() {
+        if is_old && self.needs_new_words() {
             self.peers[peer].wire_version = None;
             self.kill_peer(peer);
         }
@@ -254,9 +254,10 @@ impl Simulation {
         self.tell_time(Who::Peer(peer));
     }
 
-    /// Whether there are tasks that wait for ever where all speak a version that has no words for their terms (FRAME-6)
-    fn has_terms(&self) -> bool {
-        self.tasks.values().any(|task| task.terms != Terms::default())
+    /// Whether there are tasks that wait for ever where all speak a version that has no words for their terms or inputs (FRAME-6)
+    fn needs_new_words(&self) -> bool {
+        let is_large = |task: &Task| self.workload.payload(task).len() > INLINE_BYTES_MAX;
+        self.tasks.values().any(|task| task.terms != Terms::default() || is_large(task))
     }
 
     /// What had stayed broken heals as well; `false` if nothing had
