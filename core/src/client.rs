@@ -844,28 +844,16 @@ impl Desk {
             }
             ToClient::Outcome { task, attempt, token, outcome, result, streams } => {
                 let end = End { outcome, result: result.into(), elsewhere: None, streams, forgotten: false };
-                self.take_end(task, attempt, token, end);
+                self.take_end(task, Some((attempt, token)), end);
             }
             ToClient::LargeOutcome { task, attempt, token, outcome, length, streams } => {
                 let (result, elsewhere) = (Box::default(), Some(length));
-                self.take_end(
-                    task,
-                    attempt,
-                    Some(token),
-                    End { outcome, result, elsewhere, streams, forgotten: false },
-                );
+                let end = End { outcome, result, elsewhere, streams, forgotten: false };
+                self.take_end(task, Some((attempt, Some(token))), end);
             }
             ToClient::Forgotten { task, outcome } => {
-                if let Some(known) = self.tasks.get_mut(&task).filter(|known| !known.has_all()) {
-                    known.drop_input();
-                    if known.state == FollowState::Submitted {
-                        known.state = FollowState::Followed;
-                        self.events.push_back(Event::Accepted { task });
-                    }
-                    let (result, streams) = (Box::default(), Default::default());
-                    known.end = Some(End { outcome, result, elsewhere: None, streams, forgotten: true });
-                    self.offer_end(task);
-                }
+                let (result, streams) = (Box::default(), Default::default());
+                self.take_end(task, None, End { outcome, result, elsewhere: None, streams, forgotten: true });
             }
             ToClient::InputNeed { task, wanted } => {
                 let Some(input) = self.tasks.get_mut(&task).and_then(|known| known.input.as_mut()) else {
@@ -885,12 +873,16 @@ impl Desk {
         Ok(())
     }
 
-    fn take_end(&mut self, task: TaskId, attempt: u32, token: Option<Token>, end: End) {
-        let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) else { return };
-        known.attempt = attempt;
-        if known.token != token {
-            known.token = token;
-            known.streams = [Incoming::new(), Incoming::new()];
+    /// A task is over, by that attempt and token; one that was forgotten may be known to be over, and is not all there
+    fn take_end(&mut self, task: TaskId, by: Option<(u32, Option<Token>)>, end: End) {
+        let is_news = |known: &Followed| known.end.is_none() || (end.forgotten && !known.has_all());
+        let Some(known) = self.tasks.get_mut(&task).filter(|known| is_news(known)) else { return };
+        if let Some((attempt, token)) = by {
+            known.attempt = attempt;
+            if known.token != token {
+                known.token = token;
+                known.streams = [Incoming::new(), Incoming::new()];
+            }
         }
         known.drop_input();
         if known.state == FollowState::Submitted {

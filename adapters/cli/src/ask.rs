@@ -190,6 +190,23 @@ pub fn cancel(args: &Cancel) -> u8 {
     })
 }
 
+/// Says why there is nothing to show of a task: it was forgotten, or never known
+async fn gone(caller: &mut Caller, id: TaskId) -> Result<u8, Failed> {
+    let watched = caller.connection().watch(id, Follow::Outcome);
+    watched.map_err(|error| Failed::Internal(error.to_string()))?;
+    let why = loop {
+        match caller.next().await? {
+            Told::Event(Event::Forgotten { task } | Event::Ended { task }) if task == id => {
+                break forgotten(caller, id);
+            }
+            Told::Event(Event::Refused { task, reason }) if task == id => break refusal(id, reason),
+            Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
+        }
+    };
+    complain(&why);
+    Ok(EXIT_INTERNAL)
+}
+
 /// That a task is over, and that what was asked for is no longer there
 fn forgotten(caller: &mut Caller, task: TaskId) -> String {
     let outcome = caller.connection().end(task).map_or("ended", |end| match end.0 {
@@ -261,10 +278,7 @@ async fn wait_for(caller: &mut Caller, tasks: &[TaskId]) -> Result<u8, Failed> {
 /// `rejoin result`
 pub fn result(args: &ResultOf) -> u8 {
     with(&args.reach, false, async |caller| {
-        let Some(task) = caller.task(args.task).await? else {
-            complain(&refusal(args.task, Refused::Unknown));
-            return Ok(EXIT_INTERNAL);
-        };
+        let Some(task) = caller.task(args.task).await? else { return gone(caller, args.task).await };
         let id = task.task;
         if task.outcome.is_none() {
             let text = if args.json {
@@ -349,10 +363,7 @@ async fn terms_of(caller: &mut Caller, id: TaskId) -> Result<Value, Failed> {
 /// `rejoin logs`
 pub fn logs(args: &Logs) -> u8 {
     with(&args.reach, args.follow, async |caller| {
-        let Some(task) = caller.task(args.task).await? else {
-            complain(&refusal(args.task, Refused::Unknown));
-            return Ok(EXIT_INTERNAL);
-        };
+        let Some(task) = caller.task(args.task).await? else { return gone(caller, args.task).await };
         let wanted = if args.stderr { Show::Err } else { Show::Out };
         let upto = (!args.follow).then_some((task.token, task.kept));
         if upto.is_some_and(|(_, kept)| kept == [0, 0]) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use async_signal::{Signal, Signals};
+use rejoin_core::Rejected;
 use rejoin_core::binding::Binding;
 use rejoin_core::coordinator::{Config, Event};
 use rejoin_core::ids::{ClusterId, KeyId, TaskId};
@@ -180,6 +181,12 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
     for key in changes.revoked.into_iter().chain(changes.vanished) {
         revoke(handle, key).await;
     }
+    for key in changes.barred {
+        let id = key.id;
+        // One that came about by rotation is known already.
+        let _ = handle.add_key(key).await;
+        revoke(handle, id).await;
+    }
     for key in changes.added {
         let name = key.name.clone();
         match handle.add_key(key).await {
@@ -224,6 +231,8 @@ async fn keep(notice: &Notice, path: &Path, handle: &Handle) {
 async fn revoke(handle: &Handle, key: KeyId) {
     match handle.revoke_key(key).await {
         Ok(()) => tracing::info!(%key, "key revoked"),
+        // Retired by another one, which is why it is marked.
+        Err(Rejected::Unknown) => tracing::debug!(%key, "a key that nobody knows any more is revoked"),
         Err(error) => tracing::warn!(%key, %error, "key not revoked"),
     }
 }

@@ -72,6 +72,11 @@ fn auth_6_a_token_that_is_revoked_too_old_or_would_travel_in_the_open_is_not_use
     fleet.rejoin(&["key", "revoke", "w1", "--keys", "keys"]);
     let late = newcomer(&fleet, &revoked, "w1.key").end();
     assert!(late.code == Some(254) && late.err.contains("revoked"), "{}", late.err);
+    // Made and revoked before the coordinator has looked.
+    let hasty = token(&fleet, "w4", "10m");
+    fleet.rejoin(&["key", "revoke", "w4", "--keys", "keys"]);
+    let late = newcomer(&fleet, &hasty, "w4.key").end();
+    assert!(late.code == Some(254) && late.err.contains("revoked"), "{}", late.err);
     let old = token(&fleet, "w2", "1s");
     sleep(Duration::from_millis(2100));
     let late = newcomer(&fleet, &old, "w2.key").end();

@@ -649,7 +649,12 @@ fn journ_5_what_has_ended_is_forgotten_on_request_and_what_has_not_stays() {
     assert!(over[0]["forgotten"] == true && over[0]["error"].is_null(), "{over}");
     let again = fleet.client("forget", ["id:over"]).end();
     assert!(again.code == Some(0) && again.out.ends_with(" forgotten\n"), "{}", again.out);
-    assert_eq!(fleet.client("logs", ["id:over"]).end().code, Some(254), "its output is gone");
+    for asks in ["logs", "result"] {
+        let gone = fleet.client(asks, ["id:over"]).end();
+        assert!(gone.code == Some(254) && gone.err.contains("succeeded, and") && gone.out.is_empty(), "{}", gone.err);
+    }
+    let gone = fleet.client("submit", ["--id", "over", "--wait", "--", "echo", "hello"]).end();
+    assert!(gone.code == Some(254) && gone.err.contains("forgotten"), "{}", gone.err);
     assert!(fleet.client("wait", ["id:over"]).end().out.contains("succeeded"), "how it ended is not");
     fleet.client("cancel", ["id:open"]).end();
 }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::channel::{Channel, body_of};
+use crate::channel::{Channel, Violation, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role};
 use crate::lease::Lease;
@@ -609,6 +609,14 @@ impl Desk {
             live.channel.set_writable(writable);
             let ix = live.peer;
             self.touch(ix);
+        }
+    }
+
+    /// Bulk bytes have come on a connection, within its credit (LANES-2)
+    pub(super) fn bulk_arrived(&mut self, conn: ConnId, bytes: u64) -> Result<(), Violation> {
+        match self.conns.get_mut(&conn) {
+            Some(Conn::Live(live)) => live.channel.bulk_arrived(bytes),
+            Some(Conn::Contending(_)) | None => Err(Violation),
         }
     }
 

@@ -18,7 +18,6 @@ use crate::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
 
 use super::Desk;
 use super::client_talk::refused;
-use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, Reading, Sent};
 use super::tasks::{Attempt, content_digest};
@@ -175,8 +174,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
-        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
-        live.channel.bulk_arrived(len)?;
+        self.bulk_arrived(conn, len)?;
         let next_home = self.next_home;
         let Some(draft) = self.tasks.drafts.get_mut(&(ix, task)) else {
             // Of a task that was accepted or refused meanwhile: of no use, but it makes room.

@@ -16,7 +16,6 @@ use crate::planted::{self, Bug};
 use crate::wire::message::{CheckpointRefused, Failure, Outcome};
 
 use super::Desk;
-use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, PeerSession};
 use super::tasks::{Body, Checkpoint, Chunk, Task};
@@ -168,8 +167,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
-        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
-        live.channel.bulk_arrived(len)?;
+        self.bulk_arrived(conn, len)?;
         let next_home = self.next_home;
         let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix);
         let task = attempt.as_ref().map(|attempt| attempt.task);

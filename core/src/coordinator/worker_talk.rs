@@ -270,8 +270,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
-        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
-        live.channel.bulk_arrived(len)?;
+        self.bulk_arrived(conn, len)?;
         let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
             // Of an attempt that is no more: of no use, but it makes room.
             self.bulk_dealt_with(conn, len);

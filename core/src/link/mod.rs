@@ -482,14 +482,14 @@ impl<L: Log> Link<L> {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
     }
 
-    /// The wire version of this connection; the oldest where there is none (FRAME-6)
-    /// The version of the connection, once both ends know it
+    /// The wire version of this connection, once both ends know it (FRAME-6)
     pub(crate) fn agreed_version(&self) -> Option<u16> {
         self.channel.as_ref().map(|channel| channel.version)
     }
 
+    /// The wire version of this connection; the oldest where there is none (FRAME-6)
     pub(crate) fn version(&self) -> u16 {
-        self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
+        self.agreed_version().unwrap_or(WIRE_VERSION_OLDEST)
     }
 
     /// The cluster of the coordinator that was last believed, or that the settings name
@@ -497,9 +497,7 @@ impl<L: Log> Link<L> {
         self.cluster
     }
 
-    /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
-    ///
-    /// By this end's own clock, from before the coordinator can have received it (TASK-4).
+    /// How long workers go between failures, if the coordinator has said so (LIVE-6)
     pub(crate) fn mtbf(&self) -> Option<Duration> {
         self.mtbf
     }
@@ -509,6 +507,9 @@ impl<L: Log> Link<L> {
         self.attempt
     }
 
+    /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
+    ///
+    /// By this end's own clock, from before the coordinator can have received it (TASK-4).
     pub(crate) fn lease(&self) -> Option<(Lease, Instant)> {
         let renewed = self.channel.as_ref().and_then(|channel| channel.renewed);
         self.lease.map(|lease| (lease, renewed.map_or(self.proved_at, |renewed| renewed.max(self.proved_at))))

@@ -152,7 +152,7 @@ pub(super) fn marked(old: &str, ending: impl Fn(usize) -> Option<&'static str>) 
 /// What a keys file starts with
 const COORDINATORS: &str = "\
 # The keys that a rejoin coordinator takes. Keep this file secret: whoever has it can be any worker or client.
-# It is changed by `rejoin key new` and `rejoin key revoke`; a running coordinator follows.
+# It is changed by `rejoin key` and by its coordinator, which follows while it runs.
 ";
 
 /// What a key file says behind whose key it is
