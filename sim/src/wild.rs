@@ -178,6 +178,7 @@ impl Wild {
         let (shape, manner) = (self.draws.below(9), self.draws.below(6));
         let priority = self.draws.one_in(200).then(|| self.draws.below(5) as u8);
         let period = safety / tasks.max(1);
+        let room = self.setting(Knob::TasksMax, u64::MAX);
         for number in 0..tasks {
             let at = match shape {
                 0 => Duration::ZERO,
@@ -193,8 +194,8 @@ impl Wild {
             task.priority = priority.unwrap_or(task.priority);
             self.push(at, What::Submit(task));
             let end = at + task.takes;
-            // One is always left to be executed.
-            if number > 0 && (shape == 8 || self.draws.one_in(150)) {
+            // One is always left to be executed, and where there is room for one only, it must not be for a cancelled one.
+            if number > 0 && room > 1 && (shape == 8 || self.draws.one_in(150)) {
                 let behind = self.near();
                 let from = if self.draws.one_in(500) { at } else { end };
                 let by = if self.draws.one_in(100) { self.draws.below(8) as u16 } else { client };
@@ -214,7 +215,7 @@ impl Wild {
         }
         if self.draws.one_in(30) {
             // Asked for before there is such a task, and once for one that never is.
-            self.push(Duration::ZERO, What::Cancel { client: 0, task: 0 });
+            self.push(Duration::ZERO, What::Cancel { client: 0, task: 1 });
             self.push(safety, What::Cancel { client: 0, task: u32::MAX });
         }
     }
