@@ -100,6 +100,12 @@ fn auth_6_a_key_that_cannot_be_kept_leaves_the_one_before_in_use() {
     world.reset(0);
     drive_connected(&mut world, 0);
     assert_eq!((used(&world), told_with_the_first_key(&mut world).0), (vec![], None));
+    // Whoever asked for it need not ask again: it is tried with each connection.
+    assert_eq!(world.tell_worker(0, worker::Input::KeyKept { kept: false }), Ok(()));
+    world.keeps_keys[Side::Peer as usize] = true;
+    world.reset(0);
+    world.drive_until("a new key is used", |world| !used(world).is_empty());
+    assert_eq!(told_with_the_first_key(&mut world), (Some(Denied::Revoked), false));
 }
 
 #[test]
@@ -175,15 +181,51 @@ fn auth_6_no_key_follows_from_one_that_was_revoked_meanwhile() {
 }
 
 #[test]
+fn auth_6_a_rotation_that_was_cut_off_goes_on_by_itself() {
+    for restarts in [false, true] {
+        let mut world = connected(Setup::default());
+        world.half_open(0, Side::Peer);
+        assert_eq!(rotate(&mut world), Ok(()));
+        world.run_for(secs(1));
+        assert!(world.kept_keys.is_empty(), "it does not arrive");
+        if restarts {
+            world.restart_coordinator();
+        }
+        world.drive_until("a new key is used", |world| !used(world).is_empty());
+        drive_connected(&mut world, 0);
+        assert_eq!(used(&world), [world.kept_keys[&0].id]);
+        assert_eq!(told_with_the_first_key(&mut world), (Some(Denied::Revoked), false));
+        world.reset(0);
+        drive_connected(&mut world, 0);
+        world.run_for(secs(5));
+        let rekeyed = world.leaves.iter().filter(|(_, reason)| *reason == Reason::Rekeyed).count();
+        assert_eq!((used(&world).len(), rekeyed), (1, 1), "and then it is over");
+    }
+}
+
+#[test]
 fn auth_6_keys_that_never_reach_their_holder_are_few() {
     let mut world = connected(Setup::default());
-    for n in 0..KEYS_NEXT_MAX {
-        world.half_open(0, Side::Peer);
-        assert_eq!(rotate(&mut world), Ok(()), "{n}");
-        assert_eq!(rotate(&mut world), Ok(()), "the same once more");
-        world.run_for(secs(60));
-        drive_connected(&mut world, 0);
-    }
+    world.wire(0).refuses = true;
+    world.reset(0);
+    world.run_for(secs(1));
+    let given_another = |world: &mut World, asks: bool| {
+        let mut forgetful = Puppet::worker(0).with_version(2);
+        let mut heard = forgetful.enter(world);
+        if asks {
+            assert_eq!(rotate(world), Ok(()));
+            assert_eq!(rotate(world), Ok(()), "the same once more");
+        }
+        world.run_for(ms(10));
+        heard.extend(forgetful.hear(world));
+        forgetful.close(world);
+        heard.iter().any(|heard| matches!(heard, Heard::Control(Control::NextKey)))
+    };
+    assert!(!given_another(&mut world, false));
+    assert!((0..KEYS_NEXT_MAX).all(|n| given_another(&mut world, n == 0)));
+    assert!(!given_another(&mut world, false));
+    world.wire(0).refuses = false;
+    drive_connected(&mut world, 0);
     assert_eq!((rotate(&mut world), used(&world)), (Err(Rejected::Full), vec![]));
     world.restart_coordinator();
     drive_connected(&mut world, 0);

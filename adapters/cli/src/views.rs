@@ -19,6 +19,7 @@ pub fn worker_state(state: WorkerState) -> &'static str {
         WorkerState::Unknown | WorkerState::Disconnected => "disconnected",
         WorkerState::Lost => "lost",
         WorkerState::Flapping => "flapping",
+        WorkerState::Revoked => "revoked",
     }
 }
 

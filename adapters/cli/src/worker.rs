@@ -1,12 +1,13 @@
 //! `rejoin worker`: a worker on its own
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
 use rejoin_core::ids::Role;
 use rejoin_core::link::Reason;
+use rejoin_core::wire::message::Denied;
 use rejoin_core::worker::Config;
 use rejoin_smol::worker::{Ended, KeyKeeper, Options, Order, Watch, run};
 use smol::channel::{Sender, bounded};
@@ -91,12 +92,23 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         smol::future::pending().await
     };
     let ended = run(options, Watch::default(), orders).or(told).await;
-    if token_file.is_some() && !args.access.key.exists() && matches!(ended, Ended::Refused(Reason::Denied(_))) {
-        complain(
-            "the join token is of no use: used already, revoked, or too old; ask for another one (`rejoin key token`)",
-        );
+    if let Ended::Refused(Reason::Denied(denied)) = &ended {
+        let (enrols, key) = (token_file.is_some(), &args.access.key);
+        what_to_do(*denied, enrols, key).into_iter().for_each(|hint| complain(&hint));
     }
     Ok(ended)
+}
+
+/// How a worker that was refused for good comes to a key that is good
+fn what_to_do(denied: Denied, enrols: bool, key: &Path) -> Option<String> {
+    let file = key.display();
+    if enrols && !key.exists() {
+        let why = "the join token is of no use: used already, revoked, or too old";
+        return Some(format!("{why}; ask for another one (`rejoin key token`)"));
+    }
+    let why = if enrols { " (perhaps since another worker has used the same join token before it)" } else { "" };
+    let then = "remove that file, and ask for another key (`rejoin key new`) or a join token (`rejoin key token`)";
+    (denied == Denied::Revoked).then(|| format!("the key in {file} is revoked{why}: {then}"))
 }
 
 /// Signals that follow each other this closely are one: some programs signal a process, and then its group

@@ -59,8 +59,12 @@ fn auth_6_a_worker_enrols_whatever_ends_it_and_its_token_is_good_once() {
     worker.kill();
     fleet.kill_coordinator();
     fleet.start_coordinator();
-    let _again = newcomer(&fleet, &file, "w1.key");
+    let again = newcomer(&fleet, &file, "w1.key");
     until("it is connected again", || fleet.json("workers", &[])[0]["state"] == "connected");
+    fleet.rejoin(&["key", "revoke", "w1", "--keys", "keys"]);
+    let ended = again.end();
+    assert!(ended.code == Some(254) && ended.err.contains("w1.key is revoked: remove that file"), "{}", ended.err);
+    assert_eq!(fleet.json("workers", &[])[0]["state"], "revoked");
 }
 
 #[test]

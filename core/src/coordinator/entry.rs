@@ -344,6 +344,7 @@ impl Desk {
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
         self.restart_transfers(ix, goes_on);
+        self.finish_rotation(conn, ix);
         self.place(ix);
         self.touch(ix);
     }

@@ -3,7 +3,8 @@
 //! The new key follows from the handshake of the connection, at both ends, and so nothing secret travels. It is durable here
 //! before the worker is told, and there before it is used. Until then both keys are good; the first handshake with
 //! the new one retires what was there before. A later key never retires one that its holder may still come with: a worker dials
-//! nobody while it keeps a key, so that a connection with an older key is one that the newer key did not reach.
+//! nobody while it keeps a key, so that a connection with an older key is one that the newer key did not reach. Such a
+//! rotation begins again by itself.
 
 use alloc::boxed::Box;
 
@@ -13,6 +14,7 @@ use crate::wire::keys::Key;
 use crate::wire::view::RotationView;
 
 use super::entry::Conn;
+use super::peers::PeerIx;
 use super::{Desk, Event};
 
 /// How far the next key of a connection is
@@ -51,6 +53,16 @@ impl Desk {
             }
         }
         RotationView::Begun
+    }
+
+    /// A worker has come with a key that was to be replaced before: it is given another one, as far as the bound goes
+    pub(super) fn finish_rotation(&mut self, conn: ConnId, ix: PeerIx) {
+        let waiting = self.roster.next_keys(&self.roster.get(ix).name);
+        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return };
+        if (1..KEYS_NEXT_MAX).contains(&waiting) && live.channel.version >= ROTATION_SINCE {
+            live.rotation = Rotation::Keeping;
+            self.keeps.push_back(conn);
+        }
     }
 
     /// A key that the embedder is to make durable, and the one that it is to replace

@@ -177,6 +177,8 @@ pub enum WorkerState {
     Lost,
     /// Connected, and gets less work because its connection breaks again and again (TASK-10); since wire version 2
     Flapping,
+    /// Not connected, and has no key that opens a session: each was revoked (AUTH-6); since wire version 2
+    Revoked,
 }
 
 /// A task, as clients are told of it

@@ -333,6 +333,7 @@ fn add_views(book: &mut Book) {
         WorkerState::Disconnected,
         WorkerState::Lost,
         WorkerState::Flapping,
+        WorkerState::Revoked,
     ]);
     for (n, state) in states.into_iter().enumerate() {
         let (rtt_us, away_us) = (Some(300), Some(5).filter(|_| n > 3 && n < 6));

@@ -47,7 +47,7 @@ variants! {
     Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints Forget RotateKey;
     Forgetting: Done Open Unknown;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
-    WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
+    WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping Revoked;
     Tag: Label Amount;
     Denied: Revoked Removed TakenOver Version Config Busy Protocol Spent;
     Outcome: Succeeded Failed Cancelled;

@@ -535,7 +535,7 @@ Exit status:
   0      accepted; with --wait, succeeded
   1      with --wait: failed or cancelled
   130    interrupted; what was accepted runs on
-  254    internal error, or no coordinator within --patience
+  254    internal error, no coordinator within --patience, or it refuses the task
   255    wrong usage";
 
 pub(super) const WAIT_HELP: &str = "\
