@@ -153,7 +153,7 @@ impl Desk {
             return;
         }
         let cannot = |attempt: &Attempt| !attempt.unjudged && attempt.checkpoint.upload().is_some();
-        while let Some(token) = self.attempts.iter().find(|(_, a)| cannot(a)).map(|(token, _)| *token) {
+        while let Some(token) = self.attempts.find(cannot) {
             let Some((number, _)) = self.attempts.get(&token).and_then(|a| a.checkpoint.upload()) else { return };
             self.checkpoint_answered(token, number, Some(CheckpointRefused::TooLarge));
         }

@@ -65,7 +65,7 @@ impl Desk {
         streams: [StreamEnd; 2],
     ) -> Result<(), Rejected> {
         let Finished { task, token, attempt, outcome, result: bytes, large, checkpoint } = finished;
-        if self.outbox.session.is_some() || self.attempts.contains_key(&token) {
+        if self.outbox.session.is_some() || self.attempts.contains(&token) {
             return Err(Rejected::NotExpected);
         }
         let bytes = large.map_or(bytes, |(_, names)| names.as_flattened());
@@ -109,7 +109,7 @@ impl Desk {
             kept: true,
         };
         self.arrivals += 1;
-        let fits = self.attempts.insert(token, restored).is_ok();
+        let fits = self.attempts.insert(token, restored);
         debug_assert!(fits, "the table is at least as large as the arena of results");
         self.story.note(now, task, Some(token), "restored");
         Ok(())

@@ -12,6 +12,7 @@
 
 mod arena;
 mod attempt;
+mod attempts;
 mod cadence;
 mod checkpoints;
 mod conditions;
@@ -53,10 +54,11 @@ use crate::wire::keys::Key;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
+use crate::worker::attempts::Attempts;
 use crate::worker::cadence::{Cadence, Rhythm};
 use crate::worker::conditions::Standing;
 use crate::worker::intake::Intake;
-use crate::worker::outbox::{Outbox, SentLog, Source, Stores, Table};
+use crate::worker::outbox::{Outbox, SentLog, Source, Stores};
 
 /// A worker as a state machine
 ///
@@ -75,7 +77,7 @@ struct Desk {
     link: Link<SentLog>,
     slots: u16,
     prefetch: u16,
-    attempts: Table,
+    attempts: Attempts,
     payloads: Arena,
     /// Two places for each: what is under way, and what was made meanwhile (CKPT-3)
     checkpoints: Arena,
@@ -125,7 +127,7 @@ impl Worker {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
-            attempts: Table::new(),
+            attempts: Attempts::new(config.attempts_max),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
             intake: Intake::new(),
@@ -398,7 +400,7 @@ impl Worker {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         self.desk.link.digest(&mut digest);
-        for (token, attempt) in &*self.desk.attempts {
+        for (token, attempt) in self.desk.attempts.iter() {
             (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
             (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
             (attempt.keep_due, attempt.kept).hash(&mut digest);
@@ -506,7 +508,7 @@ impl Desk {
         conditions: Conditions,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        if self.places() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
+        if self.places() == 0 || self.attempts.contains(&token) || payload.len() > INLINE_BYTES_MAX {
             // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
@@ -552,7 +554,7 @@ impl Desk {
             keep_due: false,
             kept: false,
         };
-        let fits = self.attempts.insert(token, attempt).is_ok();
+        let fits = self.attempts.insert(token, attempt);
         debug_assert!(fits, "the table is at least as large as the arenas");
         self.standing.bound += u16::from(conditions != Conditions::default());
         self.story.note(now, task, Some(token), "assigned");
@@ -609,8 +611,8 @@ impl Desk {
         }
         self.outbox.say_draining();
         self.ask_all(now);
-        let unstarted = |(_, a): &(&Token, &Attempt)| a.state == AttemptState::Waiting && !a.unjudged;
-        while let Some(token) = self.attempts.iter().find(unstarted).map(|(token, _)| *token) {
+        let unstarted = |a: &Attempt| a.state == AttemptState::Waiting && !a.unjudged;
+        while let Some(token) = self.attempts.find(unstarted) {
             self.give_back(now, token);
         }
     }
@@ -817,7 +819,7 @@ impl Desk {
         if self.gone == 0 {
             return None;
         }
-        let token = self.attempts.iter().find(|(_, a)| a.state == AttemptState::Gone).map(|(token, _)| *token)?;
+        let token = self.attempts.find(|a| a.state == AttemptState::Gone)?;
         self.gone -= 1;
         let attempt = self.attempts.swap_remove(&token)?;
         self.standing.bound -= u16::from(attempt.conditions != Conditions::default());

@@ -2,9 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
-use core::ops::{Deref, DerefMut};
-
-use heapless::index_map::FnvIndexMap;
 
 use crate::blob::{INPUT, RESULT, Sending, chunks};
 use crate::ids::{SessionId, Token};
@@ -19,6 +16,7 @@ use crate::time::Instant;
 use crate::wire::message::{BodyWriter, Class, Control, Failure, FromWorker, InventoryItem, Outcome, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
+use crate::worker::attempts::Attempts;
 
 /// What a number stands for (SESS-3)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,46 +33,6 @@ pub(crate) enum Sent {
 }
 
 pub(crate) type SentLog = FixedLog<Sent, WORKER_UNACKED_MAX>;
-pub(crate) type Attempts = FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>;
-
-/// The attempts, by token
-#[derive(Debug)]
-pub(crate) struct Table(Box<Attempts>);
-
-impl Table {
-    /// Allocates all its room
-    pub(crate) fn new() -> Self {
-        // Half a mebibyte that unoptimised code would otherwise move through several frames of a thread's small stack.
-        const EMPTY: Attempts = Attempts::new();
-        Table(Box::new(EMPTY))
-    }
-}
-
-impl Clone for Table {
-    /// Copies what is in use, in its order, and not the room around it
-    fn clone(&self) -> Self {
-        let mut table = Table::new();
-        for (token, attempt) in self.iter() {
-            let fits = table.insert(*token, attempt.clone()).is_ok();
-            debug_assert!(fits, "they are of one size");
-        }
-        table
-    }
-}
-
-impl Deref for Table {
-    type Target = Attempts;
-
-    fn deref(&self) -> &Attempts {
-        &self.0
-    }
-}
-
-impl DerefMut for Table {
-    fn deref_mut(&mut self) -> &mut Attempts {
-        &mut self.0
-    }
-}
 
 type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
 
