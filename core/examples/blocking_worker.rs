@@ -43,6 +43,8 @@ pub(crate) fn work(config: Config) -> Result<(), Box<dyn std::error::Error + Sen
                 | Output::ReadCheckpoint { .. }
                 | Output::RestorePiece { .. }
                 | Output::Forget { .. } => {}
+                // Nobody asks for another key here.
+                Output::KeepKey => {}
                 Output::Idle { wake_at } => break wake_at,
             }
         };

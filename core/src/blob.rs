@@ -10,6 +10,16 @@ use sha2::{Digest, Sha256};
 use crate::channel::Violation;
 use crate::limits::{CHUNK_BYTES, CHUNKS_MAX};
 
+/// The number under which chunks are asked for that are no checkpoint's: those of what an attempt returned
+///
+/// Checkpoints are counted from 1.
+pub const RESULT: u64 = 0;
+
+/// The number under which a worker is sent chunks that are no checkpoint's: those of its task's input
+///
+/// What travels the other way under the same number is a [`RESULT`].
+pub const INPUT: u64 = 0;
+
 /// SHA-256 of a chunk's content
 pub type ChunkName = [u8; 32];
 

@@ -170,7 +170,8 @@ impl Channel {
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
-            | Control::Mtbf { .. } => {
+            | Control::Mtbf { .. }
+            | Control::NextKey => {
                 return Err(Violation);
             }
         };

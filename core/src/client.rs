@@ -7,11 +7,15 @@ use core::hash::{Hash, Hasher};
 
 use crate::about::About;
 use crate::backoff::Loss;
+use crate::blob::{ChunkName, Sending, names_of};
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{SessionId, TaskId, Token};
-use crate::limits::{ASKS_MAX, BULK_WINDOW_BYTES, FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES, SESSION_UNACKED_MAX};
+use crate::limits::{
+    ASKS_MAX, BLOB_BYTES_MAX, BULK_WINDOW_BYTES, CHUNKS_SINCE, FRAME_BYTES_MAX, INLINE_BYTES_MAX, PRIORITIES,
+    SESSION_UNACKED_MAX,
+};
 use crate::link::{Link, LinkConfig, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::rng::Seed;
 use crate::session::HeapLog;
@@ -93,6 +97,35 @@ pub enum Input<'a> {
         /// What to be told of it
         follow: Follow,
     },
+    /// Have a task done whose input is too large for a message; the same one again is fine (TASK-1, FRAME-3)
+    ///
+    /// Its bytes are asked for by [`Output::ReadInput`], until the task is accepted or refused.
+    /// [`Rejected::TooLarge`] above [`BLOB_BYTES_MAX`], or if payload and names have more than [`INLINE_BYTES_MAX`] together.
+    SubmitLarge {
+        /// The key of idempotence
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// An encoded [`About`]; may be empty
+        about: &'a [u8],
+        /// What comes beside the large input
+        payload: &'a [u8],
+        /// All bytes of the large input
+        length: u64,
+        /// The name of each of its chunks, by [`chunk_name`](crate::blob::chunk_name)
+        names: &'a [ChunkName],
+        /// What to be told of it
+        follow: Follow,
+    },
+    /// The answer to [`Output::ReadInput`]; empty if it cannot be read any more, so that the task is not submitted
+    InputRead {
+        /// Which task
+        task: TaskId,
+        /// Where the bytes stand in the input
+        offset: u64,
+        /// The bytes
+        bytes: &'a [u8],
+    },
     /// Follow a task that somebody submitted
     Watch {
         /// Which one
@@ -166,6 +199,15 @@ pub enum Output<'b> {
         /// What the question says it is answered by
         answer: &'b [u8],
     },
+    /// Answer with a piece of a task's large input by [`Input::InputRead`], at once if possible
+    ReadInput {
+        /// Which task
+        task: TaskId,
+        /// Where
+        offset: u64,
+        /// How many bytes at most
+        max: u32,
+    },
     /// Something about a task; details are looked up with [`Client::task`]
     Event(Event),
     /// Nothing, until something happens or the time has come
@@ -230,8 +272,10 @@ pub struct TaskView<'a> {
     pub attempt: u32,
     /// What it last reported
     pub progress: u64,
-    /// How it ended, and what it returned; of one that was forgotten only the first
+    /// How it ended, and what it returned, where that came with it; of one that was forgotten only the first
     pub end: Option<(Outcome, &'a [u8], [StreamEnd; 2])>,
+    /// How many bytes it returned, where those are fetched by [`Question::CheckpointPiece`] (FRAME-3)
+    pub elsewhere: Option<u64>,
 }
 
 /// A client as a state machine, driven like a [`Worker`](crate::worker::Worker)
@@ -268,6 +312,12 @@ struct Desk {
     events: VecDeque<Event>,
     /// How far output was taken, to be told; the newest value wins
     taken: BTreeMap<(TaskId, Token, Stream), u64>,
+    /// Tasks of whose large input something is wanted, in turn
+    sending: VecDeque<TaskId>,
+    /// A piece that the embedder was asked for: of which task, where, and how long
+    reading: Option<(TaskId, u64, usize)>,
+    /// One that was read, and waits for a frame
+    piece: Option<(TaskId, u64, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -277,6 +327,8 @@ struct Followed {
     about: Box<[u8]>,
     /// Kept until the task is accepted
     payload: Box<[u8]>,
+    /// What goes in chunks beside that, until the task is accepted
+    input: Option<Box<Large>>,
     follow: Follow,
     /// Order in which they were asked for
     order: u64,
@@ -295,6 +347,7 @@ impl Followed {
             spec,
             about,
             payload,
+            input: None,
             follow,
             order: 0,
             state,
@@ -319,13 +372,24 @@ impl Followed {
     fn drop_input(&mut self) {
         self.about = Box::default();
         self.payload = Box::default();
+        self.input = None;
     }
+}
+
+/// A large input
+#[derive(Clone, Debug)]
+struct Large {
+    length: u64,
+    names: Box<[ChunkName]>,
+    sending: Sending,
 }
 
 #[derive(Clone, Debug)]
 struct End {
     outcome: Outcome,
     result: Box<[u8]>,
+    /// How much it returned that did not come with it
+    elsewhere: Option<u64>,
     streams: [StreamEnd; 2],
     forgotten: bool,
 }
@@ -361,6 +425,9 @@ impl Client {
             pieces: VecDeque::new(),
             events: VecDeque::new(),
             taken: BTreeMap::new(),
+            sending: VecDeque::new(),
+            reading: None,
+            piece: None,
         };
         Ok(Client { now, scratch: Scratch::new(), desk: Box::new(desk) })
     }
@@ -392,6 +459,13 @@ impl Client {
                 Ok(())
             }
             Input::Submit { task, spec, about, payload, follow } => desk.submit(task, spec, about, payload, follow),
+            Input::SubmitLarge { task, spec, about, payload, length, names, follow } => {
+                desk.submit_large(task, spec, (about, payload), (length, names), follow)
+            }
+            Input::InputRead { task, offset, bytes } => {
+                desk.input_read(task, offset, bytes);
+                Ok(())
+            }
             Input::Watch { task, follow } => desk.watch(task, follow),
             Input::Ask { ask, question } => desk.ask(ask, question),
             Input::Leave => {
@@ -403,6 +477,7 @@ impl Client {
             Input::Timeout => Ok(()),
         };
         desk.link.expire(now);
+        desk.refuse_what_cannot_be_sent();
         result
     }
 
@@ -438,6 +513,9 @@ impl Client {
         if body_len > 0 {
             let len = desk.link.seal(frame, body_len, &mut self.scratch);
             return Output::Send { bytes: &frame[..len] };
+        }
+        if let Some((task, offset, max)) = desk.next_read() {
+            return Output::ReadInput { task, offset, max };
         }
         let wake_at = self.wake_at();
         debug_assert!(wake_at.is_none_or(|at| at > self.now), "a timer would spin");
@@ -483,6 +561,7 @@ impl Client {
             attempt: task.attempt,
             progress: task.progress,
             end: end.map(|end| (end.outcome, &*end.result, end.streams)),
+            elsewhere: end.and_then(|end| end.elsewhere),
         })
     }
 
@@ -536,6 +615,28 @@ impl Desk {
         Ok(())
     }
 
+    fn submit_large(
+        &mut self,
+        id: TaskId,
+        spec: TaskSpec,
+        (about, payload): (&[u8], &[u8]),
+        (length, names): (u64, &[ChunkName]),
+        follow: Follow,
+    ) -> Result<(), Rejected> {
+        let bytes = names.as_flattened();
+        if length > BLOB_BYTES_MAX || payload.len() + bytes.len() > INLINE_BYTES_MAX {
+            return Err(Rejected::TooLarge);
+        }
+        if names_of(length, bytes).is_none() {
+            return Err(Rejected::BadSpec);
+        }
+        self.submit(id, spec, about, payload, follow)?;
+        if let Some(known) = self.tasks.get_mut(&id) {
+            known.input = Some(Box::new(Large { length, names: names.into(), sending: Sending::new(length) }));
+        }
+        Ok(())
+    }
+
     fn watch(&mut self, id: TaskId, follow: Follow) -> Result<(), Rejected> {
         self.follow(id, Followed::new(FollowState::Followed, TaskSpec::default(), Default::default(), follow))?;
         self.queue.push_back(Asked::Watch(id));
@@ -575,8 +676,86 @@ impl Desk {
         Ok(())
     }
 
+    /// On a new connection nothing of an input is sent before it is wanted there
+    fn rewind_inputs(&mut self) {
+        self.piece = None;
+        for task in core::mem::take(&mut self.sending) {
+            if let Some(input) = self.tasks.get_mut(&task).and_then(|known| known.input.as_mut()) {
+                input.sending.rewind();
+            }
+        }
+    }
+
+    /// The next piece of an input that may be sent, to be read by the embedder
+    fn next_read(&mut self) -> Option<(TaskId, u64, u32)> {
+        if self.reading.is_some() || self.piece.is_some() || self.sending.is_empty() {
+            return None;
+        }
+        let most = self.link.next_piece().filter(|_| self.link.may_send())?;
+        while let Some(task) = self.sending.front().copied() {
+            let input = self.tasks.get(&task).and_then(|known| known.input.as_ref());
+            if let Some((offset, len)) = input.and_then(|input| input.sending.next(most)) {
+                // To the back of the line, so that one large input does not hold up the others.
+                self.sending.rotate_left(1);
+                self.reading = Some((task, offset, len as usize));
+                return Some((task, offset, len as u32));
+            }
+            self.sending.pop_front();
+        }
+        None
+    }
+
+    /// The embedder answers; an answer that nobody waits for any more is dropped
+    fn input_read(&mut self, task: TaskId, offset: u64, bytes: &[u8]) {
+        let Some((_, _, len)) = self.reading.take_if(|(t, o, _)| (*t, *o) == (task, offset)) else { return };
+        let Some(known) = self.tasks.get_mut(&task).filter(|known| known.input.is_some()) else { return };
+        if bytes.is_empty() {
+            // The coordinator forgets what has come of it with this client's session, or is given all of it again.
+            known.state = FollowState::Refused;
+            known.drop_input();
+            self.events.push_back(Event::Refused { task, reason: Refused::Damaged });
+        } else {
+            self.piece = Some((task, offset, bytes[..bytes.len().min(len)].into()));
+        }
+    }
+
+    /// Writes a piece of an input, if it is still wanted
+    fn write_piece(&mut self, now: Instant, body: &mut BodyWriter<'_>) {
+        let Some((task, offset, bytes)) = &self.piece else { return };
+        if self.link.measure(now, body) {
+            return;
+        }
+        let (task, offset, len) = (*task, *offset, bytes.len() as u64);
+        let input = self.tasks.get_mut(&task).and_then(|known| known.input.as_mut());
+        let Some(input) = input.filter(|input| input.sending.next(len) == Some((offset, len))) else {
+            self.piece = None;
+            return;
+        };
+        if body.push(Class::Loose, &FromClient::InputPiece { task, offset, bytes }) {
+            input.sending.sent(len);
+            self.link.bulk_sent(now, body, len);
+            self.piece = None;
+        }
+    }
+
+    /// A coordinator that knows nothing of chunks takes none (FRAME-6)
+    fn refuse_what_cannot_be_sent(&mut self) {
+        if self.link.agreed_version().is_none_or(|version| version >= CHUNKS_SINCE) {
+            return;
+        }
+        let cannot = |known: &Followed| known.input.is_some();
+        while let Some((task, known)) = self.tasks.iter_mut().find(|(_, known)| cannot(known)) {
+            known.state = FollowState::Refused;
+            known.drop_input();
+            self.events.push_back(Event::Refused { task: *task, reason: Refused::TooLarge });
+        }
+    }
+
     /// In a new session the coordinator knows nothing of what was asked: ask again, which is harmless (TASK-1)
     fn follow_link(&mut self) {
+        if self.link.take_fresh() {
+            self.rewind_inputs();
+        }
         let session = self.link.session_id();
         if session.is_none() || self.session == session {
             return;
@@ -664,31 +843,25 @@ impl Desk {
                 self.take_output(task, token, stream, offset, bytes)?;
             }
             ToClient::Outcome { task, attempt, token, outcome, result, streams } => {
-                if let Some(known) = self.tasks.get_mut(&task).filter(|known| known.end.is_none()) {
-                    known.attempt = attempt;
-                    if known.token != token {
-                        known.token = token;
-                        known.streams = [Incoming::new(), Incoming::new()];
-                    }
-                    known.drop_input();
-                    if known.state == FollowState::Submitted {
-                        known.state = FollowState::Followed;
-                        self.events.push_back(Event::Accepted { task });
-                    }
-                    known.end = Some(End { outcome, result: result.into(), streams, forgotten: false });
-                    self.offer_end(task);
-                }
+                let end = End { outcome, result: result.into(), elsewhere: None, streams, forgotten: false };
+                self.take_end(task, Some((attempt, token)), end);
+            }
+            ToClient::LargeOutcome { task, attempt, token, outcome, length, streams } => {
+                let (result, elsewhere) = (Box::default(), Some(length));
+                let end = End { outcome, result, elsewhere, streams, forgotten: false };
+                self.take_end(task, Some((attempt, Some(token))), end);
             }
             ToClient::Forgotten { task, outcome } => {
-                if let Some(known) = self.tasks.get_mut(&task).filter(|known| !known.has_all()) {
-                    known.drop_input();
-                    if known.state == FollowState::Submitted {
-                        known.state = FollowState::Followed;
-                        self.events.push_back(Event::Accepted { task });
-                    }
-                    let streams = Default::default();
-                    known.end = Some(End { outcome, result: [].into(), streams, forgotten: true });
-                    self.offer_end(task);
+                let (result, streams) = (Box::default(), Default::default());
+                self.take_end(task, None, End { outcome, result, elsewhere: None, streams, forgotten: true });
+            }
+            ToClient::InputNeed { task, wanted } => {
+                let Some(input) = self.tasks.get_mut(&task).and_then(|known| known.input.as_mut()) else {
+                    return Ok(());
+                };
+                input.sending.need(wanted)?;
+                if !self.sending.contains(&task) {
+                    self.sending.push_back(task);
                 }
             }
             ToClient::Answer { ask, answer } => {
@@ -698,6 +871,26 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// A task is over, by that attempt and token; one that was forgotten may be known to be over, and is not all there
+    fn take_end(&mut self, task: TaskId, by: Option<(u32, Option<Token>)>, end: End) {
+        let is_news = |known: &Followed| known.end.is_none() || (end.forgotten && !known.has_all());
+        let Some(known) = self.tasks.get_mut(&task).filter(|known| is_news(known)) else { return };
+        if let Some((attempt, token)) = by {
+            known.attempt = attempt;
+            if known.token != token {
+                known.token = token;
+                known.streams = [Incoming::new(), Incoming::new()];
+            }
+        }
+        known.drop_input();
+        if known.state == FollowState::Submitted {
+            known.state = FollowState::Followed;
+            self.events.push_back(Event::Accepted { task });
+        }
+        known.end = Some(end);
+        self.offer_end(task);
     }
 
     fn take_output(
@@ -751,12 +944,13 @@ impl Desk {
             .link
             .session()
             .is_some_and(|session| !session.replayed() || (session.may_number() && !self.queue.is_empty()));
-        if !numbered && self.taken.is_empty() && !self.link.has_news(now) {
+        if !numbered && self.taken.is_empty() && self.piece.is_none() && !self.link.has_news(now) {
             return 0;
         }
         let mut body = body_of(frame);
         self.link.write(now, &mut body);
         self.write(&mut body);
+        self.write_piece(now, &mut body);
         body.len()
     }
 
@@ -799,7 +993,13 @@ fn write_one(
     match asked {
         Asked::Submit(task) => match tasks.get(&task).filter(|known| known.state == FollowState::Submitted) {
             Some(known) => {
-                let Followed { spec, about, payload, follow, .. } = known;
+                let Followed { spec, about, payload, follow, input, .. } = known;
+                if let Some(input) = input {
+                    let (length, names) = (input.length, input.names.as_flattened());
+                    let (spec, follow) = (*spec, *follow);
+                    return body
+                        .push(class, &FromClient::SubmitLarge { task, spec, about, payload, length, names, follow });
+                }
                 body.push(class, &FromClient::Submit { task, spec: *spec, about, payload, follow: *follow })
             }
             None => body.push_void(number),

@@ -40,6 +40,8 @@ pub const BULK_WINDOW_BYTES: u64 = 1024 * 1024;
 pub const CHUNK_BYTES: u64 = 64 * 1024;
 /// Most chunks of a blob (CKPT-1)
 pub const CHUNKS_MAX: usize = 1024;
+/// Largest input and largest result of a task that go in chunks (FRAME-3)
+pub const BLOB_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// First wire version with blobs in chunks (FRAME-6)
 pub const CHUNKS_SINCE: u16 = 2;
 /// Bulk bytes that a worker takes in before its embedder has taken them over (LANES-2)
@@ -63,6 +65,12 @@ pub const UNKNOWN_TASKS_MAX: usize = 16;
 pub const TAGS_MAX: usize = 16;
 /// Most bytes that may be said about a task or a worker, encoded (TASK-9)
 pub const ABOUT_BYTES_MAX: usize = 2400;
+/// First wire version in which workers' keys are replaced while they are connected (FRAME-6)
+pub const ROTATION_SINCE: u16 = 2;
+/// Most keys of a name that came about by rotation and were not used yet (AUTH-6)
+pub const KEYS_NEXT_MAX: usize = 4;
+/// Most keys that may follow from one join token: beyond that it is spent (AUTH-6)
+pub const TOKEN_KEYS_MAX: usize = 16;
 /// Longest time that the terms of a task may name (TASK-5)
 pub const TERM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// First wire version in which workers hold leases, and are told the terms of tasks (FRAME-6)

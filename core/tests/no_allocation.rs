@@ -124,6 +124,7 @@ impl Bench {
                 worker::Output::Forget { .. } | worker::Output::Checkpointed { .. } => {}
                 worker::Output::Idle { .. } => break,
                 other @ (worker::Output::Disconnect { .. }
+                | worker::Output::KeepKey
                 | worker::Output::RestorePiece { .. }
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
@@ -152,6 +153,7 @@ impl Bench {
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
                 other @ (coordinator::Output::Close { .. }
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadChunk { .. }
                 | coordinator::Output::ReadOutput { .. }) => {
                     panic!("nobody asked for {other:?}")

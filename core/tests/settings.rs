@@ -5,7 +5,9 @@ use std::time::Duration;
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Coordinator, Recovery};
 use rejoin_core::ids::{BootId, ClusterId, KeyId, Role};
-use rejoin_core::limits::{AUDIENCE_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN};
+use rejoin_core::limits::{
+    AUDIENCE_BYTES_MAX, BLOB_BYTES_MAX, ENDPOINTS_MAX, HANDSHAKE_TIME, HEARTBEAT_MAX, HEARTBEAT_MIN,
+};
 use rejoin_core::limits::{INLINE_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::LinkConfig;
 use rejoin_core::wire::keys::Key;
@@ -75,6 +77,7 @@ fn a_worker_has_room_for_all_that_it_may_be_given() {
     assert_eq!(worker(|c| c.attempts_max = c.slots + c.prefetch), Ok(()));
     refused(worker(|c| c.result_bytes_max = INLINE_BYTES_MAX as u32 + 1), "result_bytes_max");
     assert_eq!(worker(|c| c.result_bytes_max = INLINE_BYTES_MAX as u32), Ok(()));
+    refused(worker(|c| c.large_result_max = BLOB_BYTES_MAX + 1), "large_result_max");
 }
 
 #[test]
@@ -82,7 +85,12 @@ fn a_worker_says_beforehand_how_much_memory_its_settings_cost() {
     let mut config = worker::Config::new(LinkConfig::new(worker_key(0), BootId([2; 16]), "ws://a"));
     (config.slots, config.prefetch, config.attempts_max, config.result_bytes_max) = (3, 2, 10, 1000);
     // An input and two checkpoints for each that runs or waits, a result for each that is held, and a window of pieces.
-    assert_eq!(config.arena_bytes(), 5 * 3 * INLINE_BYTES_MAX + 10 * 1000 + 256 * 1024);
+    let without_results = 5 * 3 * INLINE_BYTES_MAX + 256 * 1024;
+    config.large_result_max = 0;
+    assert_eq!(config.arena_bytes(), without_results + 10 * 1000);
+    // The names of the chunks of a large result, where those are more than a small one.
+    config.large_result_max = BLOB_BYTES_MAX;
+    assert_eq!(config.arena_bytes(), without_results + 10 * 256 * 32);
 }
 
 #[test]

@@ -27,6 +27,10 @@ pub enum Purpose {
     Terms,
     /// Whether workers keep what they have finished
     Keeps,
+    /// How large the large results of tasks are
+    Returns,
+    /// How large the large inputs of tasks are
+    Inputs,
 }
 
 /// A stream of random numbers

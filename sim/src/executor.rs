@@ -75,4 +75,11 @@ impl Executor {
         let end = running.printed.min(start + max as usize);
         running.job.prints.get(start..end).unwrap_or(&[])
     }
+
+    /// Answers what a task returned at an offset
+    pub(crate) fn returned(&self, token: Token, offset: u64, max: u32) -> &[u8] {
+        let returns = self.running.get(&token).map_or(&[][..], |running| &running.job.returns);
+        let rest = returns.get(offset as usize..).unwrap_or_default();
+        &rest[..rest.len().min(max as usize)]
+    }
 }

@@ -236,7 +236,7 @@ fn settings(seed: u64, draws: &mut Draws) -> Vec<Setting> {
 fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
     let safety = schedule.safety.as_micros() as u64;
-    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(50, 100) };
+    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(40, 80) };
     // In a time that was made longer or shorter as many a minute.
     let count = if schedule.safety == usual {
         count
@@ -253,6 +253,8 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         outlast(schedule, &mut bind);
     }
     let poisonous = draws.one_in(150);
+    let many_large = Draws::new(schedule.seed, Purpose::Returns, u64::MAX).one_in(25);
+    let many_inputs = Draws::new(schedule.seed, Purpose::Inputs, u64::MAX).one_in(15);
     let hot = draws.one_in(200).then(|| draws.below(5) as u8);
     let mut at = 0;
     for number in 0..count as u32 {
@@ -265,19 +267,27 @@ fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
         let mut task = Task::new(client, number);
         task.takes = Duration::from_micros(draws.between_log(100, 3_000_000));
         task.priority = hot.unwrap_or_else(|| draws.below(5) as u8);
-        // Four bytes of the number go before it, and 48 KiB is the most.
+        // Four bytes of the number go before it, and 48 KiB is the most that fits into a message.
         task.input = match draws.below(40) {
             0 => draws.between(49_140, 49_148) as u32,
             1..15 => draws.between_log(1, 2_000) as u32,
             _ => 0,
         };
         task.prints = if draws.one_in(400) { draws.between_log(1, 20_000) as u32 } else { 0 };
-        // A kibibyte is the most that a worker here takes; beyond, it is a failure of its own.
+        // A kibibyte is the most that a worker here says in a message; beyond, it goes in chunks (FRAME-3).
         task.returns = match draws.below(40) {
             0 => draws.between(1023, 1025) as u32,
             1..15 => draws.below(200) as u32,
             _ => 0,
         };
+        let mut large = Draws::new(schedule.seed, Purpose::Returns, number.into());
+        if large.below(if many_large { 8 } else { 4_000 }) == 0 {
+            task.returns = large.between_log(1_100, 200_000) as u32;
+        }
+        let mut large = Draws::new(schedule.seed, Purpose::Inputs, number.into());
+        if large.below(if many_inputs { 8 } else { 4_000 }) == 0 {
+            task.input = large.between_log(49_149, 150_000) as u32;
+        }
         if draws.one_in(150) {
             (task.retries, task.fails) = (draws.below(4) as u32, draws.below(4) as u32);
         }

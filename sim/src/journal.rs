@@ -85,6 +85,7 @@ impl Journal {
                 | Record::Lease { .. }
                 | Record::Restored { .. }
                 | Record::Submit { .. }
+                | Record::SubmitLarge { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }
                 | Record::Cancel { .. }
@@ -125,6 +126,11 @@ impl Journal {
     /// Returns what is kept of a chunk of a checkpoint
     pub(crate) fn chunk(&self, home: u64) -> &[u8] {
         self.chunks.get(&home).map_or(&[], Vec::as_slice)
+    }
+
+    /// Loses what is in all chunks, as a bad disk does
+    pub fn lose_chunks(&mut self) {
+        self.chunks.values_mut().for_each(Vec::clear);
     }
 
     /// Returns how many chunks of checkpoints are kept

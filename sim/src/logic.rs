@@ -14,10 +14,14 @@ use std::fmt;
 use std::time::Duration;
 
 use rejoin_core::ids::Token;
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rejoin_core::wire::message::{Failure, Outcome};
 
 use crate::draws::Draws;
 use crate::schedule::Task;
+
+/// Largest result that a worker keeps and says in a message
+pub(crate) const RESULT_BYTES_MAX: u32 = 1024;
 
 /// Most acts of an execution at one moment
 pub const ACTS_AT_ONCE_MAX: u32 = 10_000;
@@ -33,7 +37,7 @@ pub enum Act {
     Progress(u64),
     /// Makes a checkpoint; the next attempt starts from the last that became durable
     Checkpoint(Vec<u8>),
-    /// Is over, with a result of at most 1,024 bytes
+    /// Is over, with a result of at most 16 MiB; more than 1,024 bytes go in chunks
     End(Outcome, Vec<u8>),
     /// Takes its worker with it
     Crash,
@@ -69,11 +73,17 @@ pub struct Start<'a> {
 
 /// What there is to be executed, and what is outside
 pub trait Workload {
-    /// The input of a task, of at most 48 KiB, the same each time; by default its number, and as many bytes more as its
-    /// line says
+    /// The input of a task, the same each time; by default its number, and as many bytes more as its line says
+    ///
+    /// Above 48 KiB all but four bytes of it go in chunks, of which there are 16 MiB at most (FRAME-3).
     fn payload(&self, task: &Task) -> Vec<u8> {
         let mut payload = task.number.to_le_bytes().to_vec();
-        payload.resize(4 + task.input as usize, 0x17);
+        let input = task.input as usize;
+        if payload.len() + input > INLINE_BYTES_MAX {
+            payload.extend(unlike(task.number, input));
+        } else {
+            payload.resize(4 + input, 0x17);
+        }
         payload
     }
 
@@ -184,12 +194,26 @@ impl Logic for Script {
         }
         let fails = self.attempt <= self.task.fails;
         let outcome = if fails { Outcome::Failed(Failure::Exit(1)) } else { Outcome::Succeeded };
-        Act::End(outcome, vec![7; self.task.returns as usize])
+        Act::End(outcome, returned(&self.task))
     }
 
     fn wanted(&mut self) -> Option<Vec<u8>> {
         (self.task.steps > 1).then(|| saved(&self.task, self.done))
     }
+}
+
+/// What a task returns; of a large result no two chunks are alike
+fn returned(task: &Task) -> Vec<u8> {
+    let returns = task.returns as usize;
+    if returns > RESULT_BYTES_MAX as usize { unlike(task.number, returns) } else { vec![7; returns] }
+}
+
+/// Bytes of which no two chunks are alike
+fn unlike(number: u32, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let run = |at: u64| (at | u64::from(number) << 32).to_le_bytes();
+    bytes.chunks_mut(8).zip(0..).for_each(|(bytes, at)| bytes.copy_from_slice(&run(at)[..bytes.len()]));
+    bytes
 }
 
 /// A checkpoint behind a step: the step, and bytes of which most are those of the step before
@@ -228,7 +252,7 @@ mod tests {
         let wait = |ms| Act::Wait(Duration::from_millis(ms));
         let task = Task { prints: 3, steps: 2, returns: 1, fails: 1, ..Task::new(0, 5) };
         let bytes = |range: std::ops::Range<u64>| Act::Print(range.map(|at| printed(5, at)).collect());
-        let end = |outcome| Act::End(outcome, vec![7]);
+        let end = |outcome| Act::End(outcome, returned(&task));
         let (failed, half) = (Outcome::Failed(Failure::Exit(1)), Act::Progress(50));
         let first =
             [wait(50), bytes(0..1), half.clone(), Act::Checkpoint(saved(&task, 1)), wait(50), bytes(1..3), end(failed)];

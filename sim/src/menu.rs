@@ -131,6 +131,8 @@ menu! {
     Clone = "clone", "another process with a worker's key runs beside it for a while", Worker, false, (100, 15_000), NONE, 3;
     WrongKey = "wrong-key", "a worker starts anew with a wrong secret, and after a while with the right one", Worker, false, (100, 10_000), NONE, 2;
     Rekey = "rekey", "a worker's key is revoked, and after a while it starts anew with another one", Worker, false, (100, 10_000), NONE, 2;
+    Token = "token", "a worker's key is revoked, and after a while it starts anew with a join token; each end takes so many microseconds to keep the key that follows", Worker, false, (100, 10_000), (0, 2_000_000), 3;
+    Rotate = "rotate", "a connected worker is given another key, which each end takes so many microseconds to keep", Worker, false, NONE, (0, 2_000_000), 4;
     Drain = "drain", "a worker is told to leave in order, and starts again after a while", Worker, false, (100, 20_000), NONE, 3;
     Upgrade = "upgrade", "a worker ends, and starts again after a while with wire version so many", Worker, false, (0, 10_000), (1, 2), 3;
     PlannedRestart = "planned-restart", "the coordinator tells everybody when to come back, ends, and starts again after a while", Coordinator, false, (0, 10_000), NONE, 3;

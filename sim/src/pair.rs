@@ -110,6 +110,7 @@ impl Peer for EchoWorker {
                 | worker::Output::Thaw { .. }
                 | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Checkpointed { .. }
+                | worker::Output::KeepKey
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. } => {}
                 worker::Output::Idle { .. } => return None,
@@ -143,7 +144,10 @@ impl Peer for Client {
                 client::Output::Connect { attempt, .. } => return Some(Wish::Connection(Some(attempt))),
                 client::Output::Disconnect { .. } => return Some(Wish::Connection(None)),
                 client::Output::Send { bytes } => return Some(Wish::Send(bytes.into())),
-                client::Output::Piece { .. } | client::Output::Answer { .. } | client::Output::Event(_) => {}
+                client::Output::Piece { .. }
+                | client::Output::Answer { .. }
+                | client::Output::ReadInput { .. }
+                | client::Output::Event(_) => {}
                 client::Output::Idle { .. } => return None,
             }
         }
@@ -270,7 +274,7 @@ impl<P: Peer> Pair<P> {
                     let bytes = &bytes[..bytes.len().min(max as usize)];
                     coordinator::Input::ChunkRead { home, offset, bytes }
                 }
-                coordinator::Output::Event(_) => continue,
+                coordinator::Output::KeepKey { .. } | coordinator::Output::Event(_) => continue,
                 coordinator::Output::Idle { .. } => return said,
             };
             self.coordinator.handle(self.now, answer).expect("an answer is never refused");

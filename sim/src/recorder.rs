@@ -86,7 +86,9 @@ impl Recorder {
         let mut lines = Vec::new();
         messages(message, role, towards, &mut self.scratch, |said| {
             if let Some(Message::ToWorker(
-                ToWorker::Assign { task, token, .. } | ToWorker::AssignUnder { task, token, .. },
+                ToWorker::Assign { task, token, .. }
+                | ToWorker::AssignUnder { task, token, .. }
+                | ToWorker::AssignLarge { task, token, .. },
             )) = said.message()
                 && let Some(task) = names.get(task)
             {
@@ -114,6 +116,9 @@ impl Recorder {
                 (None, format!("Restored, tokens {from}..{below} may have been given, {waits}"))
             }
             Record::Submit { task, .. } => (number(task), format!("Submit {}", name(task))),
+            Record::SubmitLarge { task, length, .. } => {
+                (number(task), format!("Submit {} with {length} bytes", name(task)))
+            }
             Record::Assign { task, token, attempt, worker } => {
                 (number(task), format!("Assign {} {token} attempt {attempt} to {worker}", name(task)))
             }

@@ -21,6 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rejoin_core::limits::BLOB_BYTES_MAX;
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 
 use crate::menu::Kind;
@@ -569,7 +570,7 @@ fn task_field(task: &mut Task, name: &str, value: &str) -> Result<(), String> {
         "retries" => task.retries = bounded(value, 0, 1_000_000)?,
         "takes" => task.takes = seconds(value)?,
         "prints" => task.prints = bounded(value, 0, 1 << 27)?,
-        "returns" => task.returns = bounded(value, 0, 1 << 20)?,
+        "returns" => task.returns = bounded(value, 0, RETURNS_MAX)?,
         "input" => task.input = bounded(value, 0, INPUT_MAX)?,
         "fails" => task.fails = bounded(value, 0, 1_000_000)?,
         "poison" => task.poison = bounded(value, 0, 1_000_000)?,
@@ -664,8 +665,10 @@ fn bounded<T: FromStr + PartialOrd + fmt::Display>(text: &str, low: T, high: T) 
 
 /// Longest time that a schedule may name: a week
 const SECONDS_MAX: u64 = 7 * 86_400;
-/// Largest input of a task, in front of which its number goes
-const INPUT_MAX: u32 = 48 * 1024 - 4;
+/// Largest result of a task: one byte more than there may be (FRAME-3)
+const RETURNS_MAX: u32 = BLOB_BYTES_MAX as u32 + 1;
+/// Largest input of a task, in front of which its number goes (FRAME-3)
+const INPUT_MAX: u32 = BLOB_BYTES_MAX as u32;
 /// Largest measure of a fault: some twelve days in microseconds
 pub(crate) const AMOUNT_MAX: u64 = 1 << 40;
 
@@ -733,7 +736,7 @@ set heartbeat-ms 500
             ("rejoin schedule 1\n1.0 crash w0 soon", 2, "name=value"),
             ("rejoin schedule 1\n1.0 submit w0 task=1", 2, "only clients submit"),
             ("rejoin schedule 1\n1.0 submit c0 task=1 steps=0", 2, "from 1 to 200"),
-            ("rejoin schedule 1\n1.0 submit c0 task=1 input=49149", 2, "from 0 to 49148"),
+            ("rejoin schedule 1\n1.0 submit c0 task=1 input=16777217", 2, "from 0 to 16777216"),
             ("rejoin schedule 1\n1.0 submit c0 task=1 poison=4000000000", 2, "from 0 to 1000000"),
             ("rejoin schedule 1\n1.0 delay w0 amount=18446744073709551615", 2, "from 0 to"),
             ("rejoin schedule 1\nset heartbeat-ms 0", 2, "from 50 to 40000"),

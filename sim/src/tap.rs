@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rejoin_core::ids::{Role, SessionId, TaskId, Token};
-use rejoin_core::limits::{BODY_BYTES_MAX, WIRE_VERSION_OLDEST};
+use rejoin_core::limits::BODY_BYTES_MAX;
 use rejoin_core::wire::codec::{FRAME_VERSION, HEADER_BYTES, TAG_BYTES};
 use rejoin_core::wire::handshake::{Challenge, Hello, Proof, Refusal};
 use rejoin_core::wire::message::{
@@ -175,6 +175,7 @@ impl<'a> Said<'a> {
                 Control::Compare => "Compare",
                 Control::GoAway { .. } => "GoAway",
                 Control::Mtbf { .. } => "Mtbf",
+                Control::NextKey => "NextKey",
             },
             Said::Void(_) => "Void",
             Said::Numbered(_, message) | Said::Loose(message) => message.verb(),
@@ -206,10 +207,12 @@ impl Message<'_> {
                 FromWorker::RestoreNeed { .. } => "RestoreNeed",
                 FromWorker::RestoreBad { .. } => "RestoreBad",
                 FromWorker::Holdings { .. } => "Holdings",
+                FromWorker::LargeResult { .. } => "LargeResult",
             },
             Message::ToWorker(said) => match said {
                 ToWorker::Assign { .. } => "Assign",
                 ToWorker::AssignUnder { .. } => "AssignUnder",
+                ToWorker::AssignLarge { .. } => "AssignLarge",
                 ToWorker::Cancel { .. } => "Cancel",
                 ToWorker::Recall { .. } => "Recall",
                 ToWorker::Verdict { .. } => "Verdict",
@@ -224,6 +227,8 @@ impl Message<'_> {
             },
             Message::FromClient(said) => match said {
                 FromClient::Submit { .. } => "Submit",
+                FromClient::SubmitLarge { .. } => "SubmitLarge",
+                FromClient::InputPiece { .. } => "InputPiece",
                 FromClient::Watch { .. } => "Watch",
                 FromClient::Cancel { .. } => "Cancel",
                 FromClient::Taken { .. } => "Taken",
@@ -237,6 +242,8 @@ impl Message<'_> {
                 ToClient::Outcome { .. } => "Outcome",
                 ToClient::Answer { .. } => "Answer",
                 ToClient::Forgotten { .. } => "Forgotten",
+                ToClient::LargeOutcome { .. } => "LargeOutcome",
+                ToClient::InputNeed { .. } => "InputNeed",
             },
         }
     }
@@ -247,17 +254,21 @@ impl Message<'_> {
             Message::FromWorker(said) => said.since(),
             Message::ToWorker(said) => said.since(),
             Message::ToClient(said) => said.since(),
-            Message::FromClient(_) => WIRE_VERSION_OLDEST,
+            Message::FromClient(said) => said.since(),
         }
     }
 
     /// The task that it names
     pub fn task(&self) -> Option<TaskId> {
         match *self {
-            Message::FromWorker(FromWorker::Result { task, .. })
-            | Message::ToWorker(ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. })
+            Message::FromWorker(FromWorker::Result { task, .. } | FromWorker::LargeResult { task, .. })
+            | Message::ToWorker(
+                ToWorker::Assign { task, .. } | ToWorker::AssignUnder { task, .. } | ToWorker::AssignLarge { task, .. },
+            )
             | Message::FromClient(
                 FromClient::Submit { task, .. }
+                | FromClient::SubmitLarge { task, .. }
+                | FromClient::InputPiece { task, .. }
                 | FromClient::Watch { task, .. }
                 | FromClient::Cancel { task }
                 | FromClient::Taken { task, .. },
@@ -268,7 +279,9 @@ impl Message<'_> {
                 | ToClient::Progress { task, .. }
                 | ToClient::Output { task, .. }
                 | ToClient::Outcome { task, .. }
-                | ToClient::Forgotten { task, .. },
+                | ToClient::Forgotten { task, .. }
+                | ToClient::LargeOutcome { task, .. }
+                | ToClient::InputNeed { task, .. },
             ) => Some(task),
             Message::FromWorker(_)
             | Message::ToWorker(_)
@@ -283,6 +296,7 @@ impl Message<'_> {
             Message::FromWorker(
                 FromWorker::Running { token, .. }
                 | FromWorker::Result { token, .. }
+                | FromWorker::LargeResult { token, .. }
                 | FromWorker::GivenBack { token }
                 | FromWorker::Output { token, .. }
                 | FromWorker::Checkpoint { token, .. }
@@ -294,6 +308,7 @@ impl Message<'_> {
             | Message::ToWorker(
                 ToWorker::Assign { token, .. }
                 | ToWorker::AssignUnder { token, .. }
+                | ToWorker::AssignLarge { token, .. }
                 | ToWorker::Cancel { token, .. }
                 | ToWorker::Recall { token }
                 | ToWorker::Verdict { token, .. }
@@ -306,7 +321,7 @@ impl Message<'_> {
                 | ToWorker::RestorePiece { token, .. },
             )
             | Message::FromClient(FromClient::Taken { token, .. })
-            | Message::ToClient(ToClient::Output { token, .. }) => Some(token),
+            | Message::ToClient(ToClient::Output { token, .. } | ToClient::LargeOutcome { token, .. }) => Some(token),
             Message::ToClient(ToClient::Outcome { token, .. }) => token,
             Message::FromWorker(
                 FromWorker::Inventory { .. }
@@ -317,6 +332,8 @@ impl Message<'_> {
             | Message::ToWorker(ToWorker::Drain)
             | Message::FromClient(
                 FromClient::Submit { .. }
+                | FromClient::SubmitLarge { .. }
+                | FromClient::InputPiece { .. }
                 | FromClient::Watch { .. }
                 | FromClient::Cancel { .. }
                 | FromClient::Ask { .. },
@@ -326,7 +343,8 @@ impl Message<'_> {
                 | ToClient::Refused { .. }
                 | ToClient::Progress { .. }
                 | ToClient::Answer { .. }
-                | ToClient::Forgotten { .. },
+                | ToClient::Forgotten { .. }
+                | ToClient::InputNeed { .. },
             ) => None,
         }
     }
@@ -388,6 +406,7 @@ fn write_from_worker(f: &mut fmt::Formatter<'_>, said: &FromWorker<'_>) -> fmt::
         }
         FromWorker::Running { progress, .. } => write!(f, " progress {progress}"),
         FromWorker::Result { outcome, .. } => write!(f, " {outcome:?}"),
+        FromWorker::LargeResult { outcome, length, .. } => write!(f, " {outcome:?}, {length} bytes"),
         FromWorker::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
         FromWorker::Checkpoint { number, .. } | FromWorker::RestoreBad { number, .. } => write!(f, " number {number}"),
         FromWorker::Offer { number, length, .. } => write!(f, " number {number}, {length} bytes"),
@@ -408,6 +427,11 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
         ToWorker::AssignUnder { attempt, restores, conditions, .. } => {
             let exclusive = if conditions.exclusive { ", exclusive" } else { "" };
             write!(f, " attempt {attempt}{}{exclusive}", if *restores { ", from a checkpoint" } else { "" })
+        }
+        ToWorker::AssignLarge { attempt, restores, conditions, length, .. } => {
+            let exclusive = if conditions.exclusive { ", exclusive" } else { "" };
+            let from = if *restores { ", from a checkpoint" } else { "" };
+            write!(f, " attempt {attempt}{from}{exclusive}, input of {length} bytes")
         }
         ToWorker::Cancel { reason, .. } => write!(f, " {reason:?}"),
         ToWorker::Verdict { verdict, .. } => f.write_str(match verdict {
@@ -434,6 +458,8 @@ fn write_to_worker(f: &mut fmt::Formatter<'_>, said: &ToWorker<'_>) -> fmt::Resu
 fn write_from_client(f: &mut fmt::Formatter<'_>, said: &FromClient<'_>) -> fmt::Result {
     match said {
         FromClient::Submit { payload, .. } => write!(f, " {} bytes", payload.len()),
+        FromClient::SubmitLarge { length, .. } => write!(f, " {length} bytes"),
+        FromClient::InputPiece { offset, bytes, .. } => write!(f, " {offset}..{}", offset + bytes.len() as u64),
         FromClient::Watch { follow, .. } => write!(f, " {follow:?}"),
         FromClient::Taken { stream, offset, .. } => write!(f, " {} up to {offset}", stream_name(*stream)),
         FromClient::Ask { ask, question } => write!(f, " {ask} {question:?}"),
@@ -447,6 +473,10 @@ fn write_to_client(f: &mut fmt::Formatter<'_>, said: &ToClient<'_>) -> fmt::Resu
         ToClient::Progress { attempt, progress, .. } => write!(f, " attempt {attempt} progress {progress}"),
         ToClient::Output { stream, offset, bytes, .. } => write_piece(f, *stream, *offset, bytes),
         ToClient::Outcome { outcome, .. } | ToClient::Forgotten { outcome, .. } => write!(f, " {outcome:?}"),
+        ToClient::LargeOutcome { outcome, length, .. } => write!(f, " {outcome:?}, {length} bytes"),
+        ToClient::InputNeed { wanted, .. } => {
+            write!(f, " {} chunks", wanted.iter().map(|byte| byte.count_ones()).sum::<u32>())
+        }
         ToClient::Answer { ask, answer } => write!(f, " {ask}, {} bytes", answer.len()),
         ToClient::Accepted { .. } => Ok(()),
     }
@@ -493,6 +523,7 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Compare => f.write_str("Compare"),
         Control::GoAway { slot_us } => write!(f, "GoAway {slot_us} µs"),
         Control::Mtbf { mean_us } => write!(f, "Mtbf {} s", mean_us / 1_000_000),
+        Control::NextKey => f.write_str("NextKey"),
     }
 }
 

@@ -178,6 +178,7 @@ impl Wild {
         let (shape, manner) = (self.draws.below(9), self.draws.below(6));
         let priority = self.draws.one_in(200).then(|| self.draws.below(5) as u8);
         let period = safety / tasks.max(1);
+        let room = self.setting(Knob::TasksMax, u64::MAX);
         for number in 0..tasks {
             let at = match shape {
                 0 => Duration::ZERO,
@@ -193,8 +194,8 @@ impl Wild {
             task.priority = priority.unwrap_or(task.priority);
             self.push(at, What::Submit(task));
             let end = at + task.takes;
-            // One is always left to be executed.
-            if number > 0 && (shape == 8 || self.draws.one_in(150)) {
+            // One is always left to be executed, and where there is room for one only, it must not be for a cancelled one.
+            if number > 0 && room > 1 && (shape == 8 || self.draws.one_in(150)) {
                 let behind = self.near();
                 let from = if self.draws.one_in(500) { at } else { end };
                 let by = if self.draws.one_in(100) { self.draws.below(8) as u16 } else { client };
@@ -214,7 +215,7 @@ impl Wild {
         }
         if self.draws.one_in(30) {
             // Asked for before there is such a task, and once for one that never is.
-            self.push(Duration::ZERO, What::Cancel { client: 0, task: 0 });
+            self.push(Duration::ZERO, What::Cancel { client: 0, task: 1 });
             self.push(safety, What::Cancel { client: 0, task: u32::MAX });
         }
     }
@@ -234,7 +235,14 @@ impl Wild {
         match if manner == 0 { self.draws.between(1, 5) } else { manner } {
             1 => {
                 task.input = *self.draws.pick(&[1, 507, 508, 16_384, 49_147, 49_148]);
-                task.returns = *self.draws.pick(&[1, 1_023, 1_024, 1_025, 49_152, 49_153, 1 << 20]);
+                task.returns = *self.draws.pick(&[1, 1_023, 1_024, 1_025, 49_152, 65_536, 65_537, 1 << 20]);
+                if self.draws.one_in(50) {
+                    task.returns = *self.draws.pick(&[16 << 20, (16 << 20) + 1]);
+                }
+                let mut draws = Draws::new(self.schedule.seed, Purpose::Inputs, number.into());
+                if draws.one_in(200) {
+                    task.input = *draws.pick(&[49_149, 65_536, 65_537, 131_072, 1 << 20, 16 << 20]);
+                }
                 task.prints = *self.draws.pick(&[1, 2, 16_383, 16_384, 16_385, 300_000, (1 << 20) + 1]);
             }
             2 => {
@@ -257,9 +265,9 @@ impl Wild {
         task.takes = whole(task.takes.min(self.work_left / attempts / 2));
         self.work_left = self.work_left.saturating_sub(task.takes * attempts / u32::from(self.schedule.workers));
         let saved = task.saves * u32::from(task.steps - 1);
-        let bytes = u64::from(task.input + task.returns.min(1024) + task.prints + saved) * u64::from(attempts);
+        let bytes = u64::from(task.input + task.returns + task.prints + saved) * u64::from(attempts);
         if bytes > self.bytes_left {
-            (task.input, task.prints, task.saves) = (0, 1, 20);
+            (task.input, task.returns, task.prints, task.saves) = (0, 1, 1, 20);
         }
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
         let mut draws = Draws::new(self.schedule.seed, Purpose::Terms, number.into());

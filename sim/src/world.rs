@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use rejoin_core::blob::{ChunkName, INPUT, RESULT, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{self, Client};
 use rejoin_core::coordinator::{self, Address, Coordinator, PeerState, Recovery};
-use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, Role, TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::ids::{BootId, ClusterId, ConnId, KeyId, PeerName, Role, TaskId, Token};
+use rejoin_core::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use rejoin_core::link::{LinkConfig, LinkState, Reason};
 use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_core::wire::message::{CheckpointRefused, Follow, Outcome, Stream, TaskSpec};
@@ -70,6 +71,20 @@ pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
     secret
 }
 
+/// Keeps that a key was used, and that those in front of it are retired; with a join token, all others of its name
+pub(crate) fn retire(config: &mut coordinator::Config, name: &PeerName, used: KeyId) -> Vec<KeyId> {
+    config.next.retain(|key| *key != used);
+    let is_token = |key: &KeyId| config.tokens.iter().any(|(token, _)| token == key);
+    let others = config.keys.iter().filter(|key| key.name == *name && key.id != used);
+    let others: Vec<KeyId> = others.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
+    let before: Vec<KeyId> = config.keys.iter().map(|key| key.id).take_while(|key| *key != used).collect();
+    let burns = others.iter().any(|key| is_token(key) && before.contains(key));
+    let retired: Vec<KeyId> = others.into_iter().filter(|key| burns || before.contains(key)).collect();
+    config.next.retain(|key| !retired.contains(key));
+    config.revoked.extend(&retired);
+    retired
+}
+
 /// One coordinator, its workers and clients, and the network between them
 ///
 /// Peers are counted from 0, workers first. After each event the invariants of every machine are checked.
@@ -95,6 +110,10 @@ pub struct World {
     pub frozen: Vec<(Token, bool)>,
     /// Attempts that were asked for a checkpoint, when and by which worker
     pub wanted: Vec<(Instant, usize, Token)>,
+    /// Large inputs of tasks that clients submit (FRAME-3)
+    pub inputs: BTreeMap<TaskId, Vec<u8>>,
+    /// Large inputs that have reached workers, by attempt
+    pub fed: BTreeMap<Token, Vec<u8>>,
     /// Answers that reached clients: client, question, answer
     pub answers: Vec<(usize, u64, Vec<u8>)>,
     /// Why the coordinator closed connections
@@ -107,6 +126,14 @@ pub struct World {
     pub tap: Option<Vec<Tapped>>,
     /// Workers keep what they have finished until it is settled, once a story says so (SESS-9)
     pub keeps: bool,
+    /// Whether peers and coordinator say that a new key is kept, which it is in any case
+    pub keeps_keys: [bool; 2],
+    /// Whether the coordinator's embedder keeps which keys are retired
+    pub keeps_retired: bool,
+    /// New keys of which the coordinator was not told that they are kept
+    pub unsaid_keys: Vec<KeyId>,
+    /// Keys that workers were told to keep, and begin with when they begin again
+    pub kept_keys: BTreeMap<usize, Key>,
     heard: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     arrivals: BTreeMap<(usize, Side), u64>,
     coordinator_config: coordinator::Config,
@@ -174,12 +201,18 @@ impl World {
             checkpointed: Vec::new(),
             frozen: Vec::new(),
             wanted: Vec::new(),
+            inputs: BTreeMap::new(),
+            fed: BTreeMap::new(),
             answers: Vec::new(),
             closes: BTreeMap::new(),
             leaves: Vec::new(),
             dialled: Vec::new(),
             tap: None,
             keeps: false,
+            keeps_keys: [true; 2],
+            keeps_retired: true,
+            unsaid_keys: Vec::new(),
+            kept_keys: BTreeMap::new(),
             heard: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             coordinator_config: config,
@@ -217,9 +250,11 @@ impl World {
     }
 
     fn new_worker(&mut self, key: Key, seed_number: u64) -> Machine {
+        let own = self.kept_keys.values().any(|kept| kept.id == key.id);
         let link = self.link_config(key);
         let mut config = worker::Config::new(link);
         (self.worker_setup)(&mut config);
+        config.link.token &= !own;
         let seed = seed(seed_number, self.boots);
         Machine::Worker(Box::new(Worker::new(config, seed, self.now).expect("legal settings")))
     }
@@ -262,6 +297,29 @@ impl World {
         };
         self.tell_client(n, input).expect("the submit is legal");
         task
+    }
+
+    /// Submits a task with a large input through client `n`
+    pub fn submit_large(
+        &mut self,
+        n: usize,
+        name: &str,
+        input: &[u8],
+        job: Job,
+    ) -> Result<TaskId, rejoin_core::Rejected> {
+        let task = TaskId::from_text(name);
+        self.jobs.insert(task, job);
+        self.inputs.insert(task, input.into());
+        let submit = client::Input::SubmitLarge {
+            task,
+            spec: TaskSpec::default(),
+            about: &[],
+            payload: name.as_bytes(),
+            length: input.len() as u64,
+            names: &chunk_names(input),
+            follow: Follow::Output,
+        };
+        self.tell_client(n, submit).map(|()| task)
     }
 
     /// Tells client `n` something
@@ -376,7 +434,8 @@ impl World {
     /// Starts a worker that had crashed, with nothing in its memory but what it had kept
     pub fn restart(&mut self, peer: usize) {
         assert!(!self.peers[peer].alive, "peer {peer} runs");
-        let machine = self.new_worker(worker_key(peer), peer as u64);
+        let key = self.kept_keys.get(&peer).cloned().unwrap_or_else(|| worker_key(peer));
+        let machine = self.new_worker(key, peer as u64);
         self.peers[peer].machine = machine;
         self.peers[peer].alive = true;
         let now = self.now;
@@ -404,7 +463,9 @@ impl World {
         let Peer { machine: Machine::Worker(worker), executor, store, .. } = &mut self.peers[peer] else { return };
         // What was cancelled before it began has printed nothing, and the next life need not know.
         let Some(running) = executor.running.get(&token).filter(|_| self.keeps) else { return };
-        let Some(kept) = Kept::of(worker, token, &running.job.prints[..running.printed]) else { return };
+        let Some(kept) = Kept::of(worker, token, &running.job.prints[..running.printed], &running.job.returns) else {
+            return;
+        };
         store.insert(token, (kept, running.clone()));
         worker.handle(now, worker::Input::Kept { token }).expect("it is never refused that something is kept");
     }
@@ -819,7 +880,15 @@ impl World {
         let total = running.printed as u64;
         let (outcome, result) = (running.outcome, running.job.returns.clone());
         let _ = worker.handle(now, worker::Input::OutputGrew { token, stream: Stream::Out, total });
-        let _ = worker.handle(now, worker::Input::Finished { token, outcome, result: &result });
+        let names = if result.len() > INLINE_BYTES_MAX { chunk_names(&result) } else { Vec::new() };
+        let length = result.len() as u64;
+        let _ = worker.handle(
+            now,
+            match &*names {
+                [] => worker::Input::Finished { token, outcome, result: &result },
+                names => worker::Input::FinishedLarge { token, outcome, length, names },
+            },
+        );
     }
 
     /// Asks every machine what to do, until none has anything to do, then checks all invariants
@@ -871,7 +940,25 @@ impl World {
                     let input = coordinator::Input::ChunkRead { home, offset, bytes: &bytes };
                     self.coordinator.handle(self.now, input).expect("an answer is never refused");
                 }
-                coordinator::Output::Event(event) => self.events.push(event),
+                coordinator::Output::KeepKey { key, after } => {
+                    let known = self.coordinator_config.keys.iter().any(|other| other.id == key.id);
+                    if !known && !self.coordinator_config.revoked.contains(&after) {
+                        self.coordinator_config.next.push(key.id);
+                        self.coordinator_config.keys.push(Key::clone(&key));
+                    }
+                    if self.keeps_keys[Side::Coordinator as usize] {
+                        let kept = coordinator::Input::KeyKept { key: key.id };
+                        self.coordinator.handle(self.now, kept).expect("an answer is never refused");
+                    } else {
+                        self.unsaid_keys.push(key.id);
+                    }
+                }
+                coordinator::Output::Event(event) => {
+                    if let (coordinator::Event::KeyUsed { peer, key }, true) = (&event, self.keeps_retired) {
+                        retire(&mut self.coordinator_config, peer, *key);
+                    }
+                    self.events.push(event);
+                }
                 coordinator::Output::Idle { .. } => {
                     let idle = matches!(self.coordinator.poll(&mut frame), coordinator::Output::Idle { .. });
                     assert!(idle, "a drain ends when there is nothing to do");
@@ -921,6 +1008,19 @@ impl World {
                 let input = worker::Input::OutputRead { token, stream, offset, bytes };
                 worker.handle(self.now, input).expect("an answer is never refused");
             }
+            worker::Output::ReadCheckpoint { token, number: RESULT, offset, max } => {
+                let Peer { machine: Machine::Worker(worker), executor, .. } = &mut self.peers[peer] else {
+                    return false;
+                };
+                let bytes = executor.returned(token, offset, max);
+                let input = worker::Input::CheckpointRead { token, number: RESULT, offset, bytes };
+                worker.handle(self.now, input).expect("an answer is never refused");
+            }
+            worker::Output::RestorePiece { token, number: INPUT, offset, bytes } => {
+                let fed = self.fed.entry(token).or_default();
+                fed.resize(fed.len().max(offset as usize + bytes.len()), 0);
+                fed[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+            }
             worker::Output::ReadCheckpoint { .. } | worker::Output::RestorePiece { .. } => {
                 panic!("the checkpoints of stories are small")
             }
@@ -929,6 +1029,14 @@ impl World {
             worker::Output::Freeze { token } => self.frozen.push((token, true)),
             worker::Output::Thaw { token } => self.frozen.push((token, false)),
             worker::Output::WantCheckpoint { token } => self.wanted.push((self.now, peer, token)),
+            worker::Output::KeepKey => {
+                let key = worker.next_key().expect("there is one to keep");
+                self.kept_keys.insert(peer, key);
+                if self.keeps_keys[Side::Peer as usize] {
+                    let kept = worker::Input::KeyKept { kept: true };
+                    worker.handle(self.now, kept).expect("it was asked for");
+                }
+            }
             worker::Output::Forget { token } => {
                 self.peers[peer].store.remove(&token);
                 self.peers[peer].executor.running.remove(&token);
@@ -958,6 +1066,11 @@ impl World {
                 kept.extend_from_slice(bytes);
             }
             client::Output::Answer { ask, answer } => self.answers.push((n, ask, answer.into())),
+            client::Output::ReadInput { task, offset, max } => {
+                let input = self.inputs.get(&task).map_or(&[][..], |input| &input[offset as usize..]);
+                let input = client::Input::InputRead { task, offset, bytes: &input[..input.len().min(max as usize)] };
+                client.handle(self.now, input).expect("an answer is never refused");
+            }
             client::Output::Event(event) => self.client_events[n].push(event),
             client::Output::Idle { .. } => {
                 let idle = matches!(client.poll(frame), client::Output::Idle { .. });
@@ -1097,6 +1210,13 @@ impl Machine {
             Machine::Client(client) => client.wake_at(),
         }
     }
+}
+
+/// The names of a blob's chunks
+pub(crate) fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
+    let length = bytes.len() as u64;
+    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
 }
 
 fn seed(number: u64, stream: u64) -> Seed {

@@ -223,6 +223,7 @@ fn auth_2_only_a_sealed_final_denial_stops_a_worker_and_busy_comes_back() {
         (Denied::TakenOver, true),
         (Denied::Version, true),
         (Denied::Config, true),
+        (Denied::Spent, true),
         (Denied::Busy { retry_after_us: 7_000_000 }, false),
         (Denied::Busy { retry_after_us: u64::MAX }, false),
         (Denied::Protocol, false),

@@ -139,7 +139,8 @@ fn ckpt_2_one_that_is_sent_again_is_kept_and_one_beyond_the_limit_is_refused() {
         | ToWorker::Need { .. }
         | ToWorker::RestoreOffer { .. }
         | ToWorker::RestorePiece { .. }
-        | ToWorker::AssignUnder { .. } => None,
+        | ToWorker::AssignUnder { .. }
+        | ToWorker::AssignLarge { .. } => None,
     });
     let answers: Vec<_> = answers.collect();
     assert_eq!(answers, [(1, None), (1, None), (2, Some(CheckpointRefused::TooLarge)), (2, None)]);

@@ -420,7 +420,8 @@ fn frame_4_pinned_pieces_are_as_long_as_they_are_told_and_wrong_pins_are_refused
 #[test]
 fn frame_3_a_result_over_the_limit_is_one_typed_failure_and_never_a_loop() {
     for size in [4096, 4097, 1_000_000] {
-        let mut world = connected(Setup { clients: 1, ..Setup::default() });
+        let worker = |config: &mut rejoin_core::worker::Config| config.large_result_max = 0;
+        let mut world = connected(Setup { worker, clients: 1, ..Setup::default() });
         let job = Job { returns: vec![1; size], ..Job::takes(ms(1)) };
         let spec = rejoin_core::wire::message::TaskSpec { retries: 5, ..Default::default() };
         let task = world.submit_with("returns", spec, job);

@@ -56,6 +56,7 @@ impl Peer for Patient {
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }
+                | worker::Output::KeepKey
                 | worker::Output::Forget { .. } => Ok(()),
                 worker::Output::Idle { .. } => return None,
             };
@@ -183,7 +184,8 @@ fn assignment(puppet: &mut Puppet, world: &mut World) -> Option<Token> {
         | ToWorker::Need { .. }
         | ToWorker::RestoreOffer { .. }
         | ToWorker::RestorePiece { .. }
-        | ToWorker::AssignUnder { .. } => None,
+        | ToWorker::AssignUnder { .. }
+        | ToWorker::AssignLarge { .. } => None,
     })
 }
 

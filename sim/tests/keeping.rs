@@ -199,15 +199,21 @@ fn sess_9_what_is_kept_needs_no_reserved_room_any_more() {
 #[test]
 fn sess_9_what_cannot_be_taken_back_is_refused_and_changes_nothing() {
     let mut world = World::new(Setup {
-        worker: |config| (config.attempts_max, config.result_bytes_max) = (2, 100),
+        worker: |config| (config.attempts_max, config.result_bytes_max, config.large_result_max) = (2, 100, 100_000),
         ..Setup::default()
     });
-    let finished = |n: u64, result| {
+    let restore = |n: u64, result, large| {
         let (task, token) = (TaskId::from_text("any"), Token(n));
-        let finished = Finished { task, token, attempt: 1, outcome: Outcome::Succeeded, result, checkpoint: None };
+        let finished =
+            Finished { task, token, attempt: 1, outcome: Outcome::Succeeded, result, large, checkpoint: None };
         Input::Restore { finished, streams: [StreamEnd::default(); 2] }
     };
+    let finished = |n, result| restore(n, result, None);
     assert_eq!(world.tell_worker(0, finished(1, &[7; 101])), Err(Rejected::TooLarge));
+    let large = |length, names| restore(1, &[], Some((length, names)));
+    assert_eq!(world.tell_worker(0, large(70_000, &[[7; 32]])), Err(Rejected::BadSpec), "a name for each chunk");
+    assert_eq!(world.tell_worker(0, large(100_001, &[[7; 32]; 2])), Err(Rejected::TooLarge));
+    assert_eq!(world.worker(0).held(), 0);
     assert_eq!(world.tell_worker(0, finished(1, &[7; 100])), Ok(()));
     assert_eq!(world.tell_worker(0, finished(1, &[7; 100])), Err(Rejected::NotExpected), "once");
     assert_eq!(world.tell_worker(0, finished(2, &[])), Ok(()));

@@ -2,13 +2,15 @@
 
 mod common;
 
-use common::{connected, ms, noise, puppet_worker, secs, to_worker};
+use common::{connected, ms, noise, puppet_worker, secs, to_worker, welcomed};
 use quickcheck::{Gen, QuickCheck};
 use rejoin_core::coordinator::Input;
 use rejoin_core::link::Reason;
 use rejoin_core::wire::message::{
-    Class, Control, Denied, Failure, FromWorker, Outcome, Stream, StreamEnd, TaskSpec, ToWorker,
+    BodyWriter, Class, Control, Credit, Denied, Failure, FromWorker, Held, InventoryItem, Outcome, Stream, StreamEnd,
+    TaskSpec, ToWorker,
 };
+use rejoin_core::worker::StreamMeter;
 use rejoin_sim::{Heard, Job, JournalMode, Puppet, Setup, Side, World};
 
 #[test]
@@ -176,4 +178,68 @@ fn log_1_a_result_that_came_before_its_output_is_judged_when_that_is_here() {
     world.run_for(secs(2));
     assert_eq!(world.outcome(task), Some(Outcome::Failed(Failure::OutputTooLarge)));
     assert!(puppet.hear(&mut world).contains(&acked));
+}
+
+#[test]
+fn log_1_a_result_that_waits_is_not_acknowledged_by_what_waited_in_another_session() {
+    let (outcome, stream) = (Outcome::Succeeded, Stream::Out);
+    let mut meter = StreamMeter::new();
+    meter.update(b"some");
+    let streams = [meter.end(), StreamEnd::default()];
+    let mut world = World::new(Setup::default());
+    let mut puppet = puppet_worker(&mut world, 2);
+    let tasks = [0, 1].map(|n| world.submit(&format!("prints {n}"), Job::takes(ms(1))));
+    let heard = puppet.hear(&mut world);
+    let given: Vec<_> = heard.iter().filter_map(to_worker).collect();
+    let [(_, ToWorker::Assign { token: one, .. }), (_, ToWorker::Assign { token: two, .. })] = given[..] else {
+        panic!("{given:?}")
+    };
+    puppet.say(&mut world, |body| {
+        let result = FromWorker::Result { task: tasks[0], token: one, outcome, result: b"", streams };
+        body.push(Class::Numbered(2), &result);
+    });
+    world.run_for(ms(100));
+    // In the next session its numbers begin anew.
+    puppet.close(&mut world);
+    assert!(welcomed(&puppet.enter(&mut world)).is_some());
+    let mut items = Vec::new();
+    for (task, token) in tasks.into_iter().zip([one, two]) {
+        let mut body = [0; 128];
+        let mut writer = BodyWriter::new(&mut body);
+        writer.push(Class::Loose, &InventoryItem { task, token, attempt: 1, held: Held::Finished });
+        let len = writer.len();
+        items.extend_from_slice(&body[3..len]);
+    }
+    puppet.say(&mut world, |body| {
+        let credit = Credit { tasks: 2, messages: 4096, bulk: 1 << 20 };
+        body.push(Class::Control, &Control::Credit(credit));
+        body.push(Class::Numbered(1), &FromWorker::Inventory { part: 0, last: true, cut: 0, items: &items });
+    });
+    world.run_for(ms(100));
+    puppet.say(&mut world, |body| {
+        for (number, task, token) in [(2, tasks[1], two), (3, tasks[0], one)] {
+            let result = FromWorker::Result { task, token, outcome, result: b"", streams };
+            body.push(Class::Numbered(number), &result);
+        }
+        body.push(Class::Loose, &FromWorker::Output { token: one, stream, offset: 0, bytes: b"some" });
+    });
+    world.run_for(secs(2));
+    assert_eq!((world.outcome(tasks[0]), world.outcome(tasks[1])), (Some(outcome), None));
+    let acked = |heard: &[Heard]| {
+        let acks = heard.iter().filter_map(|heard| {
+            if let Heard::Control(Control::Ack { received }) = heard { Some(*received) } else { None }
+        });
+        acks.max()
+    };
+    assert_eq!(
+        acked(&puppet.hear(&mut world)),
+        Some(1),
+        "number 2 waits in this session, whatever became of it in another"
+    );
+    puppet.say(&mut world, |body| {
+        body.push(Class::Loose, &FromWorker::Output { token: two, stream, offset: 0, bytes: b"some" });
+    });
+    world.run_for(secs(2));
+    assert_eq!(world.outcome(tasks[1]), Some(outcome));
+    assert_eq!(acked(&puppet.hear(&mut world)), Some(3));
 }

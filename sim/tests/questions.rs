@@ -234,6 +234,13 @@ fn workers_are_told_by_name_each_in_its_state() {
     let away: Vec<u64> = told.iter().map(|worker| worker.away_us.unwrap_or(0) / 1_000_000).collect();
     assert!(away[2] >= 2 && away[3] >= 23 && [0, 1, 4, 5].iter().all(|n| away[*n] == 0), "{away:?}");
     assert!([2, 3, 5].iter().all(|n| told[*n].rtt_us.is_none()), "nobody answers who is not there");
+    // AUTH-6: whoever cannot come any more is told from those who may.
+    for peer in [2, 5] {
+        world.tell_coordinator(coordinator::Input::RevokeKey { key: worker_key(peer).id }).unwrap();
+    }
+    let (told, _) = workers(&mut world);
+    let states = [S::Connected, S::Draining, S::Revoked, S::Lost, S::Suspect, S::Revoked];
+    assert_eq!(told.iter().map(|worker| worker.state).collect::<Vec<_>>(), states);
 }
 
 #[test]

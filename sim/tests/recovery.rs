@@ -64,6 +64,7 @@ fn journ_4_a_journal_cut_behind_any_record_is_a_coordinator_that_stopped_there()
                 | Record::Lease { .. }
                 | Record::Restored { .. }
                 | Record::Submit { .. }
+                | Record::SubmitLarge { .. }
                 | Record::Assign { .. }
                 | Record::Result { .. }
                 | Record::Cancel { .. }

@@ -57,6 +57,7 @@ impl Peer for ByHand {
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
                 | worker::Output::WantCheckpoint { .. }
+                | worker::Output::KeepKey
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

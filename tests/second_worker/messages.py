@@ -99,23 +99,28 @@ enum Control
   11 Compare
   12 GoAway             slot_us u64
   13 Mtbf               mean_us u64
+  14 NextKey
+enum Denied
+  7 Spent
 enum FromWorker
   8 Offer              token u64, number u64, length u64, names bytes
   9 Piece              token u64, number u64, offset u64, bytes bytes
   10 RestoreNeed       token u64, number u64, wanted bytes
   11 RestoreBad        token u64, number u64
   12 Holdings          received u64, sent u64, items bytes
+  13 LargeResult       task raw16, token u64, outcome Outcome, length u64, names bytes, streams pair(StreamEnd)
 enum ToWorker
   9 Need               token u64, number u64, wanted bytes
   10 RestoreOffer      token u64, number u64, length u64, names bytes
   11 RestorePiece      token u64, number u64, offset u64, bytes bytes
   12 AssignUnder       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes
+  13 AssignLarge       task raw16, token u64, attempt u32, priority u8, restores bool, conditions Conditions, payload bytes, length u64, names bytes
 enum CheckpointRefused
   3 Damaged
 """
 
 LOOSE = {"Output", "Kept", "Offer", "Piece", "RestoreNeed", "RestoreBad", "Need", "RestoreOffer", "RestorePiece", "Holdings"}
-FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config"}
+FINAL = {"Revoked", "Removed", "TakenOver", "Version", "Config", "Spent"}
 
 
 def digest(held):

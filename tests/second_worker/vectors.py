@@ -51,9 +51,10 @@ def check_page():
             expected = since_2 and not line.startswith("enum")
             check(f"`since 2` in PROTOCOL.md's line for {line.strip()!r}", of_page.get(entry), expected)
     spoken = {entry for _, entry in schema_lines(messages.SINCE_2)}
-    # What clients say and hear is nothing to a worker.
-    ours = {entry for entry, since_2 in of_page.items() if since_2 and entry[0] not in ("FromClient", "ToClient")}
-    check("what PROTOCOL.md marks with `since 2`", ours - spoken, set())
+    # A worker hears nothing of what clients say, and are told.
+    others = ("FromClient", "ToClient", "Refused")
+    marked = {entry for entry, since_2 in of_page.items() if since_2 and entry[0] not in others}
+    check("what PROTOCOL.md marks with `since 2`", marked - spoken, set())
     conversation = load("conversation.txt")
     worked = page[page.index("## 15. Worked session\n") :]
     for name, value in re.findall(r"^([12]\.\S+) += ((?:[0-9a-f]+\s+)+)", worked, re.M):

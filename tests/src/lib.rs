@@ -189,6 +189,7 @@ impl Rig {
             start_log: None,
             drain_within: Duration::from_secs(30),
             guardian: None,
+            key_keeper: None,
         };
         let (orders, ordered) = bounded(2);
         let running = smol::spawn(rejoin_smol::worker::run(options, watch.clone(), ordered));

@@ -35,6 +35,20 @@ pub fn link(access: &Access, key: Key) -> Result<(LinkConfig, Trust), Failed> {
     Ok((link, trust))
 }
 
+/// Whether a join token may be used for all of these URLs: whoever listens could keep what the worker's key follows from (AUTH-6)
+///
+/// # Errors
+///
+/// If one of them leads to another host without TLS.
+pub fn check_token(access: &Access) -> Result<(), String> {
+    let plain = |endpoint: &&Endpoint| !endpoint.is_tls() && !endpoint.is_loopback();
+    access.coordinators.iter().find(plain).map_or(Ok(()), |endpoint| {
+        Err(format!(
+            "{endpoint}: a join token is used over TLS only: use wss://, or make a key by `rejoin key new` and carry it there"
+        ))
+    })
+}
+
 /// Whether a URL may be dialled
 fn check(endpoint: &Endpoint, insecure_ws: bool, binding: Binding) -> Result<(), String> {
     if endpoint.is_tls() {

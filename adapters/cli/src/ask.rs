@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use rejoin_core::blob::RESULT;
 use rejoin_core::client::Event;
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::TERMS_SINCE;
+use rejoin_core::limits::{ROTATION_SINCE, TERMS_SINCE};
 use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, Refused, Stream};
-use rejoin_core::wire::view::{BrakeView, Question};
+use rejoin_core::wire::view::{BrakeView, Question, RotationView};
 use rejoin_smol::client::Told;
 use serde_json::{Value, json};
 
-use crate::args::{Brake, Cancel, Drain, List, Logs, Reach, ResultOf, Tasks, Wait};
+use crate::args::{Brake, Cancel, Drain, KeyRotate, List, Logs, Reach, ResultOf, Tasks, Wait};
 use crate::caller::{Caller, Failed};
+use crate::checkpoints::{fetch, save};
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, exit_status};
 use crate::say::{complain, print};
 use crate::views;
@@ -104,6 +106,33 @@ pub fn drain(args: &Drain) -> u8 {
     })
 }
 
+/// `rejoin key rotate`
+pub fn rotate_key(args: &KeyRotate) -> u8 {
+    with(&args.reach, false, async |caller| {
+        let worker = &args.worker;
+        // Whoever is asked first tells which version it speaks.
+        caller.status().await?;
+        if caller.connection().wire_version() < ROTATION_SINCE {
+            complain("the coordinator is of a version in which keys stay as they are: replace its program first");
+            return Ok(EXIT_INTERNAL);
+        }
+        let refused = match caller.rotate_key(worker).await? {
+            RotationView::Begun => {
+                return Ok(printed(&format!("{worker} is given another key; the logs say when it uses that\n")));
+            }
+            RotationView::Unknown => format!("there is no worker {worker}: `rejoin workers` lists them"),
+            RotationView::Away => format!("{worker} is not connected: try again when it is"),
+            RotationView::TooOld => format!("{worker} is of a version that keeps its key: replace its program first"),
+            RotationView::TooMany => format!(
+                "{worker} was given other keys, and used none of them: look into its log, or make it a new key by \
+                 `rejoin key revoke` and `rejoin key new`"
+            ),
+        };
+        complain(&refused);
+        Ok(EXIT_INTERNAL)
+    })
+}
+
 /// `rejoin brake`
 pub fn brake(args: &Brake) -> u8 {
     with(&args.reach, false, async |caller| {
@@ -161,6 +190,23 @@ pub fn cancel(args: &Cancel) -> u8 {
     })
 }
 
+/// Says why there is nothing to show of a task: it was forgotten, or never known
+async fn gone(caller: &mut Caller, id: TaskId) -> Result<u8, Failed> {
+    let watched = caller.connection().watch(id, Follow::Outcome);
+    watched.map_err(|error| Failed::Internal(error.to_string()))?;
+    let why = loop {
+        match caller.next().await? {
+            Told::Event(Event::Forgotten { task } | Event::Ended { task }) if task == id => {
+                break forgotten(caller, id);
+            }
+            Told::Event(Event::Refused { task, reason }) if task == id => break refusal(id, reason),
+            Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
+        }
+    };
+    complain(&why);
+    Ok(EXIT_INTERNAL)
+}
+
 /// That a task is over, and that what was asked for is no longer there
 fn forgotten(caller: &mut Caller, task: TaskId) -> String {
     let outcome = caller.connection().end(task).map_or("ended", |end| match end.0 {
@@ -178,7 +224,10 @@ pub fn refusal(task: TaskId, reason: Refused) -> String {
         Refused::Unknown => format!("{task}: no such task; `rejoin tasks` lists them"),
         Refused::Conflict => format!("{task}: another task has this id; take another --id"),
         Refused::Full => format!("{task}: the coordinator holds as many tasks as it may; try again later"),
-        Refused::TooLarge => format!("{task}: the command is too long"),
+        Refused::TooLarge => format!(
+            "{task}: the command is too long, or the input larger than 16 MiB; or the coordinator is too old to take inputs"
+        ),
+        Refused::Damaged => format!("{task}: the input changed while it was sent; submit it again"),
         Refused::BadSpec => format!(
             "{task}: the coordinator cannot keep to what is asked for: an exclusive task can be replaced only when the \
              lease of its worker has ended, so make --lost-after or --replace longer, or --self-stop-after shorter; or \
@@ -229,10 +278,7 @@ async fn wait_for(caller: &mut Caller, tasks: &[TaskId]) -> Result<u8, Failed> {
 /// `rejoin result`
 pub fn result(args: &ResultOf) -> u8 {
     with(&args.reach, false, async |caller| {
-        let Some(task) = caller.task(args.task).await? else {
-            complain(&refusal(args.task, Refused::Unknown));
-            return Ok(EXIT_INTERNAL);
-        };
+        let Some(task) = caller.task(args.task).await? else { return gone(caller, args.task).await };
         let id = task.task;
         if task.outcome.is_none() {
             let text = if args.json {
@@ -257,9 +303,27 @@ pub fn result(args: &ResultOf) -> u8 {
                 Told::Event(_) | Told::Piece { .. } | Told::Answer { .. } => {}
             }
         }
+        let elsewhere = caller.connection().elsewhere(id);
         let Some((outcome, message, streams)) = caller.connection().end(id) else {
             return Err(Failed::Internal("the outcome is not there".into()));
         };
+        let message = message.to_vec();
+        let returned = elsewhere.or(Some(message.len() as u64).filter(|_| outcome == Outcome::Succeeded)).unwrap_or(0);
+        if let Some(file) = args.fetch.as_ref().filter(|_| outcome == Outcome::Succeeded) {
+            if returned == 0 {
+                complain(&format!(
+                    "{id} returned nothing: a task returns what it leaves in the file that REJOIN_RESULT names"
+                ));
+                return Ok(EXIT_INTERNAL);
+            }
+            let bytes = match elsewhere {
+                Some(length) => fetch(caller, id, RESULT, length).await?,
+                None => Some(message),
+            };
+            let gone = || Failed::Internal(format!("{id} was forgotten meanwhile, and what it returned with it"));
+            return save(file, &bytes.ok_or_else(gone)?);
+        }
+        let message = &*message;
         let (exit_code, signal, error) = views::failure(outcome, message);
         let text = if args.json {
             let mut value = views::task_json(&task);
@@ -267,6 +331,7 @@ pub fn result(args: &ResultOf) -> u8 {
             value["exit_code"] = json!(exit_code);
             value["signal"] = json!(signal);
             value["error"] = json!(error);
+            value["returned_bytes"] = json!(returned);
             for (name, end) in ["stdout_sha256", "stderr_sha256"].iter().zip(streams) {
                 let digest: String = end.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
                 value[*name] = if end.len > 0 { json!(digest) } else { Value::Null };
@@ -275,7 +340,11 @@ pub fn result(args: &ResultOf) -> u8 {
         } else {
             let reason = views::reason(outcome, message).map_or_else(String::new, |reason| format!(": {reason}"));
             let attempts = if task.attempts > 1 { format!(" (attempt {})", task.attempts) } else { String::new() };
-            format!("{id} {}{reason}{attempts}\n", views::outcome_word(outcome))
+            let returned = match returned {
+                0 => String::new(),
+                bytes => format!("; it returned {bytes} bytes, which --fetch FILE gets"),
+            };
+            format!("{id} {}{reason}{attempts}{returned}\n", views::outcome_word(outcome))
         };
         let status = exit_status(u64::from(outcome != Outcome::Succeeded), 0, false);
         Ok(if print(&text) { status } else { EXIT_INTERRUPTED })
@@ -294,10 +363,7 @@ async fn terms_of(caller: &mut Caller, id: TaskId) -> Result<Value, Failed> {
 /// `rejoin logs`
 pub fn logs(args: &Logs) -> u8 {
     with(&args.reach, args.follow, async |caller| {
-        let Some(task) = caller.task(args.task).await? else {
-            complain(&refusal(args.task, Refused::Unknown));
-            return Ok(EXIT_INTERNAL);
-        };
+        let Some(task) = caller.task(args.task).await? else { return gone(caller, args.task).await };
         let wanted = if args.stderr { Show::Err } else { Show::Out };
         let upto = (!args.follow).then_some((task.token, task.kept));
         if upto.is_some_and(|(_, kept)| kept == [0, 0]) {

@@ -214,6 +214,8 @@ impl Local {
             Notice::Ended(ended) => return self.told(ended),
             Notice::Event(Event::Running { task, .. }) => Happened::Running(task),
             Notice::Event(Event::Again { task }) => Happened::Again(task),
+            // Nobody asks for another key here.
+            Notice::KeepKey { .. } => Happened::Nothing,
             Notice::Event(
                 Event::Accepted { .. }
                 | Event::Ended { .. }
@@ -224,6 +226,7 @@ impl Local {
                 | Event::Unknown { .. }
                 | Event::Outdated { .. }
                 | Event::UnknownKey { .. }
+                | Event::KeyUsed { .. }
                 | Event::Stopped,
             ) => Happened::Nothing,
         })

@@ -8,7 +8,7 @@ use rejoin_core::backoff::BackoffConfig;
 use rejoin_core::client::Config;
 use rejoin_core::ids::{PeerName, Role, TaskId};
 use rejoin_core::link::{LinkState, Reason};
-use rejoin_core::wire::view::{Page, Question, StatusView, TaskView, WorkerView};
+use rejoin_core::wire::view::{Page, Question, RotationView, StatusView, TaskView, WorkerView};
 use rejoin_smol::client::{Connection, Told};
 use serde::Deserialize;
 use smol::future::FutureExt;
@@ -232,6 +232,11 @@ impl Caller {
     /// Has a worker drained; `false` if there is none of this name
     pub async fn drain(&mut self, worker: &PeerName) -> Result<bool, Failed> {
         self.ask(&Question::Drain(worker.clone())).await
+    }
+
+    /// Has a worker given another key
+    pub async fn rotate_key(&mut self, worker: &PeerName) -> Result<RotationView, Failed> {
+        self.ask(&Question::RotateKey(worker.clone())).await
     }
 
     /// Adds a page's items; `true` if it was the last

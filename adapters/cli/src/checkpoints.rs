@@ -58,7 +58,7 @@ pub fn checkpoints(args: &Checkpoints) -> u8 {
                 complain(&none_such(args.task, args.number, &kept));
                 return Ok(EXIT_INTERNAL);
             };
-            if let Some(bytes) = fetch(caller, args.task, view).await? {
+            if let Some(bytes) = fetch(caller, args.task, view.number, view.length).await? {
                 return save(file, &bytes);
             }
         }
@@ -80,21 +80,21 @@ fn none_such(task: TaskId, number: Option<u64>, kept: &[CheckpointView]) -> Stri
     }
 }
 
-/// All bytes of a checkpoint; none if it is not there any more
-async fn fetch(caller: &mut Caller, task: TaskId, view: &CheckpointView) -> Result<Option<Vec<u8>>, Failed> {
+/// All bytes of a checkpoint, or of a result; none if it is not there any more
+pub async fn fetch(caller: &mut Caller, task: TaskId, number: u64, length: u64) -> Result<Option<Vec<u8>>, Failed> {
     let mut bytes = Vec::new();
-    let mut offsets = (0..view.length.max(1)).step_by(ANSWER_BYTES_MAX);
+    let mut offsets = (0..length.max(1)).step_by(ANSWER_BYTES_MAX);
     let mut asked = VecDeque::new();
     loop {
         while asked.len() < AHEAD
             && let Some(offset) = offsets.next()
         {
-            asked.push_back(caller.begin(&Question::CheckpointPiece { task, number: view.number, offset })?);
+            asked.push_back(caller.begin(&Question::CheckpointPiece { task, number, offset })?);
         }
         let Some(ask) = asked.pop_front() else { return Ok(Some(bytes)) };
         let piece: Option<ByteBuf> = caller.answer_to(ask).await?;
         let Some(piece) = piece else { return Ok(None) };
-        let expected = (view.length - bytes.len() as u64).min(ANSWER_BYTES_MAX as u64);
+        let expected = (length - bytes.len() as u64).min(ANSWER_BYTES_MAX as u64);
         if piece.len() as u64 != expected {
             return Err(Failed::Internal(format!("the coordinator sent {} bytes in place of {expected}", piece.len())));
         }
@@ -103,7 +103,7 @@ async fn fetch(caller: &mut Caller, task: TaskId, view: &CheckpointView) -> Resu
 }
 
 /// Writes a whole file or none; `-` is standard output
-fn save(file: &Path, bytes: &[u8]) -> Result<u8, Failed> {
+pub fn save(file: &Path, bytes: &[u8]) -> Result<u8, Failed> {
     if file == Path::new("-") {
         let written = io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush());
         return match written {

@@ -1,10 +1,11 @@
 //! `rejoin coordinator`: a coordinator on its own, with a journal that outlives it
 
 use std::io;
-use std::path::PathBuf;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use async_signal::{Signal, Signals};
+use rejoin_core::Rejected;
 use rejoin_core::binding::Binding;
 use rejoin_core::coordinator::{Config, Event};
 use rejoin_core::ids::{ClusterId, KeyId, TaskId};
@@ -16,11 +17,11 @@ use smol::channel::bounded;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use crate::args::Coordinator;
+use crate::args::{Coordinator, TOKEN_VALID_MAX};
 use crate::caller::Failed;
 use crate::certificate::CertificateWatch;
 use crate::descriptors;
-use crate::keys::{self, Changes, KeysError, KeysWatch};
+use crate::keys::{self, Changes, KeysError, KeysWatch, Standing};
 use crate::say::{complain, print};
 
 /// Serves until told to stop, or until the journal fails; returns the exit status
@@ -38,8 +39,11 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let known = keys::load_keys(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
     let cluster = args.cluster.map_or_else(|| entropy().map(ClusterId), Ok)?;
     let mut config = Config::new(cluster, 1, known.iter().map(|(key, _)| key.clone()).collect());
-    config.revoked = known.iter().filter(|(_, revoked)| *revoked).map(|(key, _)| key.id).collect();
     config.restored = if args.restored { Some(milliseconds()?) } else { None };
+    let ids = |those| known.iter().filter(move |(_, standing)| *standing == those).map(|(key, _)| key.id).collect();
+    config.revoked = ids(Standing::Revoked);
+    config.next = ids(Standing::Next);
+    config.tokens = known.iter().filter_map(|(key, standing)| Some((key.id, valid(*standing)?))).collect();
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.flapping_within = args.flapping_within;
@@ -86,6 +90,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     let told = async {
         while let Ok(notice) = notices.recv().await {
             log(&notice);
+            keep(&notice, &args.keys, &handle).await;
             if matches!(notice, Notice::Event(Event::UnknownKey { .. })) {
                 // One that waits already is enough.
                 let _ = stranger.try_send(());
@@ -133,6 +138,19 @@ fn milliseconds() -> Result<u64, Failed> {
     ms.ok_or_else(|| Failed::Usage("this machine's clock is before 1970: set it, since --restored goes by it".into()))
 }
 
+/// How long a join token is good from now on (AUTH-6)
+fn valid(standing: Standing) -> Option<Duration> {
+    match standing {
+        Standing::Token(until) => Some(left_until(until)),
+        Standing::Good | Standing::Next | Standing::Revoked => None,
+    }
+}
+
+fn left_until(until: u64) -> Duration {
+    // A time beyond all bounds is as good as any long one.
+    Duration::from_secs(until.saturating_sub(keys::now_s())).min(TOKEN_VALID_MAX)
+}
+
 /// The certificate to show, if there is to be TLS, and the files it comes from (AUTH-7)
 fn shown(args: &Coordinator) -> Result<Option<(Certificate, [PathBuf; 2])>, Failed> {
     let (Some(certificate), Some(key)) = (&args.shown.tls_cert, &args.shown.tls_key) else {
@@ -163,6 +181,12 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
     for key in changes.revoked.into_iter().chain(changes.vanished) {
         revoke(handle, key).await;
     }
+    for key in changes.barred {
+        let id = key.id;
+        // One that came about by rotation is known already.
+        let _ = handle.add_key(key).await;
+        revoke(handle, id).await;
+    }
     for key in changes.added {
         let name = key.name.clone();
         match handle.add_key(key).await {
@@ -170,17 +194,53 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
             Err(error) => tracing::warn!(%name, %error, "key not added"),
         }
     }
+    for (token, until) in changes.tokens {
+        let name = token.name.clone();
+        match handle.add_token(token, left_until(until)).await {
+            Ok(()) => tracing::info!(%name, "join token added"),
+            Err(error) => tracing::warn!(%name, %error, "join token not added"),
+        }
+    }
+}
+
+/// Writes down what becomes of keys that are replaced while their holders are connected (AUTH-6)
+async fn keep(notice: &Notice, path: &Path, handle: &Handle) {
+    let path = path.to_owned();
+    match notice {
+        Notice::KeepKey { key, after } => {
+            let (key, after, name, id) = (key.clone(), *after, key.name.clone(), key.id);
+            match smol::unblock(move || keys::keep_next(&path, &key, after)).await {
+                Ok(true) => {
+                    tracing::info!(%name, key = %id, "another key is kept, and its holder is told");
+                    let _ = handle.key_kept(id).await;
+                }
+                Ok(false) => tracing::warn!(%name, "its key was revoked meanwhile: it gets no other one"),
+                Err(error) => tracing::error!(%name, %error, "another key cannot be kept: the one before stays in use"),
+            }
+        }
+        Notice::Event(Event::KeyUsed { peer, key }) => {
+            let (name, id) = (peer.clone(), *key);
+            if let Err(error) = smol::unblock(move || keys::key_used(&path, &name, id)).await {
+                tracing::error!(%peer, %error, "cannot keep that the key before is retired: a restart would let it in");
+            }
+        }
+        Notice::Event(_) | Notice::Ended(_) => {}
+    }
 }
 
 async fn revoke(handle: &Handle, key: KeyId) {
     match handle.revoke_key(key).await {
         Ok(()) => tracing::info!(%key, "key revoked"),
+        // Retired by another one, which is why it is marked.
+        Err(Rejected::Unknown) => tracing::debug!(%key, "a key that nobody knows any more is revoked"),
         Err(error) => tracing::warn!(%key, %error, "key not revoked"),
     }
 }
 
 fn log(notice: &Notice) {
     match notice {
+        // That is told when it is done.
+        Notice::KeepKey { .. } => {}
         Notice::Ended(ended) => {
             let (task, attempt) = (ended.task, ended.attempt);
             tracing::info!(%task, attempt, outcome = ?ended.outcome, "task ended");
@@ -209,6 +269,9 @@ fn log(notice: &Notice) {
                  between is not in it; stop, and either put the right journal back or start with --restored. Unproven: it is what \
                  somebody says who claims to be {peer}, whose own log says it for sure"
             ),
+            Event::KeyUsed { peer, key } => {
+                tracing::info!(%peer, %key, "its new key is used: those before are retired")
+            }
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
             Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),

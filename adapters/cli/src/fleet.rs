@@ -263,6 +263,7 @@ impl Maker {
             start_log: Some(self.starts_dir.join(key.name.as_str())),
             drain_within: Duration::ZERO,
             guardian: self.guardian.clone(),
+            key_keeper: None,
         };
         let (_, orders) = bounded(1);
         let name = key.name.clone();
@@ -367,7 +368,7 @@ pub fn claim(data: &Path) -> io::Result<File> {
 
 fn fact(record: &Record<'_>) -> Option<Fact> {
     match *record {
-        Record::Submit { task, .. } => Some(Fact::Submitted { task: task.0 }),
+        Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => Some(Fact::Submitted { task: task.0 }),
         Record::Assign { task, token, attempt, .. } => Some(Fact::Assigned { task: task.0, token: token.0, attempt }),
         Record::Result { task, token, outcome, last, .. } => {
             let outcome = match outcome {

@@ -1,7 +1,9 @@
 //! Key files: who may connect, and the secrets they prove it with
 //!
 //! There are two kinds, both of them lines of text. A key file is for the key's holder and has one key. A keys file is
-//! for the coordinator and has all of them, one to a line; ` revoked` ends the line of one that is not taken any more:
+//! for the coordinator and has all of them, one to a line; ` revoked` ends the line of one that is not taken any more, and
+//! ` next` that of one which is to replace those of its name in front of it, and was not used yet, and ` token` with a time in
+//! seconds since 1970 that of a join token, which is good for enrolling until then:
 //!
 //! ```text
 //! # what starts like this, and an empty line, says nothing
@@ -9,9 +11,13 @@
 //! client alice 0123456789abcdef 64 hexadecimal digits revoked
 //! ```
 //!
+//! The file of a worker that enrolled says as well which fleet that was, by a line of `cluster` and 32 hexadecimal digits.
+//!
 //! No message repeats anything of such a line, because words may have been mixed up and any of them be a secret.
 
 mod change;
+mod enrol;
+mod rotate;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -21,13 +27,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rejoin_core::ids::{KeyId, PeerName, Role};
+use rejoin_core::ids::{ClusterId, KeyId, PeerName, Role};
 use rejoin_core::wire::keys::{Key, Secret};
 use zeroize::Zeroizing;
 
 use crate::items::label;
 
 pub use change::{Revoked, new_key, revoke, run};
+pub use enrol::{enrol_key, load_token, now_s};
+pub use rotate::{keep_next, key_used, replace_key};
 pub use watch::{Changes, KeysWatch};
 
 /// Most bytes of a key file; room for some 100,000 keys
@@ -38,15 +46,34 @@ const OTHERS_MAY: u32 = 0o066;
 
 /// The last word of a line whose key is revoked
 const REVOKED: &str = "revoked";
+/// The last word of a line whose key came about by rotation, and was not used yet
+const NEXT: &str = "next";
+/// The word behind which a join token's line says until when it is good
+const TOKEN: &str = "token";
+/// What the line of a cluster begins with
+const CLUSTER: &str = "cluster ";
 
-/// Reads a coordinator's keys, each with whether it is revoked
+/// Whether a key is taken (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is
+    Good,
+    /// It is, and the first time that happens those in front of it are retired
+    Next,
+    /// It is not
+    Revoked,
+    /// It is a join token, good until so many seconds after 1970
+    Token(u64),
+}
+
+/// Reads a coordinator's keys, each with whether it is taken
 ///
 /// # Errors
 ///
 /// If the file cannot be read, others may read or write it, or anything in it is not as it should be.
-pub fn load_keys(path: &Path) -> Result<Vec<(Key, bool)>, KeysError> {
+pub fn load_keys(path: &Path) -> Result<Vec<(Key, Standing)>, KeysError> {
     let text = read(path)?.1;
-    Ok(parse(path, &text)?.into_iter().map(|entry| (entry.key, entry.revoked)).collect())
+    Ok(parse(path, &text)?.into_iter().map(|entry| (entry.key, entry.standing)).collect())
 }
 
 /// Reads the one key of its holder
@@ -55,11 +82,22 @@ pub fn load_keys(path: &Path) -> Result<Vec<(Key, bool)>, KeysError> {
 ///
 /// As [`load_keys`], or if there is none, several, or a revoked one.
 pub fn load_key(path: &Path) -> Result<Key, KeysError> {
+    holders_key(path).map(|(key, _)| key)
+}
+
+/// Reads the one key of its holder, and the cluster that it is for, where that is known
+///
+/// # Errors
+///
+/// As [`load_key`].
+pub fn holders_key(path: &Path) -> Result<(Key, Option<ClusterId>), KeysError> {
     let text = read(path)?.1;
+    let cluster = text.lines().find_map(|line| line.strip_prefix(CLUSTER)).and_then(bytes).map(|id| ClusterId(*id));
     let mut entries = parse(path, &text)?.into_iter();
     match (entries.next(), entries.next()) {
-        (Some(Entry { revoked: true, line, .. }), None) => Err(KeysError::at(path, line, Fault::Revoked)),
-        (Some(entry), None) => Ok(entry.key),
+        (Some(Entry { standing: Standing::Revoked, line, .. }), None) => Err(KeysError::at(path, line, Fault::Revoked)),
+        (Some(Entry { standing: Standing::Token(_), line, .. }), None) => Err(KeysError::at(path, line, Fault::Token)),
+        (Some(entry), None) => Ok((entry.key, cluster)),
         (None, _) => Err(KeysError::new(path, Why::NoKey)),
         (Some(_), Some(_)) => Err(KeysError::new(path, Why::SeveralKeys)),
     }
@@ -70,7 +108,7 @@ struct Entry {
     /// Where it stands, from 1
     line: usize,
     key: Key,
-    revoked: bool,
+    standing: Standing,
 }
 
 /// Why keys cannot be read or changed
@@ -94,6 +132,10 @@ enum Why {
     Exists,
     /// Both files are one
     SameFile,
+    /// It is no join token
+    NoToken,
+    /// The join token's time is over
+    Expired,
     HasKey(PeerName),
     OtherRole(PeerName, Role),
     Unknown(PeerName),
@@ -108,6 +150,10 @@ enum Fault {
     Id,
     Secret,
     Ending,
+    Until,
+    Token,
+    TokenRole,
+    Cluster,
     Revoked,
     SameId(usize),
     SameName(usize),
@@ -131,7 +177,13 @@ impl KeysError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self.why {
-            Why::Exists | Why::SameFile | Why::HasKey(_) | Why::OtherRole(..) | Why::Unknown(_) => true,
+            Why::Exists
+            | Why::SameFile
+            | Why::NoToken
+            | Why::Expired
+            | Why::HasKey(_)
+            | Why::OtherRole(..)
+            | Why::Unknown(_) => true,
             Why::Io(..)
             | Why::Exposed
             | Why::NotText
@@ -169,9 +221,13 @@ impl fmt::Display for KeysError {
                  no use"
             ),
             Why::SameFile => write!(f, "{path} is given both by --out and by --keys: give two files"),
+            Why::NoToken => write!(f, "{path} is no join token: give what `rejoin key token` made"),
+            Why::Expired => {
+                write!(f, "the time of the join token in {path} is over: ask for another one (`rejoin key token`)")
+            }
             Why::HasKey(name) => write!(
                 f,
-                "{name} has a key in {path}: take another name, or revoke that key first by \
+                "{name} has a key or a join token in {path}: take another name, or revoke that key first by \
                  `rejoin key revoke {name} --keys {path}`"
             ),
             Why::OtherRole(name, role) => {
@@ -201,7 +257,13 @@ impl fmt::Display for Fault {
             Fault::Secret => f.write_str(
                 "the fourth word is no secret of 64 digits out of 0-9 and a-f: copy it whole, or make another key",
             ),
-            Fault::Ending => write!(f, "the fifth word is not `{REVOKED}`: remove it"),
+            Fault::Ending => write!(f, "the fifth word is neither `{REVOKED}` nor `{NEXT}` nor `{TOKEN}`: remove it"),
+            Fault::Until => write!(f, "behind `{TOKEN}` there is no time in seconds since 1970: make another token"),
+            Fault::Token => f.write_str("this is a join token, and no key: give it by --token-file"),
+            Fault::TokenRole => f.write_str("only workers enrol by a join token: make a key for a client"),
+            Fault::Cluster => {
+                write!(f, "behind `{CLUSTER}` there are no 32 digits out of 0-9 and a-f: remove the line")
+            }
             Fault::Revoked => f.write_str("the key is revoked: ask for another one"),
             Fault::SameId(line) => write!(f, "the same id as in line {line}: remove one of the two lines"),
             Fault::SameName(line) => write!(
@@ -291,7 +353,7 @@ fn contents(file: &mut File, len: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 /// All keys of a file, in order
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, KeysError> {
     let mut entries: Vec<Entry> = Vec::new();
-    // Where an id stands, and the last key of a name that is not revoked, or else any.
+    // Where an id stands, and the one key of a name that is good, or else any.
     let mut ids = BTreeMap::new();
     let mut names: BTreeMap<PeerName, (usize, Role, bool)> = BTreeMap::new();
     for (index, text) in text.lines().enumerate() {
@@ -299,35 +361,41 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, KeysError> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let (key, revoked) = parse_line(text).map_err(|fault| KeysError::at(path, line, fault))?;
+        if let Some(id) = text.strip_prefix(CLUSTER) {
+            bytes::<16>(id).ok_or_else(|| KeysError::at(path, line, Fault::Cluster))?;
+            continue;
+        }
+        let (key, standing) = parse_line(text).map_err(|fault| KeysError::at(path, line, fault))?;
         let clash = match (ids.insert(key.id, line), names.get(&key.name)) {
             (Some(other), _) => Some(Fault::SameId(other)),
             (None, Some((other, role, _))) if *role != key.role => Some(Fault::TwoRoles(*other)),
-            (None, Some((other, _, false))) if !revoked => Some(Fault::SameName(*other)),
+            (None, Some((other, _, true))) if standing == Standing::Good => Some(Fault::SameName(*other)),
             (None, _) => None,
         };
         if let Some(fault) = clash {
             return Err(KeysError::at(path, line, fault));
         }
-        let place = names.entry(key.name.clone()).or_insert((line, key.role, revoked));
-        if !revoked {
-            *place = (line, key.role, false);
+        let place = names.entry(key.name.clone()).or_insert((line, key.role, false));
+        if standing == Standing::Good {
+            *place = (line, key.role, true);
         }
-        entries.push(Entry { line, key, revoked });
+        entries.push(Entry { line, key, standing });
     }
     Ok(entries)
 }
 
-fn parse_line(text: &str) -> Result<(Key, bool), Fault> {
+fn parse_line(text: &str) -> Result<(Key, Standing), Fault> {
     if text.split(' ').any(str::is_empty) {
         return Err(Fault::Words);
     }
     let mut words = text.split(' ');
     let mut word = || words.next().ok_or(Fault::Words);
     let (role, name, id, secret) = (word()?, word()?, word()?, word()?);
-    let revoked = match words.next() {
-        None => false,
-        Some(REVOKED) => true,
+    let standing = match words.next() {
+        None => Standing::Good,
+        Some(REVOKED) => Standing::Revoked,
+        Some(NEXT) => Standing::Next,
+        Some(TOKEN) => Standing::Token(words.next().and_then(|until| until.parse().ok()).ok_or(Fault::Until)?),
         Some(_) => return Err(Fault::Ending),
     };
     if words.next().is_some() {
@@ -335,13 +403,14 @@ fn parse_line(text: &str) -> Result<(Key, bool), Fault> {
     }
     let role = match role {
         "worker" => Role::Worker,
+        "client" if matches!(standing, Standing::Token(_)) => return Err(Fault::TokenRole),
         "client" => Role::Client,
         _ => return Err(Fault::Role),
     };
     let name = name.parse().map_err(|_| Fault::Name)?;
     let id = KeyId(*bytes(id).ok_or(Fault::Id)?);
     let secret = Secret::new(*bytes(secret).ok_or(Fault::Secret)?);
-    Ok((Key { id, secret, name, role }, revoked))
+    Ok((Key { id, secret, name, role }, standing))
 }
 
 /// The bytes that lower-case hexadecimal digits stand for
@@ -404,8 +473,9 @@ mod tests {
         );
         let (_dir, path) = file(&text);
         let keys = load_keys(&path).unwrap();
-        let told: Vec<_> = keys.iter().map(|(key, revoked)| (key.name.as_str(), key.role, *revoked)).collect();
-        assert_eq!(told, [("a", Role::Worker, false), ("a", Role::Worker, true), ("b", Role::Client, false)]);
+        let told: Vec<_> = keys.iter().map(|(key, standing)| (key.name.as_str(), key.role, *standing)).collect();
+        let (good, revoked) = (Standing::Good, Standing::Revoked);
+        assert_eq!(told, [("a", Role::Worker, good), ("a", Role::Worker, revoked), ("b", Role::Client, good)]);
         assert_eq!(keys[2].0.id, KeyId([0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10]));
         assert_eq!(keys[0].0.secret, Secret::new(*bytes(SECRET).unwrap()));
     }
@@ -427,7 +497,7 @@ mod tests {
             (line("worker", "b", 2) + "0", "the fourth word"),
             (line("worker", "b", 2).replace("5ec2e700", "5EC2E700"), "the fourth word"),
             (line("worker", "b", 2) + "\r\r", "the fourth word"),
-            (line("worker", "b", 2) + " gone", "the fifth word is not `revoked`"),
+            (line("worker", "b", 2) + " gone", "the fifth word is neither"),
             (line("worker", "b", 2) + " ", "four words with one space"),
             (line("worker", "b", 2) + " revoked twice", "four words"),
             (line("worker", "b", 1), "the same id as in line 1"),
@@ -506,7 +576,7 @@ mod tests {
             let Ok(text) = String::from_utf8(bytes) else { return true };
             match parse_line(&text) {
                 // A digit or a letter of the name may have become another one.
-                Ok((key, revoked)) => !revoked && key.name.as_str().len() == 1,
+                Ok((key, standing)) => standing == Standing::Good && key.name.as_str().len() == 1,
                 Err(_) => text != good,
             }
         }

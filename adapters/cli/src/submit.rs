@@ -1,10 +1,14 @@
 //! `rejoin submit`: one task for a running fleet
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use rejoin_core::about::{About, Tags};
 use rejoin_core::client::Event;
 use rejoin_core::ids::TaskId;
+use rejoin_core::limits::BLOB_BYTES_MAX;
 use rejoin_core::terms::Terms;
 use rejoin_core::wire::message::{Follow, Outcome, TaskSpec};
 use rejoin_smol::client::Told;
@@ -37,6 +41,21 @@ fn plain(word: &OsStr) -> String {
     }
 }
 
+/// The input of the task, if it has one: nothing of it is sent before it is known that it may be
+fn input(args: &Submit) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = &args.input else { return Ok(None) };
+    let named = |error: io::Error| format!("{}: {error}", path.display());
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(named)?) };
+    let mut bytes = Vec::new();
+    source.take(BLOB_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(named)?;
+    if bytes.len() as u64 > BLOB_BYTES_MAX {
+        return Err(format!("{}: an input has at most 16 MiB; put it where workers can fetch it", path.display()));
+    }
+    // An empty one is what a command gets that has none.
+    Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+}
+
 /// Submits a task, and follows it if that is wanted
 pub fn submit(args: &Submit, needs: Tags, terms: Terms) -> u8 {
     let (task, about, payload) = match prepare(args, needs, terms) {
@@ -46,8 +65,15 @@ pub fn submit(args: &Submit, needs: Tags, terms: Terms) -> u8 {
             return EXIT_USAGE;
         }
     };
+    let input = match input(args) {
+        Ok(input) => input,
+        Err(message) => {
+            complain(&message);
+            return EXIT_USAGE;
+        }
+    };
     smol::block_on(async {
-        run(args, task, &about, &payload).await.unwrap_or_else(|failed| {
+        run(args, task, &about, &payload, input).await.unwrap_or_else(|failed| {
             complain(&failed.to_string());
             failed.status()
         })
@@ -70,11 +96,14 @@ fn prepare(args: &Submit, needs: Tags, terms: Terms) -> Result<(TaskId, Vec<u8>,
     Ok((task, about, command.encode()))
 }
 
-async fn run(args: &Submit, task: TaskId, about: &[u8], payload: &[u8]) -> Result<u8, Failed> {
+async fn run(args: &Submit, task: TaskId, about: &[u8], payload: &[u8], input: Option<Vec<u8>>) -> Result<u8, Failed> {
     let mut caller = Caller::new(&args.reach, args.wait)?;
     let spec = TaskSpec { priority: args.priority, retries: args.retries };
     let how = if args.wait { Follow::Output } else { Follow::Acceptance };
-    let submitted = caller.connection().submit(task, spec, about, payload, how);
+    let submitted = match input {
+        None => caller.connection().submit(task, spec, about, payload, how),
+        Some(input) => caller.connection().submit_large(task, spec, about, payload, input, how),
+    };
     submitted.map_err(|error| Failed::Usage(format!("the task cannot be submitted: {error}")))?;
     loop {
         match caller.next().await? {

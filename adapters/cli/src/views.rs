@@ -19,6 +19,7 @@ pub fn worker_state(state: WorkerState) -> &'static str {
         WorkerState::Unknown | WorkerState::Disconnected => "disconnected",
         WorkerState::Lost => "lost",
         WorkerState::Flapping => "flapping",
+        WorkerState::Revoked => "revoked",
     }
 }
 
@@ -114,7 +115,9 @@ pub fn failure(outcome: Outcome, message: &[u8]) -> (Option<i32>, Option<i32>, O
             Failure::CannotStart => (None, None, said().or(Some("it could not be started".into()))),
             Failure::Error => (None, None, said().or(Some("something went wrong".into()))),
             Failure::OutputTooLarge => (None, None, Some("output too large: it wrote more than allowed".into())),
-            Failure::ResultTooLarge => (None, None, Some("its result is too large".into())),
+            Failure::ResultTooLarge => {
+                (None, None, Some(said().unwrap_or("its result is too large: 16 MiB is the most".into())))
+            }
             Failure::Poisonous => (None, None, Some("its worker crashed each time it ran".into())),
             Failure::WorkerLost => (None, None, Some("its worker was lost, too often or for good".into())),
             Failure::Stalled => {

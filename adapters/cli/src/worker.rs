@@ -1,13 +1,15 @@
 //! `rejoin worker`: a worker on its own
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
 use rejoin_core::ids::Role;
+use rejoin_core::link::Reason;
+use rejoin_core::wire::message::Denied;
 use rejoin_core::worker::Config;
-use rejoin_smol::worker::{Ended, Options, Order, Watch, run};
+use rejoin_smol::worker::{Ended, KeyKeeper, Options, Order, Watch, run};
 use smol::channel::{Sender, bounded};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
@@ -39,7 +41,12 @@ pub fn worker(args: &Worker, offers: Tags) -> u8 {
 }
 
 async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
-    let key = keys::load_key(&args.access.key).map_err(|error| Failed::Usage(error.to_string()))?;
+    let token_file = args.token_file.as_ref().filter(|_| !args.access.key.exists());
+    let read = match token_file {
+        Some(file) => keys::load_token(file).map(|token| (token, None)),
+        None => keys::holders_key(&args.access.key),
+    };
+    let (key, cluster) = read.map_err(|error| Failed::Usage(error.to_string()))?;
     if key.role != Role::Worker {
         let message = format!("{}: this is a client's key; make one with --role worker", args.access.key.display());
         return Err(Failed::Usage(message));
@@ -48,12 +55,18 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     let (mut link, trust) = access::link(&args.access, key.clone())?;
     link.heartbeat = args.heartbeat;
     link.pins = args.pins.all();
+    link.cluster = cluster;
+    if token_file.is_some() {
+        access::check_token(&args.access).map_err(Failed::Usage)?;
+        link.token = true;
+    }
     let mut config = Config::new(link);
     config.slots = args.slots;
     config.prefetch = args.slots;
     config.attempts_max = args.slots.saturating_mul(4).clamp(64, 512);
     config.offers = offers;
     let (spool_dir, _temporary) = spool_dir(args)?;
+    let path = args.access.key.clone();
     let options = Options {
         endpoints: args.access.coordinators.clone(),
         trust,
@@ -63,6 +76,13 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         start_log: None,
         drain_within: args.drain_timeout,
         guardian: guardian()?,
+        key_keeper: Some(KeyKeeper::new(move |key, enrolled| {
+            let kept = match enrolled {
+                Some(cluster) => keys::enrol_key(&path, key, cluster),
+                None => keys::replace_key(&path, key),
+            };
+            kept.map_err(std::io::Error::other)
+        })),
     };
     tracing::info!(name = %key.name, slots = args.slots, "worker started");
     let (order, orders) = bounded(2);
@@ -71,7 +91,24 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
         obey(&mut signals, &order).await;
         smol::future::pending().await
     };
-    Ok(run(options, Watch::default(), orders).or(told).await)
+    let ended = run(options, Watch::default(), orders).or(told).await;
+    if let Ended::Refused(Reason::Denied(denied)) = &ended {
+        let (enrols, key) = (token_file.is_some(), &args.access.key);
+        what_to_do(*denied, enrols, key).into_iter().for_each(|hint| complain(&hint));
+    }
+    Ok(ended)
+}
+
+/// How a worker that was refused for good comes to a key that is good
+fn what_to_do(denied: Denied, enrols: bool, key: &Path) -> Option<String> {
+    let file = key.display();
+    if enrols && !key.exists() {
+        let why = "the join token is of no use: used already, revoked, or too old";
+        return Some(format!("{why}; ask for another one (`rejoin key token`)"));
+    }
+    let why = if enrols { " (perhaps since another worker has used the same join token before it)" } else { "" };
+    let then = "remove that file, and ask for another key (`rejoin key new`) or a join token (`rejoin key token`)";
+    (denied == Denied::Revoked).then(|| format!("the key in {file} is revoked{why}: {then}"))
 }
 
 /// Signals that follow each other this closely are one: some programs signal a process, and then its group

@@ -3,9 +3,11 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::{Fleet, lives, until};
+use rejoin_smol::disrupt::{Profile, Proxy, Settings};
 use serde_json::Value;
 
 /// Puts a checkpoint in place
@@ -109,6 +111,76 @@ fn ckpt_4_another_worker_goes_on_from_megabytes_though_the_coordinator_was_kille
 }
 
 #[test]
+fn frame_3_a_result_of_16_mib_is_what_a_command_left_and_a_larger_one_is_a_failure() {
+    let mut fleet = Fleet::start(&[]);
+    let _worker = fleet.worker("w1", &[]);
+    let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
+    let to = fetched.to_str().expect("UTF-8");
+    for (id, bytes) in [("large", 16 << 20), ("small", 100), ("none", 0)] {
+        let script = format!(r#"head -c {bytes} /dev/urandom > {0}; cp {0} "$REJOIN_RESULT""#, copy.display());
+        fleet.submit(&["--id", id], &["sh", "-c", &script]);
+        let id = format!("id:{id}");
+        assert_eq!(fleet.client("wait", [id.as_str()]).end().code, Some(0));
+        assert_eq!(fleet.json("result", &[&id])["returned_bytes"], bytes);
+        let got = fleet.client("result", [id.as_str(), "--fetch", to]).end();
+        assert_eq!(got.code, Some(if bytes > 0 { 0 } else { 254 }), "{}", got.err);
+        assert!(bytes == 0 || fs::read(&fetched).expect("a result") == fs::read(&copy).expect("what was left"));
+    }
+    fleet.submit(&["--id", "larger"], &["sh", "-c", r#"head -c 16777217 /dev/zero > "$REJOIN_RESULT""#]);
+    let waited = fleet.client("wait", ["id:larger"]).end();
+    assert_eq!(waited.code, Some(1));
+    assert!(waited.out.contains("it has 16777217 bytes, and 16777216 are taken"), "{}", waited.out);
+}
+
+#[test]
+fn frame_3_ten_mib_go_in_and_come_out_while_all_links_are_cut_again_and_again() {
+    let mut fleet = Fleet::start(&["--heartbeat", "100ms"]);
+    let coordinator = fleet.dial(String::new()).parse().expect("an address");
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    // Each of them lasts until after a while it is reset, or falls silent.
+    let cut_after = Duration::from_millis(400)..=Duration::from_millis(1200);
+    let cuts = Settings { cut_after, half_open_share: 0.3, ..Settings::of(Profile::Cuts) };
+    let proxy = smol::block_on(Proxy::start(loopback, coordinator, cuts, 7)).expect("a proxy");
+    fleet.dial(proxy.local_addr().to_string());
+    let _worker = fleet.worker("w1", &[]);
+    let (given, fetched) = (fleet.path("given"), fleet.path("fetched"));
+    let mut state = 1_u64;
+    let line = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{state:020}\n")
+    };
+    let text: String = std::iter::repeat_with(line).take(10 * 1024 * 1024 / 21 + 1).collect();
+    fs::write(&given, &text).expect("a file");
+    let input = given.to_str().expect("UTF-8");
+    fleet.submit(&["--id", "both", "--input", input], &["sh", "-c", r#"cat > "$REJOIN_RESULT""#]);
+    let waited = fleet.client("wait", ["id:both"]).end();
+    assert_eq!(waited.code, Some(0), "{} {}", waited.out, waited.err);
+    let got = fleet.client("result", ["id:both", "--fetch", fetched.to_str().expect("UTF-8")]).end();
+    assert_eq!(got.code, Some(0), "{}", got.err);
+    assert!(fs::read(&fetched).expect("a result") == text.as_bytes(), "the result is another one");
+    let printed = fleet.client("result", ["id:both", "--fetch", "-"]).end();
+    assert!(printed.out == text, "{}", printed.err);
+    assert!(proxy.disruptions() >= 5, "{:?}", proxy.counts());
+    // The same again is the same task, and another input another one.
+    fleet.submit(&["--id", "both", "--input", input], &["sh", "-c", r#"cat > "$REJOIN_RESULT""#]);
+    fs::write(&given, &text[1..]).expect("a file");
+    let other = ["--id", "both", "--input", input, "--", "sh", "-c", r#"cat > "$REJOIN_RESULT""#];
+    let other = fleet.client("submit", other).end();
+    assert!(other.code == Some(254) && other.err.contains("another task has this id"), "{}", other.err);
+}
+
+#[test]
+fn frame_3_an_input_above_16_mib_is_refused_before_anything_is_sent() {
+    let fleet = Fleet::start(&[]);
+    let given = fleet.path("given");
+    fs::File::create(&given).and_then(|file| file.set_len((16 << 20) + 1)).expect("a file");
+    let words = ["--input", given.to_str().expect("UTF-8"), "--", "cat"];
+    let refused = fleet.client("submit", words).end();
+    assert!(refused.code == Some(255) && refused.err.contains("at most 16 MiB"), "{}", refused.err);
+    assert_eq!(fleet.json("tasks", &[]).as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn ckpt_2_checkpoints_are_listed_fetched_and_done_without() {
     let mut fleet = Fleet::start(&[]);
     let _worker = fleet.worker("w1", &[]);
@@ -197,6 +269,40 @@ fn auth_6_a_revoked_worker_stops_and_says_why_and_a_new_key_is_taken_up_while_ru
     until("a key made meanwhile works", || {
         fleet.json("workers", &[]).as_array().is_some_and(|all| all.iter().any(|w| w["state"] == "connected"))
     });
+}
+
+#[test]
+fn auth_6_a_workers_key_is_replaced_while_it_works_and_each_end_starts_again_with_the_new_one() {
+    let mut fleet = Fleet::start(&[]);
+    let worker = fleet.worker("w1", &[]);
+    until("it is connected", || fleet.json("workers", &[])[0]["state"] == "connected");
+    let task = fleet.submit(&[], &["sh", "-c", "echo one; sleep 2; echo two"]);
+    until("it runs", || fleet.json("tasks", &[])[0]["stdout_bytes"] == 4);
+    let path = fleet.path("w1.key");
+    let old = fs::read_to_string(&path).expect("a key");
+    fs::copy(&path, fleet.path("old.key")).expect("a copy");
+    let rotate = ["key", "rotate", "w1", "--coordinator", &fleet.url(), "--key", "client.key"];
+    assert!(fleet.rejoin(&rotate).contains("is given another key"));
+    let keys = || fs::read_to_string(fleet.path("keys")).expect("keys");
+    until("the old key is retired", || keys().lines().filter(|line| line.ends_with(" revoked")).count() == 1);
+    let new = fs::read_to_string(&path).expect("a key");
+    let line = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+    assert_ne!(line(&old), line(&new));
+    assert!(keys().lines().any(|known| known == line(&new)), "the coordinator has the same, as a key like any other");
+    for file in ["keys", "w1.key"] {
+        assert_eq!(fs::metadata(fleet.path(file)).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    assert_eq!(fleet.client("logs", [task.as_str()]).end().out, "one\ntwo\n", "it costs the task nothing");
+    let refused = fleet.worker_with_key(&fleet.path("old.key"), &[]).end();
+    assert!(refused.code == Some(254) && refused.err.contains("has been revoked"), "{}", refused.err);
+    worker.kill();
+    fleet.kill_coordinator();
+    fleet.start_coordinator();
+    let _again = fleet.worker("w1", &[]);
+    until("they are a pair again", || fleet.json("workers", &[])[0]["state"] == "connected");
+    let nobody = fleet.rejoin_unchecked(&["key", "rotate", "w9", "--coordinator", &fleet.url(), "--key", "client.key"]);
+    assert!(nobody.code == Some(254) && nobody.err.contains("there is no worker w9"), "{}", nobody.err);
 }
 
 #[test]
@@ -543,7 +649,12 @@ fn journ_5_what_has_ended_is_forgotten_on_request_and_what_has_not_stays() {
     assert!(over[0]["forgotten"] == true && over[0]["error"].is_null(), "{over}");
     let again = fleet.client("forget", ["id:over"]).end();
     assert!(again.code == Some(0) && again.out.ends_with(" forgotten\n"), "{}", again.out);
-    assert_eq!(fleet.client("logs", ["id:over"]).end().code, Some(254), "its output is gone");
+    for asks in ["logs", "result"] {
+        let gone = fleet.client(asks, ["id:over"]).end();
+        assert!(gone.code == Some(254) && gone.err.contains("succeeded, and") && gone.out.is_empty(), "{}", gone.err);
+    }
+    let gone = fleet.client("submit", ["--id", "over", "--wait", "--", "echo", "hello"]).end();
+    assert!(gone.code == Some(254) && gone.err.contains("forgotten"), "{}", gone.err);
     assert!(fleet.client("wait", ["id:over"]).end().out.contains("succeeded"), "how it ended is not");
     fleet.client("cancel", ["id:open"]).end();
 }
@@ -592,6 +703,24 @@ fn sess_9_a_killed_worker_delivers_what_it_had_finished_when_it_is_started_again
     until("nothing is kept any more", || results(&fleet, "result").len() + results(&fleet, "out").len() == 0);
     again.signal("TERM");
     assert_eq!(again.end().code, Some(0));
+}
+
+#[test]
+fn sess_9_a_killed_worker_delivers_a_large_result_as_well() {
+    let mut fleet = Fleet::start(&[]);
+    let (copy, fetched) = (fleet.path("copy"), fleet.path("fetched"));
+    let script = format!(r#"head -c 5000001 /dev/urandom > {0}; cp {0} "$REJOIN_RESULT""#, copy.display());
+    let task = killed_with_a_result(&mut fleet, &script);
+    assert_eq!(results(&fleet, "large").len(), 1);
+    let again = fleet.worker("w1", &["--data", "w1.data"]);
+    until("it has found it", || again.err().contains("an earlier process had finished tasks"));
+    fleet.start_coordinator();
+    assert_eq!(fleet.client("wait", [task.as_str()]).end().code, Some(0));
+    let got = fleet.client("result", [task.as_str(), "--fetch", fetched.to_str().expect("UTF-8")]).end();
+    assert_eq!(got.code, Some(0), "{}", got.err);
+    assert!(fs::read(&fetched).expect("a result") == fs::read(&copy).expect("what was left"));
+    assert_eq!(fs::read_to_string(fleet.path("starts")).expect("it was started"), "1\n", "executed once");
+    until("nothing is kept any more", || results(&fleet, "result").len() + results(&fleet, "large").len() == 0);
 }
 
 #[test]

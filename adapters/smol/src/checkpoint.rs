@@ -1,9 +1,10 @@
-//! Checkpoints as files: what a task starts from, and what it leaves on its way (CKPT-4)
+//! Checkpoints and results as files: what a task starts from, and what it leaves on its way and at its end (CKPT-4)
 //!
 //! A task that can go on reads the file named by `REJOIN_CHECKPOINT_IN`, if that is set. It writes a file of its own and
 //! renames it to `REJOIN_CHECKPOINT_OUT`, as often as it likes. Renaming is what makes it whole: nobody ever sees half a
 //! checkpoint. A task that would rather not find out by itself how often that pays looks whether there is a file
-//! `REJOIN_CHECKPOINT_WANTED`: it comes when a checkpoint is due, and goes when one is taken (LIVE-6, TASK-8).
+//! `REJOIN_CHECKPOINT_WANTED`: it comes when a checkpoint is due, and goes when one is taken (LIVE-6, TASK-8). What it returns
+//! it writes to the file named by `REJOIN_RESULT`, which is looked at when it has ended.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
-use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::blob::{ChunkName, chunk_bytes, chunk_name, chunk_span, chunks};
+use rejoin_core::limits::BLOB_BYTES_MAX;
 use rustix::fs::OFlags;
 
 /// How often is looked whether there is a new one
@@ -28,11 +29,13 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 const IN: &str = "in";
+const INPUT: &str = "input";
 const OUT: &str = "checkpoint";
 const WANTED: &str = "wanted";
+const RESULT: &str = "result";
 const TAKEN: &str = "taken";
 
-/// Why a file is not taken as a checkpoint; the task goes on
+/// Why a file is not taken as a checkpoint, with which the task goes on, or as its result, with which it has failed
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTaken {
@@ -59,7 +62,7 @@ impl fmt::Display for NotTaken {
     }
 }
 
-/// What a task has left as a checkpoint
+/// What a task has left as a checkpoint, or as its result
 #[derive(Debug)]
 pub enum Made {
     /// Its bytes, which fit into a message
@@ -68,8 +71,8 @@ pub enum Made {
     Large(Large),
 }
 
-/// A large checkpoint; its file has no name any more, and goes with this
-#[derive(Debug)]
+/// A large checkpoint or result; its file has no name any more, and goes with this, unless it is one that is kept
+#[derive(Clone, Debug)]
 pub struct Large {
     file: Arc<File>,
     length: u64,
@@ -96,6 +99,31 @@ impl Large {
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         read_full(&self.file, offset, out)
     }
+
+    /// Writes all its bytes to a file that survives the process
+    pub(crate) fn copy_to(&self, path: &Path) -> io::Result<()> {
+        let mut copy = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+        let mut chunk = vec![0; chunk_bytes(self.length) as usize];
+        for span in (0..self.names.len()).map(|chunk| chunk_span(self.length, chunk)) {
+            let read = self.read_at(span.start, &mut chunk[..(span.end - span.start) as usize])?;
+            copy.write_all(&chunk[..read])?;
+        }
+        copy.sync_all()
+    }
+
+    /// Opens such a file; `None` if it is not what it was
+    pub(crate) fn reopen(path: &Path, length: u64, names: Vec<ChunkName>) -> io::Result<Option<Large>> {
+        let file = Arc::new(File::open(path)?);
+        if file.metadata()?.len() != length {
+            return Ok(None);
+        }
+        let same = match (Claimed { file, length }).read(0) {
+            Ok(Made::Large(large)) if large.names == names => Some(large),
+            Ok(_) => None,
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        };
+        Ok(same)
+    }
 }
 
 /// A file that a task has left, before its content was looked at
@@ -106,8 +134,8 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
-    /// Reads it, which takes a while where it is large
-    pub(crate) fn read(&self) -> Result<Made, NotTaken> {
+    /// Reads it, which takes a while where it is large; up to so many bytes are kept here
+    pub(crate) fn read(&self, small_max: usize) -> Result<Made, NotTaken> {
         let unreadable = |error: io::Error| NotTaken::Unreadable(error.to_string());
         let read = |span: Range<u64>| {
             let mut bytes = vec![0; (span.end - span.start) as usize];
@@ -115,7 +143,7 @@ impl Claimed {
             bytes.truncate(count);
             Ok(bytes)
         };
-        if self.length <= INLINE_BYTES_MAX as u64 {
+        if self.length <= small_max as u64 {
             return read(0..self.length).map(Made::Small).map_err(unreadable);
         }
         let spans = (0..chunks(self.length)).map(|chunk| chunk_span(self.length, chunk));
@@ -199,6 +227,8 @@ impl Drop for Restoring {
 pub struct Checkpoints {
     dir: PathBuf,
     restored: bool,
+    /// Whether there is an input
+    fed: bool,
     bytes_max: u64,
     taken: AtomicU64,
 }
@@ -217,7 +247,8 @@ impl Checkpoints {
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
             }
         };
-        let checkpoints = Checkpoints { dir, restored: restored.is_some(), bytes_max, taken: AtomicU64::new(0) };
+        let (restores, taken) = (restored.is_some(), AtomicU64::new(0));
+        let checkpoints = Checkpoints { dir, restored: restores, fed: false, bytes_max, taken };
         let place = checkpoints.dir.join(IN);
         match restored {
             None => {}
@@ -229,11 +260,24 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// Moves the file there that the task reads as its standard input
+    pub fn feed(&mut self, file: &Path) -> io::Result<()> {
+        fs::rename(file, self.dir.join(INPUT))?;
+        self.fed = true;
+        Ok(())
+    }
+
+    /// The file that the task reads as its standard input, if there is one
+    pub fn input(&self) -> Option<PathBuf> {
+        self.fed.then(|| self.dir.join(INPUT))
+    }
+
     /// What the task has to know of it
     pub fn env(&self) -> Vec<(OsString, OsString)> {
         let mut env = vec![
             ("REJOIN_CHECKPOINT_OUT".into(), self.dir.join(OUT).into()),
             ("REJOIN_CHECKPOINT_WANTED".into(), self.dir.join(WANTED).into()),
+            ("REJOIN_RESULT".into(), self.dir.join(RESULT).into()),
         ];
         if self.restored {
             env.push(("REJOIN_CHECKPOINT_IN".into(), self.dir.join(IN).into()));
@@ -248,36 +292,46 @@ impl Checkpoints {
 
     /// Takes what the task has renamed into place since it was last asked, if it has, without looking into it yet
     pub(crate) fn claim(&self) -> Option<Result<Claimed, NotTaken>> {
-        let out = self.dir.join(OUT);
+        let claimed = self.take(OUT, self.bytes_max)?;
+        // There need not be one.
+        let _ = fs::remove_file(self.dir.join(WANTED));
+        Some(claimed)
+    }
+
+    /// Takes what the task has left as its result, once it has ended
+    pub(crate) fn claim_result(&self) -> Option<Result<Claimed, NotTaken>> {
+        self.take(RESULT, BLOB_BYTES_MAX)
+    }
+
+    fn take(&self, name: &str, bytes_max: u64) -> Option<Result<Claimed, NotTaken>> {
+        let out = self.dir.join(name);
         let kind = fs::symlink_metadata(&out).ok()?.file_type();
         // A name of its own, should the last one be a folder that cannot be removed.
         let taken = self.dir.join(format!("{TAKEN}-{}", self.taken.fetch_add(1, Ordering::Relaxed)));
         // From here on the next one that the task makes is another one.
         fs::rename(&out, &taken).ok()?;
-        // There need not be one.
-        let _ = fs::remove_file(self.dir.join(WANTED));
-        let claimed = if kind.is_file() { self.open(&taken) } else { Err(NotTaken::NoFile) };
+        let claimed = if kind.is_file() { open(&taken, bytes_max) } else { Err(NotTaken::NoFile) };
         let removed = if kind.is_dir() { fs::remove_dir_all(&taken) } else { fs::remove_file(&taken) };
         if let Err(error) = removed {
             tracing::debug!(%error, "a checkpoint file stays behind");
         }
         Some(claimed)
     }
+}
 
-    fn open(&self, path: &Path) -> Result<Claimed, NotTaken> {
-        let unreadable = |error: io::Error| NotTaken::Unreadable(error.to_string());
-        // Neither followed nor waited for, should it have become something else in the meantime.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-        let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(path).map_err(unreadable)?;
-        let meta = file.metadata().map_err(unreadable)?;
-        if !meta.is_file() {
-            return Err(NotTaken::NoFile);
-        }
-        if meta.len() > self.bytes_max {
-            return Err(NotTaken::TooLarge { bytes: meta.len(), max: self.bytes_max });
-        }
-        Ok(Claimed { file: Arc::new(file), length: meta.len() })
+fn open(path: &Path, bytes_max: u64) -> Result<Claimed, NotTaken> {
+    let unreadable = |error: io::Error| NotTaken::Unreadable(error.to_string());
+    // Neither followed nor waited for, should it have become something else in the meantime.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(NotTaken::NoFile);
     }
+    if meta.len() > bytes_max {
+        return Err(NotTaken::TooLarge { bytes: meta.len(), max: bytes_max });
+    }
+    Ok(Claimed { file: Arc::new(file), length: meta.len() })
 }
 
 impl Drop for Checkpoints {
@@ -290,6 +344,7 @@ impl Drop for Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rejoin_core::limits::INLINE_BYTES_MAX;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn folder(restored: Option<&[u8]>) -> (tempfile::TempDir, Checkpoints) {
@@ -299,7 +354,7 @@ mod tests {
     }
 
     fn take(checkpoints: &Checkpoints) -> Option<Result<Vec<u8>, NotTaken>> {
-        let read = checkpoints.claim()?.and_then(|claimed| claimed.read());
+        let read = checkpoints.claim()?.and_then(|claimed| claimed.read(INLINE_BYTES_MAX));
         Some(read.map(|made| match made {
             Made::Small(bytes) => bytes,
             Made::Large(large) => panic!("{large:?}"),
@@ -375,7 +430,8 @@ mod tests {
         let checkpoints = Checkpoints::new(dir.path(), None, BYTES_MAX).unwrap();
         let bytes: Vec<u8> = (0..150_000u32).map(|n| (n * 7 + n / 251) as u8).collect();
         fs::write(path(&checkpoints, "REJOIN_CHECKPOINT_OUT").unwrap(), &bytes).unwrap();
-        let Some(Ok(Made::Large(large))) = checkpoints.claim().map(|claimed| claimed.unwrap().read()) else {
+        let Some(Ok(Made::Large(large))) = checkpoints.claim().map(|claimed| claimed.unwrap().read(INLINE_BYTES_MAX))
+        else {
             panic!("150,000 bytes are too many for a message");
         };
         assert_eq!(fs::read_dir(&checkpoints.dir).unwrap().count(), 0);
@@ -384,6 +440,21 @@ mod tests {
         let mut piece = [0; 1000];
         assert_eq!(large.read_at(149_500, &mut piece).unwrap(), 500);
         assert_eq!(piece[..500], bytes[149_500..]);
+    }
+
+    #[test]
+    fn frame_3_a_result_is_taken_at_the_end_and_one_that_is_too_large_is_none() {
+        let (_dir, checkpoints) = folder(None);
+        assert!(checkpoints.claim_result().is_none());
+        let file = path(&checkpoints, "REJOIN_RESULT").unwrap();
+        fs::write(&file, b"more than eight bytes").unwrap();
+        let Some(Ok(Made::Large(large))) = checkpoints.claim_result().map(|claimed| claimed.unwrap().read(0)) else {
+            panic!("nothing of it is kept here");
+        };
+        assert_eq!(large.names(), [chunk_name(b"more than eight bytes")]);
+        File::create(&file).unwrap().set_len(BLOB_BYTES_MAX + 1).unwrap();
+        let refused = checkpoints.claim_result().unwrap().unwrap_err();
+        assert_eq!(refused, NotTaken::TooLarge { bytes: BLOB_BYTES_MAX + 1, max: BLOB_BYTES_MAX });
     }
 
     #[test]

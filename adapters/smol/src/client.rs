@@ -1,10 +1,12 @@
 //! A client: the machine and one WebSocket at a time
 
+use std::collections::BTreeMap;
 use std::io;
 
+use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
 use rejoin_core::client::{Client, Config, Event, Input, Output};
 use rejoin_core::ids::{TaskId, Token};
-use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::limits::{BLOB_BYTES_MAX, FRAME_BYTES_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
 use rejoin_core::wire::message::{Follow, Outcome, Stream, StreamEnd, TaskSpec};
@@ -52,6 +54,8 @@ pub struct Connection {
     client: Client,
     line: Line,
     asks: u64,
+    /// Large inputs of tasks that were not accepted yet
+    inputs: BTreeMap<TaskId, Vec<u8>>,
     /// Why the last connection was given up
     gave_up: Option<Reason>,
     frame: Vec<u8>,
@@ -66,7 +70,15 @@ impl Connection {
         let dial_time = config.link.handshake_time;
         let client = Client::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
         let line = Line::new(endpoints, dial_time);
-        Ok(Connection { clock, client, line, asks: 0, gave_up: None, frame: vec![0; FRAME_BYTES_MAX] })
+        Ok(Connection {
+            clock,
+            client,
+            line,
+            asks: 0,
+            inputs: BTreeMap::new(),
+            gave_up: None,
+            frame: vec![0; FRAME_BYTES_MAX],
+        })
     }
 
     /// Believes others than those that the system believes when a coordinator says by TLS which host it is
@@ -86,6 +98,32 @@ impl Connection {
         self.client.handle(self.clock.now(), Input::Submit { task, spec, about, payload, follow })
     }
 
+    /// Has a task done that has an input beside its payload, of 1 byte to 16 MiB; the same one again is fine (TASK-1, FRAME-3)
+    ///
+    /// The input is kept until the task is accepted, or refused.
+    pub fn submit_large(
+        &mut self,
+        task: TaskId,
+        spec: TaskSpec,
+        about: &[u8],
+        payload: &[u8],
+        input: Vec<u8>,
+        follow: Follow,
+    ) -> Result<(), Rejected> {
+        let length = input.len() as u64;
+        if length > BLOB_BYTES_MAX {
+            // Before anything is read.
+            return Err(Rejected::TooLarge);
+        }
+        let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
+        let names: Vec<ChunkName> =
+            spans.map(|span| chunk_name(&input[span.start as usize..span.end as usize])).collect();
+        let submit = Input::SubmitLarge { task, spec, about, payload, length, names: &names, follow };
+        self.client.handle(self.clock.now(), submit)?;
+        self.inputs.insert(task, input);
+        Ok(())
+    }
+
     /// Follows a task that somebody submitted
     pub fn watch(&mut self, task: TaskId, follow: Follow) -> Result<(), Rejected> {
         self.client.handle(self.clock.now(), Input::Watch { task, follow })
@@ -93,6 +131,7 @@ impl Connection {
 
     /// Follows a task no more
     pub fn forget(&mut self, task: TaskId) {
+        self.inputs.remove(&task);
         self.tell(Input::Forget { task });
     }
 
@@ -135,6 +174,11 @@ impl Connection {
     /// Returns how a task ended, once that was told
     pub fn end(&self, task: TaskId) -> Option<(Outcome, &[u8], [StreamEnd; 2])> {
         self.client.task(task)?.end
+    }
+
+    /// How many bytes a task returned that did not come with its end: [`Question::CheckpointPiece`] fetches them (FRAME-3)
+    pub fn elsewhere(&self, task: TaskId) -> Option<u64> {
+        self.client.task(task)?.elsewhere
     }
 
     /// Returns the newest attempt at a task that is known, from 1; 0 before
@@ -187,7 +231,18 @@ impl Connection {
                     return (Some(Told::Piece { task, token, stream, offset, bytes }), None);
                 }
                 Output::Answer { ask, answer } => return (Some(Told::Answer { ask, answer: answer.into() }), None),
-                Output::Event(event) => return (Some(Told::Event(event)), None),
+                Output::ReadInput { task, offset, max } => {
+                    let input = self.inputs.get(&task).map_or(&[][..], |input| &input[offset as usize..]);
+                    let bytes = &input[..input.len().min(max as usize)];
+                    let read = self.client.handle(self.clock.now(), Input::InputRead { task, offset, bytes });
+                    debug_assert!(read.is_ok(), "an answer is never refused");
+                }
+                Output::Event(event) => {
+                    if let Event::Accepted { task } | Event::Refused { task, .. } = event {
+                        self.inputs.remove(&task);
+                    }
+                    return (Some(Told::Event(event)), None);
+                }
                 Output::Idle { wake_at } => return (None, wake_at),
             }
         }

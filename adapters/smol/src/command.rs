@@ -75,6 +75,7 @@ impl Command {
             args: argv.collect(),
             env,
             cwd: self.cwd,
+            stdin: None,
             timeout: self.timeout,
             grace: GRACE,
             output_bytes_max: self.output_bytes_max,

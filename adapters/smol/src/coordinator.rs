@@ -39,6 +39,15 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 pub enum Notice {
     /// A task is over
     Ended(Ended),
+    /// A worker is to have this key in the place of another one: to be kept, and then [`Handle::key_kept`] (AUTH-6)
+    ///
+    /// Nobody is told of one that is not.
+    KeepKey {
+        /// The key
+        key: Box<Key>,
+        /// The one that it is to replace; if that has been revoked, the new one is not to be kept
+        after: KeyId,
+    },
     /// Anything else
     Event(Event),
 }
@@ -54,8 +63,10 @@ pub struct Ended {
     pub token: Option<Token>,
     /// Its number; 0 if there was none
     pub attempt: u32,
-    /// What it returned
+    /// What it returned, where that came in a message
     pub result: Vec<u8>,
+    /// How many bytes it returned, where those are in chunks, which clients fetch (FRAME-3)
+    pub elsewhere: Option<u64>,
     /// Its output streams
     pub streams: [StreamEnd; 2],
 }
@@ -83,7 +94,9 @@ enum Ask {
     Cancel { tasks: Vec<TaskId>, answer: Sender<Result<(), Rejected>> },
     Forget { task: TaskId, answer: Sender<Result<(), Rejected>> },
     AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
+    AddToken { key: Key, valid: Duration, answer: Sender<Result<(), Rejected>> },
     RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
+    KeyKept { key: KeyId, answer: Sender<Result<(), Rejected>> },
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
     Stop { back_in: Option<Duration> },
     Overview { answer: Sender<Overview> },
@@ -118,9 +131,19 @@ impl Handle {
         self.ask(|answer| Ask::AddKey { key, answer }).await
     }
 
+    /// Lets a worker enrol that has this join token, for so long (AUTH-6)
+    pub async fn add_token(&self, key: Key, valid: Duration) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::AddToken { key, valid, answer }).await
+    }
+
     /// Lets a peer in no more, and ends its connection (AUTH-6)
     pub async fn revoke_key(&self, key: KeyId) -> Result<(), Rejected> {
         self.ask(|answer| Ask::RevokeKey { key, answer }).await
+    }
+
+    /// Says that the key of [`Notice::KeepKey`] is kept for good (AUTH-6)
+    pub async fn key_kept(&self, key: KeyId) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::KeyKept { key, answer }).await
     }
 
     /// Returns how a task ended, if it has; of a forgotten one there is only the outcome
@@ -445,6 +468,7 @@ impl<J: Journal> Desk<J> {
                     let input = Input::ChunkRead { home, offset, bytes: &self.piece[..read] };
                     expected(self.machine.handle(self.clock.now(), input));
                 }
+                Output::KeepKey { key, after } => self.notice(Notice::KeepKey { key, after }),
                 Output::Event(event) => self.notify(event),
                 Output::Idle { wake_at } => match self.writer.sync()? {
                     // What it was waited for comes out in the next round.
@@ -497,12 +521,14 @@ impl<J: Journal> Desk<J> {
                 token: None,
                 attempt: 0,
                 result: Vec::new(),
+                elsewhere: None,
                 streams: Default::default(),
             });
         }
         let end = self.machine.task(task)?.end?;
         let (outcome, token, attempt, streams) = (end.outcome, end.token, end.attempt, end.streams);
-        Some(Ended { task, outcome, token, attempt, result: end.result.into(), streams })
+        let (result, elsewhere) = (end.result.into(), end.elsewhere);
+        Some(Ended { task, outcome, token, attempt, result, elsewhere, streams })
     }
 
     fn notice(&self, notice: Notice) {
@@ -606,8 +632,14 @@ impl<J: Journal> Desk<J> {
             Ask::AddKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::AddKey { key: &key }));
             }
+            Ask::AddToken { key, valid, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::AddToken { key: &key, valid }));
+            }
             Ask::RevokeKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::RevokeKey { key }));
+            }
+            Ask::KeyKept { key, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::KeyKept { key }));
             }
             Ask::Ended { task, answer } => {
                 let _ = answer.try_send(self.end_of(task));

@@ -4,6 +4,7 @@ use crate::checkpoint::{self, Checkpoints, Claimed, Made, NotTaken};
 use crate::guardian::{ATTEMPT_MARK, Guardian, MARK, kill_marked, signal_marked};
 use crate::journal::lock;
 use crate::spool::{self, Spool};
+use rejoin_core::limits::INLINE_BYTES_MAX;
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
 use smol::channel::{self, Receiver, Sender};
@@ -11,6 +12,7 @@ use smol::{Async, Timer, future};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -55,6 +57,8 @@ pub struct CommandSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Working directory, that of this process when absent
     pub cwd: Option<PathBuf>,
+    /// File that is its standard input; empty when absent
+    pub stdin: Option<PathBuf>,
     /// Longest run time, unbounded when absent
     pub timeout: Option<Duration>,
     /// Time between SIGTERM and SIGKILL at a timeout or a cancellation
@@ -71,6 +75,7 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
+            stdin: None,
             timeout: None,
             grace: Duration::from_secs(10),
             output_bytes_max: u64::MAX,
@@ -137,6 +142,13 @@ pub enum ExecEvent {
         /// What it is, or why it is not taken
         made: Result<Made, NotTaken>,
     },
+    /// The program has succeeded and left a result, or something in its place that is none; in front of `Finished`
+    Result {
+        /// Number given to [`Execution::start`]
+        id: u64,
+        /// What it is, or why it is not taken
+        made: Result<Made, NotTaken>,
+    },
     /// The execution is over; this comes exactly once and is the last event
     ///
     /// Both streams are complete then, also when no [`ExecEvent::Grew`] told their last bytes.
@@ -170,7 +182,7 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Starts `spec` in a process group of its own, with an empty standard input
+    /// Starts `spec` in a process group of its own; what was put beside its checkpoints is its standard input
     ///
     /// Returns at once: the start itself, which may block, happens in the background on smol's
     /// global executor. `events` should be unbounded; at most two unread `Grew` and the one
@@ -179,6 +191,7 @@ impl Execution {
     pub fn start(id: u64, mut spec: CommandSpec, around: Surroundings, events: Sender<ExecEvent>) -> Self {
         let Surroundings { spool_dir: dir, guardian, exclusive, checkpoints } = around;
         spec.env.extend(checkpoints.as_ref().map(Checkpoints::env).unwrap_or_default());
+        spec.stdin = checkpoints.as_ref().and_then(Checkpoints::input).or(spec.stdin);
         let mark = guardian.as_ref().map(|guardian| guardian.attempt_mark(id));
         spec.env.extend(guardian.as_ref().map(|guardian| (MARK.into(), guardian.mark().into())));
         spec.env.extend(mark.as_ref().map(|mark| (ATTEMPT_MARK.into(), mark.into())));
@@ -444,10 +457,14 @@ impl Shared {
         // One that was left at the last moment counts as well, and one that was being read.
         self.read_checkpoint().await;
         self.look_for_checkpoint().await;
-        self.cause.get().cloned().unwrap_or_else(|| match status {
+        let exit = self.cause.get().cloned().unwrap_or_else(|| match status {
             Ok(status) => exit_of(status),
             Err(error) => Exit::Lost(format!("cannot get the exit status: {error}")),
-        })
+        });
+        if exit == Exit::Code(0) {
+            self.read_result().await;
+        }
+        exit
     }
 
     async fn look_for_checkpoints(&self) {
@@ -472,10 +489,21 @@ impl Shared {
     async fn read_checkpoint(&self) {
         let claimed = lock(&self.claimed).clone();
         if let Some(claimed) = claimed {
-            let made = smol::unblock(move || claimed.read()).await;
+            let made = smol::unblock(move || claimed.read(INLINE_BYTES_MAX)).await;
             *lock(&self.claimed) = None;
             self.tell_checkpoint(made);
         }
+    }
+
+    /// What the program has left as its result, if it has
+    async fn read_result(&self) {
+        let Some(claimed) = self.checkpoints.as_ref().and_then(Checkpoints::claim_result) else { return };
+        let made = match claimed {
+            Ok(claimed) => smol::unblock(move || claimed.read(0)).await,
+            Err(reason) => Err(reason),
+        };
+        // Without a receiver nobody wants to know.
+        let _ = self.events.try_send(ExecEvent::Result { id: self.id, made });
     }
 
     fn tell_checkpoint(&self, made: Result<Made, NotTaken>) {
@@ -642,7 +670,10 @@ fn start(spec: &CommandSpec) -> io::Result<Started> {
     command
         .args(&spec.args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
+        .stdin(match &spec.stdin {
+            Some(path) => File::open(path)?.into(),
+            None => Stdio::null(),
+        })
         .stdout(stdout_writer)
         .stderr(stderr_writer)
         .process_group(0);

@@ -39,6 +39,8 @@
 //!                 // Nothing is kept for a later process.
 //!                 Output::Keep { .. } | Output::Forget { .. } => {}
 //!                 Output::Freeze { .. } | Output::Thaw { .. } | Output::WantCheckpoint { .. } => {}
+//!                 // Nor is the key replaced.
+//!                 Output::KeepKey => {}
 //!                 Output::ReadCheckpoint { .. } | Output::RestorePiece { .. } | Output::Checkpointed { .. } => {}
 //!                 Output::Idle { wake_at } => break wake_at,
 //!             }

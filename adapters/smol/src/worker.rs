@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rejoin_core::Rejected;
-use rejoin_core::ids::{PeerName, TaskId, Token};
+use rejoin_core::blob::{INPUT, RESULT};
+use rejoin_core::ids::{ClusterId, PeerName, TaskId, Token};
 use rejoin_core::limits::{FRAME_BYTES_MAX, WORKER_ATTEMPTS_MAX};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::stats::LinkStats;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::wire::message::{CheckpointRefused, Failure, Outcome, Stream};
 use rejoin_core::worker::{Config, Finished, Input, Output, Restored, Worker};
 use smol::channel::{Receiver, unbounded};
@@ -57,6 +59,29 @@ pub struct Options {
     pub drain_within: Duration,
     /// Who ends the tasks' processes, should this process be killed
     pub guardian: Option<Guardian>,
+    /// Who keeps another key that it is given; without, it stays with the one it has (AUTH-6)
+    pub key_keeper: Option<KeyKeeper>,
+}
+
+type KeepKey = dyn Fn(&Key, Option<ClusterId>) -> io::Result<()> + Send + Sync;
+
+/// Puts a new key where the worker's key is read from when it starts, for good, and all of it or nothing (AUTH-6)
+#[derive(Clone)]
+pub struct KeyKeeper(Arc<KeepKey>);
+
+impl KeyKeeper {
+    /// Keeps keys like that; nothing else happens in the worker meanwhile
+    ///
+    /// A worker that came with a join token has no key yet: then the cluster is named that it belongs to from now on.
+    pub fn new(keep: impl Fn(&Key, Option<ClusterId>) -> io::Result<()> + Send + Sync + 'static) -> KeyKeeper {
+        KeyKeeper(Arc::new(keep))
+    }
+}
+
+impl fmt::Debug for KeyKeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyKeeper")
+    }
 }
 
 /// What a worker may be told while it runs
@@ -139,6 +164,9 @@ pub async fn run(options: Options, watch: Watch, orders: Receiver<Order>) -> End
     }
 }
 
+/// Files by attempt and number of checkpoint, or [`RESULT`]
+type Saved = BTreeMap<(Token, u64), Large>;
+
 struct Runner {
     clock: Clock,
     worker: Worker,
@@ -146,10 +174,16 @@ struct Runner {
     /// What this worker is called
     name: PeerName,
     executions: BTreeMap<Token, Execution>,
-    /// Large checkpoints that are being sent, or wait for that, by attempt and number
-    saved: BTreeMap<(Token, u64), Large>,
+    /// Large checkpoints and results that are being sent, or wait for that, by attempt and number
+    saved: Saved,
+    /// What programs have left as their results, until they are over
+    results: BTreeMap<Token, Result<Made, NotTaken>>,
+    /// Largest result that the machine keeps
+    result_bytes_max: u32,
     /// Large checkpoints that attempts are to start from
     restores: BTreeMap<Token, Restoring>,
+    /// Large inputs of attempts that have not started
+    inputs: BTreeMap<Token, Restoring>,
     exec_events: Queue<ExecEvent>,
     spool_dir: Arc<std::path::Path>,
     start_log: Option<File>,
@@ -169,6 +203,9 @@ struct Runner {
     kept: BTreeSet<Token>,
     found: BTreeMap<Token, FoundOutput>,
     cannot_keep: bool,
+    key_keeper: Option<KeyKeeper>,
+    /// It has a join token, and no key yet
+    enrols: bool,
     /// When exclusive tasks must be over, as the guardian knows it
     lease_end: Option<rejoin_core::Instant>,
     frame: Vec<u8>,
@@ -199,6 +236,7 @@ impl Runner {
     fn new(options: Options, watch: Watch, orders: Receiver<Order>) -> io::Result<Self> {
         let clock = Clock::start();
         let dial_time = options.config.link.handshake_time;
+        let result_bytes_max = options.config.result_bytes_max;
         let mut config = options.config;
         let (mut folder, mut found) = (None, Vec::new());
         if let Some(bytes_max) = options.keep_bytes_max {
@@ -209,9 +247,9 @@ impl Runner {
             make_room(&mut config, &all);
             (folder, found) = (Some(opened), all);
         }
-        let name = config.link.key.name.clone();
+        let (name, enrols) = (config.link.key.name.clone(), config.link.token);
         let mut worker = Worker::new(config, seed()?, clock.now()).map_err(io::Error::other)?;
-        let found = restore(&mut worker, clock.now(), found)?;
+        let (found, saved) = restore(&mut worker, clock.now(), found)?;
         let kept = found.keys().copied().collect();
         if let Some(folder) = &folder {
             let input = Input::Reserved { attempts: folder.reserved() };
@@ -225,8 +263,11 @@ impl Runner {
             name,
             line: Line::new(options.endpoints, dial_time).trusting(options.trust),
             executions: BTreeMap::new(),
-            saved: BTreeMap::new(),
+            saved,
+            results: BTreeMap::new(),
+            result_bytes_max,
             restores: BTreeMap::new(),
+            inputs: BTreeMap::new(),
             exec_events: unbounded(),
             spool_dir: options.spool_dir.into(),
             start_log: start_log.transpose()?,
@@ -242,6 +283,8 @@ impl Runner {
             kept,
             found,
             cannot_keep: false,
+            key_keeper: options.key_keeper,
+            enrols,
             lease_end: None,
             frame: vec![0; FRAME_BYTES_MAX],
             piece: vec![0; FRAME_BYTES_MAX],
@@ -343,15 +386,17 @@ impl Runner {
                     self.read_checkpoint(token, number, offset, max);
                 }
                 Output::RestorePiece { token, number, offset, bytes } => {
-                    let written = keep_piece(&mut self.restores, &self.spool_dir, token, number, offset, bytes);
+                    let files = if number == INPUT { &mut self.inputs } else { &mut self.restores };
+                    let written = keep_piece(files, &self.spool_dir, token, number, offset, bytes);
                     if let Err(error) = written {
                         tracing::error!(%error, "no room for what a task starts from: nothing new is taken");
-                        self.restores.remove(&token);
+                        files.remove(&token);
                         self.broken = Some(error);
                         self.order(Order::Drain);
                     }
                 }
                 Output::Keep { token } => self.keep(token),
+                Output::KeepKey => self.keep_key()?,
                 Output::Forget { token } => {
                     if let Some(keeper) = &self.keeper {
                         keeper.remove(token);
@@ -359,7 +404,9 @@ impl Runner {
                     self.kept.remove(&token);
                     self.found.remove(&token);
                     self.executions.remove(&token);
+                    self.results.remove(&token);
                     self.restores.remove(&token);
+                    self.inputs.remove(&token);
                     self.saved.retain(|(of, _), _| *of != token);
                 }
                 Output::Idle { wake_at } => return Ok(wake_at),
@@ -380,6 +427,26 @@ impl Runner {
             }
             (_, false) => tracing::info!(%reason, "connection given up"),
         }
+    }
+
+    /// Keeps the key that is to be used from the next connection on
+    fn keep_key(&mut self) -> io::Result<()> {
+        let cluster = self.worker.cluster().filter(|_| self.enrols);
+        let (Some(key), Some(KeyKeeper(keep))) = (self.worker.next_key(), &self.key_keeper) else {
+            tracing::warn!("another key was offered, and is kept nowhere: the one before stays in use");
+            self.tell(Input::KeyKept { kept: false });
+            return Ok(());
+        };
+        let kept = keep(&key, cluster);
+        match &kept {
+            Ok(()) => tracing::info!(key = %key.id, "another key is kept, and used from now on"),
+            // Without a key there is nothing to go on with, and each try takes one.
+            Err(_) if self.enrols => return kept,
+            Err(error) => tracing::error!(%error, "another key cannot be kept: the one before stays in use"),
+        }
+        self.enrols = false;
+        self.tell(Input::KeyKept { kept: kept.is_ok() });
+        Ok(())
     }
 
     /// Shows how the worker stands, and says what has changed since
@@ -516,14 +583,21 @@ impl Runner {
         if let Some((number, bytes, _)) = from {
             tracing::info!(%task, attempt, number, bytes, "task goes on from a checkpoint");
         }
-        Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)
+        let fed = self.worker.input(token).is_some();
+        let mut surroundings = Checkpoints::new(&self.spool_dir, from.map(|(.., from)| from), checkpoint::BYTES_MAX)?;
+        if fed {
+            let input = self.inputs.remove(&token);
+            let input = input.ok_or_else(|| io::Error::other("the task's input could not be kept"))?;
+            surroundings.feed(input.path())?;
+        }
+        Ok(surroundings)
     }
 
     /// Has an attempt kept that is over
     fn keep(&mut self, token: Token) {
         let Some(keeper) = &self.keeper else { return };
         let (Some(finished), Some(cluster)) = (self.worker.finished(token), self.worker.cluster()) else { return };
-        let Finished { task, token, attempt, outcome, result, checkpoint } = finished;
+        let Finished { task, token, attempt, outcome, result, large, checkpoint } = finished;
         let kept = Kept {
             worker: self.name.clone(),
             cluster,
@@ -532,11 +606,13 @@ impl Runner {
             attempt,
             outcome,
             result: result.into(),
+            large: large.map(|(length, names)| (length, names.into())),
             checkpoint: checkpoint.map(|(number, bytes)| (number, bytes.into())),
             streams: Default::default(),
             inline: Default::default(),
         };
-        keeper.keep(Job { kept, outputs: self.executions.get(&token).map(Execution::outputs) });
+        let outputs = self.executions.get(&token).map(Execution::outputs);
+        keeper.keep(Job { kept, outputs, large: self.saved.get(&(token, RESULT)).cloned() });
     }
 
     fn kept(&mut self, happened: Happened) {
@@ -563,7 +639,7 @@ impl Runner {
         let read = match self.saved.get(&(token, number)).map(|large| large.read_at(offset, room)) {
             Some(Ok(read)) => read,
             Some(Err(error)) => {
-                tracing::warn!(%token, number, %error, "a checkpoint cannot be read");
+                tracing::warn!(%token, number, %error, "a checkpoint or a result cannot be read");
                 0
             }
             None => 0,
@@ -663,6 +739,9 @@ impl Runner {
             Event::Exec(ExecEvent::Grew { id, stream, total }) => {
                 self.tell(Input::OutputGrew { token: Token(id), stream: core_stream(stream), total });
             }
+            Event::Exec(ExecEvent::Result { id, made }) => {
+                self.results.insert(Token(id), made);
+            }
             Event::Exec(ExecEvent::Finished { id, exit }) => self.finished(Token(id), exit),
             Event::Exec(ExecEvent::Checkpoint { id, made }) => self.checkpoint_made(Token(id), made),
             Event::Kept(happened) => self.kept(happened),
@@ -678,7 +757,7 @@ impl Runner {
     }
 
     fn checkpoint_answered(&mut self, token: Token, number: u64, refused: Option<CheckpointRefused>) {
-        self.saved.retain(|(of, made), _| *of != token || *made > number);
+        self.saved.retain(|(of, made), _| *of != token || *made > number || *made == RESULT);
         match refused {
             None => tracing::debug!(%token, number, "checkpoint kept"),
             Some(CheckpointRefused::Stale) => tracing::debug!(%token, number, "checkpoint of no use any more"),
@@ -698,7 +777,39 @@ impl Runner {
             self.tell(Input::OutputGrew { token, stream, total });
         }
         let (outcome, message) = outcome(exit);
-        self.tell(Input::Finished { token, outcome, result: message.as_bytes() });
+        match self.results.remove(&token).filter(|_| outcome == Outcome::Succeeded) {
+            Some(made) => self.returned(token, made),
+            None => self.tell(Input::Finished { token, outcome, result: message.as_bytes() }),
+        }
+    }
+
+    /// A program has succeeded, and left a result
+    fn returned(&mut self, token: Token, made: Result<Made, NotTaken>) {
+        let small = |large: &Large| {
+            let mut bytes = vec![0; usize::try_from(large.len()).unwrap_or(usize::MAX)];
+            let read = large.read_at(0, &mut bytes).map_err(|error| NotTaken::Unreadable(error.to_string()))?;
+            bytes.truncate(read);
+            Ok(Made::Small(bytes))
+        };
+        let made = match made {
+            Ok(Made::Large(large)) if large.len() <= u64::from(self.result_bytes_max) => small(&large),
+            made => made,
+        };
+        let outcome = Outcome::Succeeded;
+        match made {
+            Ok(Made::Small(bytes)) => self.tell(Input::Finished { token, outcome, result: &bytes }),
+            Ok(Made::Large(large)) => {
+                let (length, names) = (large.len(), large.names());
+                self.tell(Input::FinishedLarge { token, outcome, length, names });
+                self.saved.insert((token, RESULT), large);
+            }
+            Err(reason) => {
+                let failure =
+                    if matches!(reason, NotTaken::TooLarge { .. }) { Failure::ResultTooLarge } else { Failure::Error };
+                let message = short(format!("its result is not taken: {reason}"));
+                self.tell(Input::Finished { token, outcome: Outcome::Failed(failure), result: message.as_bytes() });
+            }
+        }
     }
 
     fn tell(&mut self, input: Input<'_>) {
@@ -713,24 +824,30 @@ fn make_room(config: &mut Config, found: &[Found]) {
     config.attempts_max = config.attempts_max.max(attempts);
     let largest = found.iter().map(|found| found.kept.result.len() as u32).max().unwrap_or(0);
     config.result_bytes_max = config.result_bytes_max.max(largest);
+    let largest = found.iter().filter_map(|found| found.large.as_ref()).map(Large::len).max().unwrap_or(0);
+    config.large_result_max = config.large_result_max.max(largest);
     // Another cluster's coordinator would call it stale, and it would be gone.
     config.link.cluster = config.link.cluster.or(cluster_of(found));
 }
 
-/// Tells a worker what an earlier process had finished, and returns where the output of that is
+/// Tells a worker what an earlier process had finished, and returns where the output of that is, and the large results
 fn restore(
     worker: &mut Worker,
     now: rejoin_core::Instant,
     found: Vec<Found>,
-) -> io::Result<BTreeMap<Token, FoundOutput>> {
-    let mut outputs = BTreeMap::new();
+) -> io::Result<(BTreeMap<Token, FoundOutput>, Saved)> {
+    let (mut outputs, mut saved) = (BTreeMap::new(), Saved::new());
     let all = found.len();
-    for Found { kept, output } in found {
+    for Found { kept, output, large } in found {
         let Kept { task, token, attempt, outcome, ref result, ref checkpoint, streams, .. } = kept;
         let checkpoint = checkpoint.as_ref().map(|(number, bytes)| (*number, &bytes[..]));
-        let finished = Finished { task, token, attempt, outcome, result, checkpoint };
+        let in_chunks = large.as_ref().map(|large| (large.len(), large.names()));
+        let finished = Finished { task, token, attempt, outcome, result, large: in_chunks, checkpoint };
         match worker.handle(now, Input::Restore { finished, streams }) {
-            Ok(()) => _ = outputs.insert(token, output),
+            Ok(()) => {
+                outputs.insert(token, output);
+                saved.extend(large.map(|large| ((token, RESULT), large)));
+            }
             // More than a worker may hold: the others wait for the next start.
             Err(Rejected::Full) => break,
             Err(rejected) => return Err(io::Error::other(rejected)),
@@ -739,7 +856,7 @@ fn restore(
     if all > 0 {
         tracing::info!(results = outputs.len(), waiting = all - outputs.len(), "an earlier process had finished tasks");
     }
-    Ok(outputs)
+    Ok((outputs, saved))
 }
 
 /// Puts a piece of what an attempt is to start from into its file

@@ -113,6 +113,7 @@ fn run() -> Option<Outcome> {
                 coordinator::Output::Event(_) => {}
                 coordinator::Output::Idle { .. } => break,
                 coordinator::Output::Close { .. }
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadChunk { .. }
                 | coordinator::Output::ReadOutput { .. } => return None,
             }
@@ -141,6 +142,10 @@ fn run() -> Option<Outcome> {
                 worker::Output::Keep { .. } | worker::Output::Forget { .. } => {}
                 worker::Output::Idle { .. } => break,
                 worker::Output::Disconnect { .. }
+                | worker::Output::KeepKey
+                | worker::Output::Freeze { .. }
+                | worker::Output::Thaw { .. }
+                | worker::Output::WantCheckpoint { .. }
                 | worker::Output::Cancel { .. }
                 | worker::Output::Checkpointed { .. }
                 | worker::Output::ReadCheckpoint { .. }

@@ -11,7 +11,7 @@ use crate::wire::message::CheckpointRefused;
 
 use super::Desk;
 use super::peers::{PeerIx, Sent};
-use super::tasks::{Checkpoint, CheckpointBody};
+use super::tasks::{Body, Checkpoint};
 
 impl Desk {
     /// A worker has a checkpoint that fits into a message: it is durable before the worker is told so, or refused
@@ -71,7 +71,7 @@ impl Desk {
             return Err(CheckpointRefused::Full);
         }
         self.gate.write(&Record::Checkpoint { task: id, token, number, bytes });
-        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Inline(bytes.into()) });
+        self.checkpoint_kept(id, Checkpoint { token, number, body: Body::Inline(bytes.into()) });
         Ok(())
     }
 

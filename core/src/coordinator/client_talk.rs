@@ -2,20 +2,27 @@
 
 use crate::channel::Violation;
 use crate::error::Rejected;
-use crate::ids::{Role, TaskId, Token};
+use crate::ids::{ConnId, Role, TaskId, Token};
 use crate::wire::message::{Follow, FromClient, Item, Refused, Stream};
 
 use super::Desk;
 use super::entry::Conn;
+use super::inputs::Offered;
 use super::peers::{PeerIx, Piece, Reading, Sent, Watch};
 use super::tasks::TaskState;
 
 impl Desk {
-    pub(super) fn take_from_client(&mut self, ix: PeerIx, item: &Item<'_>, numbered: bool) -> Result<(), Violation> {
+    pub(super) fn take_from_client(
+        &mut self,
+        conn: ConnId,
+        ix: PeerIx,
+        item: &Item<'_>,
+        numbered: bool,
+    ) -> Result<(), Violation> {
         let Some(message) = item.decode::<FromClient<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
         };
-        if numbered == matches!(message, FromClient::Taken { .. }) {
+        if numbered == message.is_loose() || message.since() > self.version_of(ix) {
             return Err(Violation);
         }
         match message {
@@ -31,9 +38,8 @@ impl Desk {
                 self.say(ix, Sent::Refused(task, Refused::Unknown));
             }
             FromClient::Cancel { task } => {
-                if let Err(rejected) = self.request_cancel(task) {
-                    self.stats.unknown_tasks += u64::from(rejected == Rejected::Unknown);
-                    self.say(ix, Sent::Refused(task, refused(rejected)));
+                if !self.cancel_draft(ix, task) {
+                    self.cancel_for(ix, task);
                 }
             }
             FromClient::Taken { task, token, stream, offset } => {
@@ -49,11 +55,22 @@ impl Desk {
                 }
             }
             FromClient::Ask { ask, question } => self.asked(ix, ask, question),
+            FromClient::SubmitLarge { task, spec, about, payload, length, names, follow } => {
+                self.submit_large(ix, task, Offered { spec, about, payload, length, names, follow })?;
+            }
+            FromClient::InputPiece { task, offset, bytes } => self.take_input_piece(conn, ix, task, offset, bytes)?,
         }
         Ok(())
     }
 
-    fn watch(&mut self, ix: PeerIx, id: TaskId, follow: Follow) {
+    pub(super) fn cancel_for(&mut self, ix: PeerIx, task: TaskId) {
+        if let Err(rejected) = self.request_cancel(task) {
+            self.stats.unknown_tasks += u64::from(rejected == Rejected::Unknown);
+            self.say(ix, Sent::Refused(task, refused(rejected)));
+        }
+    }
+
+    pub(super) fn watch(&mut self, ix: PeerIx, id: TaskId, follow: Follow) {
         let Some(task) = self.tasks.all.get_mut(&id) else {
             // Forgotten: of all there was, only the outcome is left to tell (TASK-1).
             self.say(ix, Sent::Accepted(id));
@@ -275,7 +292,7 @@ impl Desk {
     }
 }
 
-fn refused(rejected: Rejected) -> Refused {
+pub(super) fn refused(rejected: Rejected) -> Refused {
     match rejected {
         Rejected::Conflict => Refused::Conflict,
         Rejected::TooLarge => Refused::TooLarge,

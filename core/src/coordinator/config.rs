@@ -31,6 +31,14 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// Those of the keys whose holders are told that they have been revoked (AUTH-6)
     pub revoked: Vec<KeyId>,
+    /// Those of the keys that came about by rotation and were not used yet (AUTH-6)
+    ///
+    /// The first handshake with one retires what stands in front of it in `keys` under the same name.
+    pub next: Vec<KeyId>,
+    /// Those of the keys that are join tokens of workers, and for how long from the start on (AUTH-6)
+    ///
+    /// A join token opens no session: its holder is given a key of its own, whose first use burns it.
+    pub tokens: Vec<(KeyId, Duration)>,
     /// Heartbeat period; `None` follows the size of the fleet (LIVE-1)
     pub heartbeat: Option<Duration>,
     /// How long a session outlives its connection (SESS-9)
@@ -73,6 +81,8 @@ pub struct Config {
     pub checkpoint_max: u64,
     /// Most bytes of all checkpoints of open tasks; of a task with large ones the last two are kept (CKPT-2)
     pub checkpoint_bytes_max: u64,
+    /// Most bytes of all that is kept in chunks: checkpoints of open tasks, and what ended ones returned (FRAME-3)
+    pub blob_bytes_max: u64,
     /// Most lives of clients that are connected or may resume; costs about 1 KiB each, while used
     pub clients_max: usize,
     /// Who stays when two hold the same key (AUTH-4)
@@ -108,6 +118,8 @@ impl Config {
             restored: None,
             keys,
             revoked: Vec::new(),
+            next: Vec::new(),
+            tokens: Vec::new(),
             heartbeat: None,
             session_lifetime: Duration::from_secs(300),
             lost_after: Duration::from_secs(60),
@@ -129,6 +141,7 @@ impl Config {
             ageing: Duration::from_secs(60),
             checkpoint_max: 64 * 1024 * 1024,
             checkpoint_bytes_max: 1024 * 1024 * 1024,
+            blob_bytes_max: 4 * 1024 * 1024 * 1024,
             clients_max: 1024,
             contention: Contention::Reject,
             wire_version: WIRE_VERSION,

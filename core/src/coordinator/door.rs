@@ -12,7 +12,7 @@ use crate::outline::{Name, Outline};
 use crate::time::Instant;
 use crate::wire::codec::Codec;
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{ConnectionKeys, Proofs, Secret, Transcript, fingerprint};
+use crate::wire::keys::{NextKey, Proofs, Secret, Transcript, fingerprint};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -77,6 +77,8 @@ pub(crate) struct Verified {
     /// The session this handshake opens otherwise
     pub(crate) session: SessionId,
     pub(crate) resume_key: Secret,
+    /// What its key may be replaced by (AUTH-6)
+    pub(crate) next: NextKey,
 }
 
 /// Somebody says to have seen a higher epoch, which is not proven (JOURN-2)
@@ -284,7 +286,7 @@ impl Challenged {
         if !self.proofs.mac_w_is(signed, &mac) {
             return Verdict::Refuse(None, Reason::NotAuthenticated);
         }
-        let ConnectionKeys { session, resume, .. } = &self.proofs.keys(signed, &mac);
+        let keys = self.proofs.keys(signed, &mac);
         let named = |r: &Resume| {
             let open = roster.get(roster.holder(self.key, self.boot)?).session_named(r.session)?;
             (self.open == Some(r.session) && self.proofs.rmac_is(&open.numbers.resume_key, &r.rmac)).then_some(*r)
@@ -292,12 +294,13 @@ impl Challenged {
         Verdict::Enter(Box::new(Verified {
             key: self.key,
             boot: self.boot,
-            codec: Codec::acceptor(&self.proofs.keys(signed, &mac), self.compress),
+            codec: Codec::acceptor(&keys, self.compress),
             version: self.version,
             revoked: roster.is_revoked(self.key),
             resume: proof.resume.as_ref().and_then(named),
-            session: *session,
-            resume_key: resume.clone(),
+            session: keys.session,
+            resume_key: keys.resume,
+            next: keys.next,
         }))
     }
 }

@@ -76,10 +76,11 @@ impl Desk {
     pub(super) fn part_with(&mut self, token: Token) {
         let Some(attempt) = self.tasks.attempts.get(&token) else { return };
         let (task, ix) = (attempt.task, attempt.peer);
-        let Some((id, number)) = attempt.sent_as.filter(|_| attempt.early.is_none()) else { return };
+        let Some((id, number)) = attempt.sent_as else { return };
+        let over_in = attempt.early.as_ref().map(|early| early.session);
         let peer = self.roster.get_mut(ix);
         for session in [&mut peer.session, &mut peer.previous].into_iter().flatten() {
-            if session.version >= DIGEST_SINCE {
+            if session.version >= DIGEST_SINCE && over_in != Some(session.numbers.id) {
                 let from = if session.numbers.id == id { number } else { 0 };
                 session.drift.part_with(token, Parting { task, from, until: None });
             }
@@ -99,7 +100,9 @@ impl Desk {
         };
         let held = self.roster.get(ix).held.iter().filter_map(move |token| {
             let attempt = self.tasks.attempts.get(token)?;
-            let here = given(attempt.sent_as) && attempt.early.is_none();
+            // What it said in another session it has to say again in this one, and holds until then.
+            let over = attempt.early.as_ref().is_some_and(|early| early.session == session.numbers.id);
+            let here = given(attempt.sent_as) && !over;
             here.then_some((*token, attempt.task, attempt.mark))
         });
         let there = move |parting: &Parting| parting.from <= received && parting.until.is_none_or(|at| at > received);

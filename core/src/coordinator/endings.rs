@@ -1,17 +1,20 @@
 //! How attempts and tasks end: results, retries, losses, crashes and cancels (TASK-3, TASK-6, TASK-7)
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::blob::RESULT;
 use crate::error::Rejected;
-use crate::ids::{TaskId, Token};
+use crate::ids::{SessionId, TaskId, Token};
 use crate::journal::Record;
 use crate::planted::{self, Bug};
 use crate::wire::message::{CancelReason, Failure, Outcome, Settlement, Stream, StreamEnd};
 
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
-use super::tasks::{Attempt, EarlyResult, Ended, TaskState, TaskStep};
+use super::tasks::{Attempt, Body, EarlyResult, Ended, TaskState, TaskStep};
+use super::uploads::homes_in;
 use super::{Desk, Event, Timer};
 
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -28,58 +31,72 @@ impl Desk {
         task: TaskId,
         token: Token,
         outcome: Outcome,
-        result: &[u8],
+        result: Body,
         streams: [StreamEnd; 2],
     ) {
-        if let Some(session) = &mut self.roster.get_mut(ix).session {
-            session.drift.is_over(token);
-        }
+        let Some(session) = &mut self.roster.get_mut(ix).session else { return };
+        session.drift.is_over(token);
+        let id = session.numbers.id;
         let attempt = self.tasks.attempts.get_mut(&token).filter(|a| a.peer == ix && a.task == task);
         let Some(attempt) = attempt else {
             if planted::is(Bug::StaleTokenAccepted) {
-                self.overrule(task, token, outcome, result, streams);
+                self.overrule(task, token, outcome, result.inline(), streams);
             }
             return self.refuse_result(ix, task, token);
         };
         attempt.running = true;
+        let before = attempt.early.take().map(|early| (early.session, early.number));
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
-        if arrived == streams {
+        let is_here = result.elsewhere().is_none();
+        if arrived == streams && is_here {
             self.conclude(token, outcome, result, streams);
-        } else if is_behind(&arrived, &streams) && number > 0 {
-            // Sent again on a new connection, in front of the output that the cut swallowed.
-            attempt.early = Some(Box::new(EarlyResult { number, outcome, result: result.into(), streams }));
-            if let Some(session) = &mut self.roster.get_mut(ix).session {
-                session.early.insert(number);
+        } else if arrived == streams || (is_behind(&arrived, &streams) && number > 0) {
+            // Its chunks follow it. Or it was sent again on a new connection, in front of the output that the cut swallowed.
+            attempt.early = Some(Box::new(EarlyResult { session: id, number, outcome, result, streams }));
+            session.early.insert(number);
+            if !is_here {
+                self.begin_result(token);
             }
         } else {
-            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its length or digest disagree", arrived);
+            let why = b"output and its length or digest disagree"[..].into();
+            self.conclude(token, Outcome::Failed(Failure::Error), why, arrived);
+        }
+        if let Some((session, before)) = before.filter(|before| *before != (id, number)) {
+            // It has changed its mind: what it had promised to send cannot be read any more. Or this is another session.
+            self.no_longer_early(ix, session, before);
         }
     }
 
-    /// Output has come in: a result may have waited for it
+    /// Output has come in, or the last chunk of a result: that may have waited for it
     pub(super) fn try_early_result(&mut self, token: Token) {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let arrived = Stream::ALL.map(|stream| attempt.streams[stream.index()].end().len);
-        let complete = attempt.early.as_ref().is_some_and(|early| early.streams.map(|s| s.len) == arrived);
+        let chunks = self.tasks.all.get(&attempt.task).map(|task| &task.chunks);
+        let is_whole = |body: &Body| body.names().iter().all(|name| chunks.is_some_and(|all| all.contains_key(name)));
+        let complete = attempt
+            .early
+            .as_ref()
+            .is_some_and(|early| early.streams.map(|s| s.len) == arrived && is_whole(&early.result));
         if !complete {
             return;
         }
         let Some(early) = attempt.early.take() else { return };
         let (ix, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
-        let EarlyResult { number, outcome, result, streams: claimed } = *early;
+        let EarlyResult { session, number, outcome, result, streams: claimed } = *early;
         if streams == claimed {
-            self.conclude(token, outcome, &result, streams);
+            self.conclude(token, outcome, result, streams);
         } else {
-            self.conclude(token, Outcome::Failed(Failure::Error), b"output and its digest disagree", streams);
+            let why = b"output and its digest disagree"[..].into();
+            self.conclude(token, Outcome::Failed(Failure::Error), why, streams);
         }
-        self.no_longer_early(ix, number);
+        self.no_longer_early(ix, session, number);
     }
 
     /// Acknowledgements may go past a result that waited, once what became of it is durable (SESS-2)
-    fn no_longer_early(&mut self, ix: PeerIx, number: u64) {
-        let Some(session) = &self.roster.get(ix).session else { return };
+    fn no_longer_early(&mut self, ix: PeerIx, id: SessionId, number: u64) {
+        let Some(session) = self.roster.get_mut(ix).session_mut(id) else { return };
         if session.early.contains(&number) {
-            let (id, received) = (session.numbers.id, session.numbers.received());
+            let received = session.numbers.received();
             self.gate.then(Effect::NotEarly(ix, id, number));
             self.gate.then(Effect::Ack(ix, id, received));
         }
@@ -92,6 +109,7 @@ impl Desk {
             (end.outcome, end.token, end.result, end.streams) = (outcome, Some(token), result.into(), streams);
             let (token, attempt) = (end.token, end.attempt);
             self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+            self.drop_chunks(id);
         }
     }
 
@@ -116,7 +134,7 @@ impl Desk {
     }
 
     /// An attempt is over, with all its output here
-    fn conclude(&mut self, token: Token, outcome: Outcome, result: &[u8], streams: [StreamEnd; 2]) {
+    fn conclude(&mut self, token: Token, outcome: Outcome, result: Body, streams: [StreamEnd; 2]) {
         let Some(Attempt { task: id, peer, attempt, detached, .. }) = self.drop_attempt(token) else { return };
         let Some(task) = self.tasks.all.get_mut(&id) else { return };
         task.suspect = false;
@@ -139,8 +157,10 @@ impl Desk {
         }
         task.concluded.push(token);
         let counts = matches!(outcome, Outcome::Failed(_)) && !detached;
-        let record = Record::Result { task: id, token: Some(token), attempt, outcome, last: false, result, streams };
-        self.gate.write(&record);
+        // Nobody asks what an attempt returned that another one follows, but for what went wrong.
+        let (token_of, result) = (Some(token), result.inline());
+        self.gate.write(&Record::Result { task: id, token: token_of, attempt, outcome, last: false, result, streams });
+        self.drop_chunks(id);
         self.gate.then(Effect::AttemptOver(id, token, streams.map(|stream| stream.len)));
         self.say_settled(peer, token, Settlement::Applied, None);
         if detached {
@@ -177,9 +197,9 @@ impl Desk {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (peer, streams) = (attempt.peer, Stream::ALL.map(|stream| attempt.streams[stream.index()].end()));
         let early = attempt.early.take();
-        self.conclude(token, Outcome::Failed(failure), &[], streams);
+        self.conclude(token, Outcome::Failed(failure), Body::default(), streams);
         if let Some(early) = early {
-            self.no_longer_early(peer, early.number);
+            self.no_longer_early(peer, early.session, early.number);
         }
         self.say(peer, Sent::Cancel(token, CancelReason::Replaced));
     }
@@ -190,7 +210,7 @@ impl Desk {
         id: TaskId,
         by: Option<(Token, u32)>,
         outcome: Outcome,
-        result: &[u8],
+        result: Body,
         streams: [StreamEnd; 2],
     ) {
         if self.tasks.step(id, TaskStep::End).is_none() {
@@ -199,24 +219,39 @@ impl Desk {
         self.timers.set(Timer::Retry(id), None);
         let Some(task) = self.tasks.all.get_mut(&id) else { return };
         let (token, attempt) = (by.map(|by| by.0), by.map_or(0, |by| by.1));
-        task.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
-        task.payload = Box::default();
         let live = task.live.clone();
+        let input = self.tasks.set_end(id, Ended { outcome, token, attempt, result, streams });
+        let mut overtaken = Vec::new();
         for other in live {
             if planted::is(Bug::RetiredUntold) {
                 self.drop_attempt(other);
                 continue;
             }
             self.part_with(other);
-            if let Some(attempt) = self.drop_attempt(other) {
+            if let Some(attempt) = self.retire(other) {
                 self.say(attempt.peer, Sent::Cancel(other, CancelReason::Replaced));
+                overtaken.extend(attempt.early.map(|early| (other, attempt.peer, early.session)));
             }
         }
-        self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
+        self.write_end(id);
+        overtaken.into_iter().for_each(|(token, peer, session)| self.overtaken(peer, session, token));
         self.tasks.set_checkpoint(id, None);
         self.drop_chunks(id);
+        self.chunks_gone(id, input);
         self.gate.then(Effect::End(id));
         self.story.note(self.now, id, token, "ended");
+    }
+
+    /// Writes what a task returned where that is in chunks, then how it ended
+    fn write_end(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let Some(Ended { outcome, token, attempt, ref result, streams }) = task.ended else { return };
+        if let (Body::Chunks { length, names }, Some(token)) = (result, token) {
+            let homes = homes_in(task, names);
+            self.gate.write(&Record::Manifest { task: id, token, number: RESULT, length: *length, homes: &homes });
+        }
+        let result = result.inline();
+        self.gate.write(&Record::Result { task: id, token, attempt, outcome, last: true, result, streams });
     }
 
     // Attempts that end without a result.
@@ -273,7 +308,7 @@ impl Desk {
             if poisonous && !attempt.detached {
                 let by = Some((*token, attempt.attempt));
                 let streams = Stream::ALL.map(|stream| attempt.streams[stream.index()].end());
-                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), &[], streams);
+                self.end_task(attempt.task, by, Outcome::Failed(Failure::Poisonous), Body::default(), streams);
             } else if !attempt.detached {
                 self.again_after_loss(attempt.task);
             }
@@ -283,7 +318,7 @@ impl Desk {
     /// The task waits for another worker, unless it is not to be given out again (TASK-7)
     pub(super) fn never_ran(&mut self, id: TaskId) {
         if self.tasks.all.get(&id).is_some_and(|task| task.cancel_requested) {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(id, None, Outcome::Cancelled, Body::default(), Default::default());
         } else {
             self.tasks.step(id, TaskStep::Requeue);
         }
@@ -305,7 +340,7 @@ impl Desk {
             return Ok(());
         }
         if !assigned {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(id, None, Outcome::Cancelled, Body::default(), Default::default());
             return Ok(());
         }
         for token in live {
@@ -318,10 +353,26 @@ impl Desk {
 
     // Inside.
 
-    /// Retires a token, and takes it off its worker's list
+    /// Retires a token, and takes it off its worker's list; its result is stale, if it was taken in and waits
     pub(super) fn drop_attempt(&mut self, token: Token) -> Option<Attempt> {
+        let attempt = self.retire(token)?;
+        if let Some(early) = &attempt.early {
+            self.overtaken(attempt.peer, early.session, token);
+        }
+        Some(attempt)
+    }
+
+    /// A result was taken in and will not be applied: its worker says nothing more of it, and waits for a word
+    ///
+    /// In another session it is in the inventory, and gets its verdict like all that is there (SESS-7).
+    fn overtaken(&mut self, ix: PeerIx, session: SessionId, token: Token) {
+        self.stats.stale_results += 1;
+        self.gate.then(Effect::Say(ix, session, Sent::Settled(token, Settlement::Stale, None)));
+    }
+
+    fn retire(&mut self, token: Token) -> Option<Attempt> {
         self.drop_upload(token);
-        let mut attempt = self.tasks.retire(token)?;
+        let attempt = self.tasks.retire(token)?;
         let ix = attempt.peer;
         let peer = self.roster.get_mut(ix);
         peer.held.remove(&token);
@@ -331,8 +382,8 @@ impl Desk {
         }
         self.schedule.not_recalled(token);
         self.place(ix);
-        if let Some(early) = attempt.early.take() {
-            self.no_longer_early(ix, early.number);
+        if let Some(early) = &attempt.early {
+            self.no_longer_early(ix, early.session, early.number);
         }
         Some(attempt)
     }

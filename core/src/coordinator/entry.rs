@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::channel::{Channel, body_of};
+use crate::channel::{Channel, Violation, body_of};
 use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, Role};
 use crate::lease::Lease;
@@ -19,11 +19,13 @@ use crate::stats::LawStats;
 use crate::time::{Instant, micros};
 use crate::wire::codec::{OpenError, Scratch};
 use crate::wire::handshake::{Refusal, Resume};
+use crate::wire::keys::NextKey;
 use crate::wire::message::{Class, Control, Denied, Welcome};
 
 use super::admission::{Address, Admitted};
 use super::door::{Face, Newer, Verdict, Verified, encoded};
 use super::peers::{PeerIx, PeerSession};
+use super::rotation::Rotation;
 use super::{Contention, Desk, Event, PeerState, Timer};
 
 const CONTENDER_FRAMES_MAX: usize = 8;
@@ -41,7 +43,10 @@ pub(crate) enum Conn {
 pub(crate) struct Live {
     pub(crate) peer: PeerIx,
     /// What it proved itself with
-    key: KeyId,
+    pub(super) key: KeyId,
+    /// What that may be replaced by, and how far that is (AUTH-6)
+    pub(super) next: NextKey,
+    pub(super) rotation: Rotation,
     pub(crate) channel: Channel,
     pub(crate) generation: u64,
     /// M4, until it is sent
@@ -90,7 +95,8 @@ impl Desk {
         entropy: [u8; 32],
         binding: Option<[u8; 32]>,
     ) -> Result<(), Rejected> {
-        if self.door.has(conn) || self.conns.contains_key(&conn) {
+        let enrols = self.enrolling.values().any(|entry| entry.conn == conn);
+        if self.door.has(conn) || self.conns.contains_key(&conn) || enrols {
             return Err(Rejected::Conflict);
         }
         if let Some(slot) = self.away_for() {
@@ -193,6 +199,10 @@ impl Desk {
         if verified.revoked {
             return self.turn_away(conn, *verified, Denied::Revoked);
         }
+        if let Some((name, until)) = self.roster.token(verified.key) {
+            return self.enrol(conn, verified, name, until);
+        }
+        self.key_used(verified.key);
         let Some(ix) = self.place_for(&verified) else {
             let retry_after_us = micros(Duration::from_secs(1));
             return self.turn_away(conn, *verified, Denied::Busy { retry_after_us });
@@ -209,14 +219,14 @@ impl Desk {
         }
     }
 
-    fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
+    pub(super) fn turn_away(&mut self, conn: ConnId, verified: Verified, denied: Denied) {
+        self.dismiss(conn, verified, Control::Denied(denied), Reason::Denied(denied));
+    }
+
+    /// Says one thing to a peer that has proved who it is, and closes behind it
+    pub(super) fn dismiss(&mut self, conn: ConnId, verified: Verified, word: Control, reason: Reason) {
         let channel = Channel::new(verified.codec, verified.version, 0, self.config.pins);
-        self.goodbyes.push_back(Goodbye {
-            conn,
-            channel,
-            word: Control::Denied(denied),
-            reason: Reason::Denied(denied),
-        });
+        self.goodbyes.push_back(Goodbye { conn, channel, word, reason });
     }
 
     /// The place of a peer that has proved who it is; a client that is away makes room for a new one
@@ -326,11 +336,15 @@ impl Desk {
         self.timers.set(Timer::Session(ix), None);
         self.not_delayed(ix);
         let awaiting_begin = resumed.is_none();
-        let (key, welcome) = (verified.key, Some(welcome));
-        let live = Live { peer: ix, key, channel, generation, welcome, awaiting_begin, lease, mtbf, compare: None };
+        let goes_on = resumed.is_some();
+        let (key, next, welcome) = (verified.key, verified.next, Some(welcome));
+        let (rotation, compare) = (Rotation::No, None);
+        let live =
+            Live { peer: ix, key, next, rotation, channel, generation, welcome, awaiting_begin, lease, mtbf, compare };
         self.conns.insert(conn, Conn::Live(Box::new(live)));
         self.renew_lease(ix);
-        self.restart_transfers(ix);
+        self.restart_transfers(ix, goes_on);
+        self.finish_rotation(conn, ix);
         self.place(ix);
         self.touch(ix);
     }
@@ -399,6 +413,9 @@ impl Desk {
     pub(super) fn closed(&mut self, conn: ConnId) {
         if self.door.leave(conn) {
             self.timers.set(Timer::Conn(conn), None);
+            return;
+        }
+        if self.enrolling_over(conn) {
             return;
         }
         self.end(conn, None);
@@ -508,6 +525,7 @@ impl Desk {
         peer.fetching.clear();
         let away = peer.conn.is_none() && peer.contender.is_none();
         self.drop_watches(ix);
+        self.drop_drafts(ix);
         self.place(ix);
         if away {
             self.timers.set(Timer::Session(ix), None);
@@ -553,6 +571,9 @@ impl Desk {
             self.closes.push_back((conn, Reason::Timeout));
             return;
         }
+        if self.enrolling_over(conn) {
+            return self.closes.push_back((conn, Reason::Timeout));
+        }
         let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return };
         let ix = live.peer;
         let session = self.roster.get(ix).session.as_ref();
@@ -589,6 +610,14 @@ impl Desk {
             live.channel.set_writable(writable);
             let ix = live.peer;
             self.touch(ix);
+        }
+    }
+
+    /// Bulk bytes have come on a connection, within its credit (LANES-2)
+    pub(super) fn bulk_arrived(&mut self, conn: ConnId, bytes: u64) -> Result<(), Violation> {
+        match self.conns.get_mut(&conn) {
+            Some(Conn::Live(live)) => live.channel.bulk_arrived(bytes),
+            Some(Conn::Contending(_)) | None => Err(Violation),
         }
     }
 

@@ -1,8 +1,8 @@
-//! Checkpoints that people look at: which there are, their bytes, and doing without them (CKPT-2)
+//! Checkpoints that people look at: which there are, their bytes, and doing without them; and what tasks returned (CKPT-2)
 
 use alloc::vec::Vec;
 
-use crate::blob::{chunk_bytes, chunk_span};
+use crate::blob::{RESULT, chunk_bytes, chunk_span};
 use crate::ids::{SessionId, TaskId};
 use crate::journal::Record;
 use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX};
@@ -10,10 +10,10 @@ use crate::wire::view::CheckpointView;
 
 use super::Desk;
 use super::peers::{PeerIx, Reading};
-use super::tasks::{CheckpointBody, Tasks};
+use super::tasks::{Body, Tasks};
 use super::views::encoded;
 
-/// A piece of a checkpoint that a client waits for
+/// A piece of a checkpoint, or of what a task returned, that a client waits for
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fetch {
     pub(crate) session: SessionId,
@@ -38,10 +38,7 @@ impl Desk {
         let views = task.into_iter().flat_map(|task| task.checkpoints()).map(|checkpoint| CheckpointView {
             number: checkpoint.number,
             token: checkpoint.token,
-            length: match &checkpoint.body {
-                CheckpointBody::Inline(bytes) => bytes.len() as u64,
-                CheckpointBody::Chunks { length, .. } => *length,
-            },
+            length: checkpoint.body.len(),
             chunks: checkpoint.names().len() as u32,
         });
         views.collect()
@@ -107,14 +104,17 @@ impl Desk {
 /// Where the bytes from an offset on are, as many as fit into an answer; none at the end
 fn find<'a>(fetch: &Fetch, tasks: &'a Tasks) -> Option<Found<'a>> {
     let task = tasks.all.get(&fetch.task)?;
-    let checkpoint = task.checkpoints().find(|checkpoint| checkpoint.number == fetch.number)?;
-    match &checkpoint.body {
-        CheckpointBody::Inline(bytes) => {
+    let body = match fetch.number {
+        RESULT => &task.ended.as_ref().filter(|_| task.told)?.result,
+        number => &task.checkpoints().find(|checkpoint| checkpoint.number == number)?.body,
+    };
+    match body {
+        Body::Inline(bytes) => {
             let rest = &bytes[bytes.len().min(usize::try_from(fetch.offset).unwrap_or(usize::MAX))..];
             Some(Found::Here(&rest[..rest.len().min(ANSWER_BYTES_MAX)]))
         }
-        CheckpointBody::Chunks { length, .. } if fetch.offset >= *length => Some(Found::Here(&[])),
-        CheckpointBody::Chunks { length, names } => {
+        Body::Chunks { length, .. } if fetch.offset >= *length => Some(Found::Here(&[])),
+        Body::Chunks { length, names } => {
             let chunk = (fetch.offset / chunk_bytes(*length)) as usize;
             let (home, span) = (task.chunks.get(names.get(chunk)?)?.home, chunk_span(*length, chunk));
             let max = (span.end - fetch.offset).min(ANSWER_BYTES_MAX as u64) as u32;

@@ -2,6 +2,7 @@
 
 use core::ops::Bound;
 
+use crate::blob::INPUT;
 use crate::channel::body_of;
 use crate::ids::{ConnId, Role};
 use crate::lease::Lease;
@@ -14,7 +15,8 @@ use super::Desk;
 use super::entry::{Conn, Live};
 use super::peers::{Peer, Piece, Reading, Sent};
 use super::restores::tell_transfers;
-use super::tasks::{Checkpoint, CheckpointBody, Tasks};
+use super::rotation::Rotation;
+use super::tasks::{Body, Checkpoint, Tasks};
 
 impl Desk {
     /// Writes and seals the next frame of any connection that has something to say, in turn
@@ -62,11 +64,13 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     let news = live.welcome.is_some()
         || live.compare == Some(false)
         || live.mtbf.is_some()
+        || live.rotation == Rotation::Due
         || live.channel.has_news(now, &session.numbers, session.tellable, 0)
         || session.has_news()
         || !peer.to_tell.is_empty()
         || !peer.to_need.is_empty()
         || !peer.to_offer.is_empty()
+        || !peer.inputs_due.is_empty()
         || peer.piece.is_some();
     if !news || !live.channel.is_writable() {
         return 0;
@@ -87,6 +91,9 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if live.compare == Some(false) && body.push(Class::Control, &Control::Compare) {
         live.compare = Some(true);
     }
+    if live.rotation == Rotation::Due && body.push(Class::Control, &Control::NextKey) {
+        live.rotation = Rotation::Told;
+    }
     if let Some(session) = &mut peer.session {
         live.channel.write(now, &mut body, &mut session.numbers, session.tellable, 0);
     }
@@ -94,7 +101,7 @@ fn fill(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks, frame
     if replay(peer, tasks, version, &mut body)
         && say_new(peer, tasks, version, &mut body)
         && tell_kept(peer, tasks, &mut body)
-        && tell_transfers(peer, tasks, &mut body)
+        && tell_transfers(live.peer, peer, tasks, &mut body)
     {
         send_piece(now, live, peer, tasks, &mut body);
     }
@@ -191,8 +198,24 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
                     let (priority, payload) = (task.spec.priority, &*task.payload);
                     // Whoever knows nothing of chunks starts from the beginning.
                     let restores = a.restores && (a.restoring.is_none() || version >= CHUNKS_SINCE);
-                    let conditions = task.terms.at_worker();
+                    let (conditions, input) = (task.terms.at_worker(), task.input.as_ref());
                     let (task, attempt) = (a.task, a.attempt);
+                    if let Some(input) = input {
+                        let (length, names) = (input.length, input.names.as_flattened());
+                        let conditions = conditions.unwrap_or_default();
+                        let assign = ToWorker::AssignLarge {
+                            task,
+                            token,
+                            attempt,
+                            priority,
+                            restores,
+                            conditions,
+                            payload,
+                            length,
+                            names,
+                        };
+                        return body.push(class, &assign);
+                    }
                     match conditions {
                         None => {
                             body.push(class, &ToWorker::Assign { task, token, attempt, priority, restores, payload })
@@ -224,7 +247,12 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
             if let Some(end) = tasks.all.get(&task).and_then(|task| task.ended.as_ref()) {
                 let (attempt, token, streams) = (end.attempt, end.token, end.streams);
                 let outcome = end.outcome.spoken_in(version);
-                body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result: &end.result, streams })
+                if let (Some(length), Some(token), true) = (end.result.elsewhere(), token, version >= CHUNKS_SINCE) {
+                    let large = ToClient::LargeOutcome { task, attempt, token, outcome, length, streams };
+                    return body.push(class, &large);
+                }
+                let result = end.result.inline();
+                body.push(class, &ToClient::Outcome { task, attempt, token, outcome, result, streams })
             } else if let Some(old) = tasks.forgotten.get(&task) {
                 let outcome = old.outcome.spoken_in(version);
                 if version >= FORGOTTEN_SINCE {
@@ -243,10 +271,10 @@ fn write(number: u64, sent: Sent, peer: &Peer, tasks: &Tasks, version: u16, body
         Sent::Restore(token) => {
             let task = tasks.attempts.get(&token).and_then(|attempt| tasks.all.get(&attempt.task));
             match task.and_then(|task| task.checkpoint.as_ref()) {
-                Some(Checkpoint { number, body: CheckpointBody::Inline(bytes), .. }) => {
+                Some(Checkpoint { number, body: Body::Inline(bytes), .. }) => {
                     body.push(class, &ToWorker::Restore { token, number: *number, bytes })
                 }
-                Some(Checkpoint { body: CheckpointBody::Chunks { .. }, .. }) | None => body.push_void(number),
+                Some(Checkpoint { body: Body::Chunks { .. }, .. }) | None => body.push_void(number),
             }
         }
         Sent::Checkpointed(token, number, refused) => {
@@ -286,7 +314,10 @@ fn send_piece(now: Instant, live: &mut Live, peer: &mut Peer, tasks: &mut Tasks,
         Reading::Shown { .. } => return,
         Reading::Chunk { token, number, offset, .. } => {
             let attempt = tasks.attempts.get_mut(&token);
-            let sending = attempt.and_then(|attempt| attempt.restoring.as_mut());
+            let sending = attempt.and_then(|attempt| match number {
+                INPUT => attempt.feeding.as_mut(),
+                _ => attempt.restoring.as_mut(),
+            });
             let Some(sending) = sending.filter(|s| s.next(bytes.len() as u64) == Some((offset, bytes.len() as u64)))
             else {
                 peer.piece = None;

@@ -189,9 +189,9 @@ impl Desk {
         task.losses += 1;
         let hopeless = task.losses >= self.config.losses_max || task.terms.replace == Replace::Never;
         if task.cancel_requested {
-            self.end_task(id, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(id, None, Outcome::Cancelled, Default::default(), Default::default());
         } else if hopeless {
-            self.end_task(id, None, Outcome::Failed(Failure::WorkerLost), &[], Default::default());
+            self.end_task(id, None, Outcome::Failed(Failure::WorkerLost), Default::default(), Default::default());
         } else {
             match task.leased.map(|(until, _)| until).filter(|until| *until > self.now) {
                 Some(until) => {

@@ -5,12 +5,15 @@
 //! | `config`, `seam` | settings; what goes in and what comes out |
 //! | `admission` | how many connections are let in |
 //! | `door` | connections that have not proved who they are |
+//! | `rotation` | keys that are replaced while their holders are connected |
+//! | `enrolment` | newcomers that come with a join token, and leave with a key |
 //! | `peers` | who may connect, and the session of each |
 //! | `entry` | takeover, contention, welcome, and the end of a connection |
 //! | `tasks` | tasks and attempts, and the tables of their states |
 //! | `queues`, `schedule` | who gets what |
 //! | `checkpoints` | what a task's next attempt starts from |
-//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out |
+//! | `uploads`, `restores` | the same in chunks: on its way here, and on its way out; results in chunks |
+//! | `inputs` | large inputs, from clients and to workers |
 //! | `worker_talk`, `client_talk`, `views`, `fetches` | what peers say, and what clients are told |
 //! | `reconcile` | inventories and verdicts |
 //! | `drift` | whether workers hold what they should, while they are connected |
@@ -33,12 +36,14 @@ mod departure;
 mod door;
 mod drift;
 mod endings;
+mod enrolment;
 mod entry;
 mod failures;
 mod fetches;
 mod flapping;
 mod frames;
 mod gate;
+mod inputs;
 mod losses;
 mod outline;
 mod peers;
@@ -47,6 +52,7 @@ mod reconcile;
 mod recovery;
 mod restored;
 mod restores;
+mod rotation;
 mod schedule;
 mod seam;
 mod tasks;
@@ -69,21 +75,23 @@ pub use self::tasks::{Counts, TaskState};
 use self::admission::Admission;
 use self::brake::Brake;
 use self::door::Door;
+use self::enrolment::Enrolling;
 use self::entry::{Conn, Goodbye};
 use self::failures::Failures;
 use self::gate::{Effect, Gate};
+use self::inputs::Large;
 use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
 use self::restored::Gap;
 use self::schedule::Schedule;
 pub(crate) use self::tasks::content_digest;
-use self::tasks::{NewTask, Remembered, TaskStep, Tasks};
+use self::tasks::{Body, NewTask, Remembered, TaskStep, Tasks};
 use crate::about::About;
 use crate::digest::Digest;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, ConnId, KeyId, TaskId, Token};
 use crate::journal::Record;
 use crate::lease::Lease;
-use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, PRIORITIES, TOKEN_BLOCK};
+use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MAX, INLINE_BYTES_MAX, TOKEN_BLOCK};
 use crate::link::Reason;
 use crate::planted::{self, Bug};
 use crate::rng::{Rng, Seed};
@@ -93,6 +101,7 @@ use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
 use crate::wire::message::{Denied, Outcome, TaskSpec};
+use crate::wire::view::RotationView;
 pub use crate::wire::view::Why;
 
 /// Names of timers
@@ -138,6 +147,8 @@ struct Desk {
     door: Door,
     roster: Roster,
     conns: BTreeMap<ConnId, Conn>,
+    /// Who waits for a key of its own, by the join token that it came with (AUTH-6)
+    enrolling: BTreeMap<KeyId, Enrolling>,
     tasks: Tasks,
     schedule: Schedule,
     gate: Gate,
@@ -164,14 +175,18 @@ struct Desk {
     recorded_lease: Option<Lease>,
     /// How often workers fail (LIVE-6)
     failures: Failures,
-    /// While records are replayed: chunks that have come in part
+    /// While records are replayed: chunks that have come in part, or whose task is forgotten
     strays: BTreeMap<u64, TaskId>,
+    /// While records are replayed: what attempts returned in chunks, before the record of their end
+    returned: BTreeMap<TaskId, (Token, Body)>,
     /// Handshake messages to send
     answers: VecDeque<(ConnId, Vec<u8>)>,
     /// Refusals to seal and send, then close
     goodbyes: VecDeque<Goodbye>,
     closes: VecDeque<(ConnId, Reason)>,
     events: VecDeque<Event>,
+    /// Connections whose next key is to be kept
+    keeps: VecDeque<ConnId>,
     /// Connections that may have something to send
     dirty: BTreeSet<ConnId>,
     /// The connection that had the last frame; the next one in line follows
@@ -239,7 +254,18 @@ impl Coordinator {
                     Err(Rejected::Conflict)
                 }
             }
+            Input::AddToken { key, valid } => desk.add_token(key, valid),
             Input::RevokeKey { key } => desk.revoke(key),
+            Input::RotateKey { peer } => match desk.rotate_key(peer) {
+                RotationView::Begun => Ok(()),
+                RotationView::Unknown => Err(Rejected::Unknown),
+                RotationView::Away | RotationView::TooOld => Err(Rejected::NotExpected),
+                RotationView::TooMany => Err(Rejected::Full),
+            },
+            Input::KeyKept { key } => {
+                desk.key_kept(key);
+                Ok(())
+            }
             Input::EndBrake => {
                 desk.end_brake();
                 Ok(())
@@ -289,6 +315,9 @@ impl Coordinator {
         if let Some((conn, len)) = desk.next_frame(frame, &mut self.scratch) {
             return Output::Send { conn, bytes: &frame[..len] };
         }
+        if let Some((key, after)) = desk.next_keep() {
+            return Output::KeepKey { key, after };
+        }
         match desk.next_read() {
             Some(Reading::Output { token, stream, offset, max, .. }) => {
                 return Output::ReadOutput { token, stream, offset, max };
@@ -326,7 +355,8 @@ impl Coordinator {
             outcome: end.outcome,
             token: end.token,
             attempt: end.attempt,
-            result: &end.result,
+            result: end.result.inline(),
+            elsewhere: end.result.elsewhere(),
             streams: end.streams,
         });
         Some(TaskView { state: task.state, attempts: task.attempts, end })
@@ -411,6 +441,12 @@ impl Desk {
         if !config.revoked.iter().all(|key| roster.revoke(*key)) {
             return Err(ConfigError { field: "revoked", allowed: "ids of some of the keys" });
         }
+        if !config.next.iter().all(|key| roster.is_next(*key)) {
+            return Err(ConfigError { field: "next", allowed: "ids of some of the keys" });
+        }
+        if !config.tokens.iter().all(|(key, valid)| roster.is_token(*key, now + *valid)) {
+            return Err(ConfigError { field: "tokens", allowed: "ids of some of the workers' keys" });
+        }
         Ok(Desk {
             now,
             rng: Rng::new(seed),
@@ -418,6 +454,7 @@ impl Desk {
             door: Door::new(config.pending_max),
             roster,
             conns: BTreeMap::new(),
+            enrolling: BTreeMap::new(),
             tasks: Tasks::default(),
             schedule: Schedule::default(),
             gate: Gate::default(),
@@ -436,10 +473,12 @@ impl Desk {
             recorded_lease: None,
             failures: Failures::new(now),
             strays: BTreeMap::new(),
+            returned: BTreeMap::new(),
             answers: VecDeque::new(),
             goodbyes: VecDeque::new(),
             closes: VecDeque::new(),
             events: VecDeque::new(),
+            keeps: VecDeque::new(),
             dirty: BTreeSet::new(),
             last_served: ConnId(0),
             readers: BTreeSet::new(),
@@ -468,29 +507,31 @@ impl Desk {
         if payload.len() > INLINE_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
-        if spec.priority >= PRIORITIES {
-            return Err(Rejected::BadSpec);
-        }
-        let content = content_digest(spec, about, payload);
-        let known = self.tasks.all.get(&id).map(|task| task.content);
-        if let Some(known) = known.or(self.tasks.forgotten.get(&id).map(|old| old.content)) {
-            return if known == content { Ok(()) } else { Err(Rejected::Conflict) };
-        }
-        let said = About::decode(about).map_err(|_| Rejected::BadSpec)?;
-        if self.tasks.all.len() >= self.config.tasks_max || self.tasks.forgotten.len() >= self.config.forgotten_max {
-            return Err(Rejected::Full);
-        }
-        said.terms.agree_with(self.config.lost_after, self.lease().wait()).map_err(|_| Rejected::BadSpec)?;
-        self.insert(id, spec, said, content, payload);
+        let content = content_digest(spec, about, payload, None);
+        let Some(said) = self.may_submit(id, spec, about, content)? else { return Ok(()) };
+        self.insert(id, spec, said, content, payload, None);
         self.gate.write(&Record::Submit { task: id, spec, about, payload });
-        self.gate.then(Effect::Accept(id));
-        self.story.note(self.now, id, None, "submitted");
+        self.accept(id);
         Ok(())
     }
 
-    fn insert(&mut self, id: TaskId, spec: TaskSpec, about: About, content: [u8; 32], payload: &[u8]) {
+    /// A task has been written down, and is accepted once that is durable
+    fn accept(&mut self, id: TaskId) {
+        self.gate.then(Effect::Accept(id));
+        self.story.note(self.now, id, None, "submitted");
+    }
+
+    fn insert(
+        &mut self,
+        id: TaskId,
+        spec: TaskSpec,
+        about: About,
+        content: [u8; 32],
+        payload: &[u8],
+        input: Option<Large>,
+    ) {
         let (submitted, ageing) = (self.now, self.config.ageing);
-        if self.tasks.insert(id, NewTask { spec, about, content, payload, submitted, ageing }) {
+        if self.tasks.insert(id, NewTask { spec, about, content, payload, input, submitted, ageing }) {
             self.list_all();
         }
     }
@@ -504,11 +545,12 @@ impl Desk {
             self.unwatch(watcher, id);
         }
         *self.told_as(remembered.outcome) -= 1;
-        self.tasks.remove(id);
+        let chunks = self.tasks.remove(id).map(|task| task.chunks).unwrap_or_default();
         self.tasks.forgotten.insert(id, remembered);
         self.timers.set(Timer::Forget(id), None);
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
+        self.chunks_gone(id, chunks.into_values().map(|chunk| chunk.home).collect());
         Ok(())
     }
 
@@ -516,6 +558,7 @@ impl Desk {
         if !self.roster.revoke(key) {
             return Err(Rejected::Unknown);
         }
+        self.token_revoked(key);
         let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
         let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
         // First whoever waits: the end of the old connection would let it in.
@@ -537,11 +580,14 @@ impl Desk {
         self.gate.fail();
         self.answers.clear();
         self.events.clear();
+        self.keeps.clear();
         self.dirty.clear();
         self.readers.clear();
         let leaving = core::mem::take(&mut self.goodbyes).into_iter().map(|goodbye| goodbye.conn);
+        let enrolling = core::mem::take(&mut self.enrolling).into_values().map(|entry| entry.conn);
         let live = core::mem::take(&mut self.conns).into_keys();
-        self.closes.extend(leaving.chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
+        self.closes
+            .extend(leaving.chain(enrolling).chain(live).chain(self.door.clear()).map(|conn| (conn, Reason::Stopping)));
         for ix in self.roster.iter().map(|(ix, _)| ix).collect::<Vec<_>>() {
             let peer = self.roster.get_mut(ix);
             peer.conn = None;

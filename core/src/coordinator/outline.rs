@@ -79,6 +79,7 @@ impl Conn {
     fn outline(&self, o: &mut Outline) {
         match self {
             Conn::Live(live) => {
+                o.put(live.rotation);
                 o.put((live.peer, live.welcome.is_some(), live.awaiting_begin));
                 live.channel.outline(o);
             }

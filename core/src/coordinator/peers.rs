@@ -247,6 +247,8 @@ pub(crate) struct Peer {
     pub(crate) to_offer: BTreeSet<Token>,
     /// Attempts with chunks to send of what they start from, in turn
     pub(crate) restoring: VecDeque<Token>,
+    /// Tasks of whose large input the client is to be told what is missing (FRAME-3)
+    pub(crate) inputs_due: BTreeSet<TaskId>,
     /// What a client follows
     pub(crate) watches: BTreeMap<TaskId, Watch>,
     /// Watches with output to send, in turn
@@ -346,6 +348,7 @@ impl Peer {
             to_need: BTreeSet::new(),
             to_offer: BTreeSet::new(),
             restoring: VecDeque::new(),
+            inputs_due: BTreeSet::new(),
             watches: BTreeMap::new(),
             streaming: VecDeque::new(),
             reading: None,
@@ -399,6 +402,12 @@ pub(crate) struct Roster {
 struct KeyEntry {
     key: Key,
     revoked: bool,
+    /// It came about by rotation, and was not used yet (AUTH-6)
+    next: bool,
+    /// It is a join token, and good for enrolling until then (AUTH-6)
+    token: Option<Instant>,
+    /// Its place among those that came
+    place: usize,
 }
 
 impl Roster {
@@ -438,8 +447,45 @@ impl Roster {
         if key.role == Role::Worker {
             self.worker_named(&key.name);
         }
-        self.keys.insert(key.id, KeyEntry { key, revoked: false });
+        let place = self.keys.len();
+        self.keys.insert(key.id, KeyEntry { key, revoked: false, next: false, token: None, place });
         true
+    }
+
+    /// Flags a key as one that came about by rotation and was not used yet; `false` if there is none of this id
+    pub(crate) fn is_next(&mut self, id: KeyId) -> bool {
+        self.keys.get_mut(&id).map(|entry| entry.next = !entry.revoked).is_some()
+    }
+
+    /// Flags a worker's key as a join token, good until then; `false` if there is no worker's key of this id
+    pub(crate) fn is_token(&mut self, id: KeyId, until: Instant) -> bool {
+        let entry = self.keys.get_mut(&id).filter(|entry| entry.key.role == Role::Worker);
+        entry.map(|entry| entry.token = Some(until)).is_some()
+    }
+
+    /// For whom a join token is, and until when it is good
+    pub(crate) fn token(&self, id: KeyId) -> Option<(PeerName, Instant)> {
+        let entry = self.keys.get(&id)?;
+        entry.token.map(|until| (entry.key.name.clone(), until))
+    }
+
+    /// Keys of a name that came about by rotation or enrolment and were not used yet
+    pub(crate) fn next_keys(&self, name: &PeerName) -> usize {
+        self.keys.values().filter(|entry| entry.next && !entry.revoked && entry.key.name == *name).count()
+    }
+
+    /// A key was used: the first time that happens to one that came about by rotation, those in front of it are retired
+    ///
+    /// Where a join token is among them, so are those behind it: they followed from the same token, which is good once.
+    pub(crate) fn used(&mut self, id: KeyId) -> Option<(PeerName, Vec<KeyId>)> {
+        let entry = self.keys.get_mut(&id).filter(|entry| entry.next)?;
+        entry.next = false;
+        let (name, place) = (entry.key.name.clone(), entry.place);
+        let others = || self.keys.iter().filter(|(_, entry)| entry.key.name == name && !entry.revoked);
+        let burns = others().any(|(_, entry)| entry.place < place && entry.token.is_some());
+        let retires = |place_of: usize| place_of < place || (burns && place_of > place);
+        let retired = others().filter(|(_, entry)| retires(entry.place)).map(|(id, _)| *id).collect();
+        Some((name, retired))
     }
 
     /// Flags a key; it is kept, so that the refusal can be sealed (AUTH-6)

@@ -9,7 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::blob::{ChunkName, chunks};
+use crate::blob::{ChunkName, RESULT, chunks};
 use crate::error::ConfigError;
 use crate::ids::{PeerName, SessionId, TaskId, Token};
 use crate::journal::{Record, homes_of};
@@ -18,8 +18,9 @@ use crate::stream::Piece;
 use crate::terms::Class;
 use crate::wire::message::{Outcome, Stream};
 
+use super::inputs::Large;
 use super::peers::PeerIx;
-use super::tasks::{Checkpoint, CheckpointBody, Chunk, Ended, TaskState, TaskStep, content_digest};
+use super::tasks::{Body, Checkpoint, Chunk, Ended, TaskState, TaskStep, content_digest};
 use super::{Config, Coordinator, Desk, Remembered, Timer};
 use crate::about::About;
 use crate::planted::{self, Bug};
@@ -121,9 +122,22 @@ impl Desk {
                 if self.tasks.knows(task) {
                     return Err(NoSuchHistory);
                 }
-                let content = content_digest(spec, about, payload);
+                let content = content_digest(spec, about, payload, None);
                 let about = About::decode(about).map_err(|_| NoSuchHistory)?;
-                self.insert(task, spec, about, content, payload);
+                self.insert(task, spec, about, content, payload, None);
+                self.step(task, TaskStep::Accept)?;
+            }
+            Record::SubmitLarge { task, spec, about, payload, length, names, homes } => {
+                self.lapse(task);
+                if self.tasks.knows(task) {
+                    return Err(NoSuchHistory);
+                }
+                let content = content_digest(spec, about, payload, Some((length, names)));
+                let about = About::decode(about).map_err(|_| NoSuchHistory)?;
+                let last = homes_of(homes).max().unwrap_or(0);
+                self.next_home = self.next_home.max(last.saturating_add(1));
+                let input = Large::recorded(length, names, homes, &mut self.strays).ok_or(NoSuchHistory)?;
+                self.insert(task, spec, about, content, payload, Some(input));
                 self.step(task, TaskStep::Accept)?;
             }
             Record::Assign { task, token, attempt, ref worker } => self.replay_assign(task, token, attempt, worker)?,
@@ -133,9 +147,12 @@ impl Desk {
             }
             Record::Result { task, token, attempt, outcome, last: true, result, streams } => {
                 self.step(task, TaskStep::End)?;
+                let large = self.returned.remove(&task).filter(|(by, _)| Some(*by) == token);
+                let result = large.map_or_else(|| result.into(), |(_, large)| large);
+                let input = self.tasks.set_end(task, Ended { outcome, token, attempt, result, streams });
+                // That it is gone is one of the next records.
+                self.strays.extend(input.into_iter().map(|home| (home, task)));
                 let Some(known) = self.tasks.all.get_mut(&task) else { return Err(NoSuchHistory) };
-                known.ended = Some(Ended { outcome, token, attempt, result: result.into(), streams });
-                known.payload = Default::default();
                 known.told = true;
                 *self.told_as(outcome) += 1;
                 self.tasks.set_checkpoint(task, None);
@@ -152,6 +169,8 @@ impl Desk {
                 let outcome = ended.outcome;
                 *self.told_as(outcome) -= 1;
                 let known = self.tasks.remove(task).ok_or(NoSuchHistory)?;
+                // That they are gone is the next record.
+                self.strays.extend(known.chunks.values().map(|chunk| (chunk.home, task)));
                 self.remember(task, known.content, outcome);
             }
             Record::Forgotten { task, content, outcome } => {
@@ -180,6 +199,10 @@ impl Desk {
     }
 
     fn replay_chunk(&mut self, task: TaskId, home: u64, length: u64, name: ChunkName) -> Result<(), NoSuchHistory> {
+        if self.tasks.forgotten.contains_key(&task) {
+            // Of a task of which nothing else is left: it goes with what has come in part.
+            return Ok(());
+        }
         let known = self.tasks.all.get(&task).filter(|task| task.ended.is_none()).ok_or(NoSuchHistory)?;
         if !self.strays.contains_key(&home) {
             return Err(NoSuchHistory);
@@ -205,7 +228,11 @@ impl Desk {
         let by_home: BTreeMap<u64, ChunkName> = known.chunks.iter().map(|(name, chunk)| (chunk.home, *name)).collect();
         let names: Option<Box<[ChunkName]>> = homes_of(homes).map(|home| by_home.get(&home).copied()).collect();
         let names = names.filter(|names| length > 0 && names.len() == chunks(length)).ok_or(NoSuchHistory)?;
-        let body = CheckpointBody::Chunks { length, names };
+        let body = Body::Chunks { length, names };
+        if number == RESULT {
+            self.returned.insert(task, (token, body));
+            return Ok(());
+        }
         self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
     }
@@ -223,8 +250,9 @@ impl Desk {
     pub(super) fn recovered(&mut self) {
         let cancelled = self.tasks.all.iter().filter(|(_, t)| t.cancel_requested && t.state == TaskState::Ready);
         for task in cancelled.map(|(id, _)| *id).collect::<Vec<TaskId>>() {
-            self.end_task(task, None, Outcome::Cancelled, &[], Default::default());
+            self.end_task(task, None, Outcome::Cancelled, Default::default(), Default::default());
         }
+        self.returned.clear();
         // What came in part comes again; whole chunks may be of use to whoever offers them next.
         for (home, task) in core::mem::take(&mut self.strays) {
             self.chunks_gone(task, alloc::vec![home]);
@@ -347,7 +375,7 @@ impl Desk {
         if known.ended.is_some() {
             return Err(NoSuchHistory);
         }
-        let body = CheckpointBody::Inline(bytes.into());
+        let body = Body::Inline(bytes.into());
         self.tasks.set_checkpoint(task, Some(Checkpoint { token, number, body }));
         Ok(())
     }

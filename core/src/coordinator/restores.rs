@@ -1,16 +1,16 @@
 //! Checkpoints that go out in chunks, to those who start from them (CKPT-4)
 
-use crate::blob::{chunk_bytes, chunk_span};
+use crate::blob::{INPUT, chunk_bytes, chunk_span};
 use crate::channel::Violation;
 use crate::ids::{TaskId, Token};
 use crate::journal::Record;
 use crate::limits::CHUNKS_SINCE;
-use crate::wire::message::{BodyWriter, Class, ToWorker};
+use crate::wire::message::{BodyWriter, Class, ToClient, ToWorker};
 
 use super::Desk;
 use super::gate::Effect;
 use super::peers::{Peer, PeerIx, Piece, Reading, Sent};
-use super::tasks::{Attempt, Checkpoint, CheckpointBody, Tasks};
+use super::tasks::{Attempt, Body, Checkpoint, Tasks};
 
 impl Desk {
     /// The worker says what it lacks; of a checkpoint that is not the newest any more, or of none, it gets no more
@@ -24,12 +24,17 @@ impl Desk {
         let Some(attempt) = self.restored_by(ix, token, number) else { return Ok(()) };
         let Some(sending) = &mut attempt.restoring else { return Ok(()) };
         sending.need(wanted)?;
+        self.send_chunks(ix, token);
+        Ok(())
+    }
+
+    /// A worker waits for chunks of what an attempt starts from
+    pub(super) fn send_chunks(&mut self, ix: PeerIx, token: Token) {
         let peer = self.roster.get_mut(ix);
         if !peer.restoring.contains(&token) {
             peer.restoring.push_back(token);
         }
         self.readers.insert(ix);
-        Ok(())
     }
 
     /// The worker cannot start from it: from the one before, then, or from the beginning (CKPT-4)
@@ -80,7 +85,8 @@ impl Desk {
 
     /// Whether an attempt that has not started waits for what cannot be said on this connection
     pub(super) fn cannot_restore(&self, ix: PeerIx, token: Token) -> bool {
-        let chunked = self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.restoring.is_some());
+        let waits = |attempt: &Attempt| attempt.restoring.is_some() || attempt.feeding.is_some();
+        let chunked = self.tasks.attempts.get(&token).is_some_and(waits);
         chunked && self.version_of(ix) < CHUNKS_SINCE
     }
 
@@ -92,14 +98,27 @@ impl Desk {
     }
 
     /// On a new connection: what was under way is lost, and offered again
-    pub(super) fn restart_transfers(&mut self, ix: PeerIx) {
+    ///
+    /// A result is not said again in a session that goes on: it is asked for what is missing.
+    pub(super) fn restart_transfers(&mut self, ix: PeerIx, goes_on: bool) {
         let peer = self.roster.get_mut(ix);
         peer.restoring.clear();
         peer.to_offer.clear();
         peer.to_need.clear();
+        self.restart_drafts(ix);
+        if !goes_on {
+            // Said again first, and then told.
+            self.roster.get_mut(ix).inputs_due.clear();
+        }
         for token in self.roster.get(ix).held.clone() {
             // It offers again what it has to send.
             self.drop_upload(token);
+            if goes_on {
+                self.begin_result(token);
+            }
+            if let Some(feeding) = self.tasks.attempts.get_mut(&token).and_then(|attempt| attempt.feeding.as_mut()) {
+                feeding.rewind();
+            }
             let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.restores && !attempt.running);
             let Some(attempt) = attempt else { continue };
             let from = self.tasks.all.get(&attempt.task).and_then(|task| task.checkpoint.as_ref());
@@ -110,14 +129,15 @@ impl Desk {
 
     /// The next piece that a worker waits for, of at most so many bytes, to be read by the embedder
     pub(super) fn next_chunk_for(&mut self, ix: PeerIx, most: u64) -> Option<Reading> {
-        let peer = self.roster.get_mut(ix);
-        while let Some(token) = peer.restoring.front().copied() {
-            if let Some(reading) = next_chunk(token, &self.tasks, most) {
+        while let Some(token) = self.roster.get(ix).restoring.front().copied() {
+            let reading = self.next_of_input(token, most).or_else(|| next_chunk(token, &self.tasks, most));
+            let line = &mut self.roster.get_mut(ix).restoring;
+            if reading.is_some() {
                 // To the back of the line, so that one large checkpoint does not hold up the others.
-                peer.restoring.rotate_left(1);
-                return Some(reading);
+                line.rotate_left(1);
+                return reading;
             }
-            peer.restoring.pop_front();
+            line.pop_front();
         }
         None
     }
@@ -145,6 +165,8 @@ impl Desk {
         if bytes.len() >= max as usize {
             peer.piece = Some(Piece { from, bytes: bytes[..max as usize].into() });
             self.touch(ix);
+        } else if number == INPUT {
+            self.input_is_bad(ix, token);
         } else {
             self.take_restore_bad(ix, token, number);
         }
@@ -155,7 +177,7 @@ fn next_chunk(token: Token, tasks: &Tasks, most: u64) -> Option<Reading> {
     let attempt = tasks.attempts.get(&token)?;
     let task = tasks.all.get(&attempt.task)?;
     let checkpoint = task.checkpoint.as_ref()?;
-    let CheckpointBody::Chunks { length, names } = &checkpoint.body else { return None };
+    let Body::Chunks { length, names } = &checkpoint.body else { return None };
     let (offset, len) = attempt.restoring.as_ref()?.next(most)?;
     let chunk = (offset / chunk_bytes(*length)) as usize;
     let home = task.chunks.get(names.get(chunk)?)?.home;
@@ -164,7 +186,15 @@ fn next_chunk(token: Token, tasks: &Tasks, most: u64) -> Option<Reading> {
 }
 
 /// Says what is missing of offers, and offers what attempts start from; `false` when the frame is full
-pub(super) fn tell_transfers(peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+pub(super) fn tell_transfers(ix: PeerIx, peer: &mut Peer, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
+    while let Some(task) = peer.inputs_due.first().copied() {
+        if let Some(draft) = tasks.drafts.get(&(ix, task))
+            && !body.push(Class::Loose, &ToClient::InputNeed { task, wanted: &draft.wanted() })
+        {
+            return false;
+        }
+        peer.inputs_due.remove(&task);
+    }
     while let Some(token) = peer.to_need.first().copied() {
         if let Some(upload) = tasks.attempts.get(&token).and_then(|attempt| attempt.upload.as_ref())
             && !body.push(Class::Loose, &ToWorker::Need { token, number: upload.number, wanted: &upload.wanted() })
@@ -187,11 +217,11 @@ fn offer(token: Token, tasks: &Tasks, body: &mut BodyWriter<'_>) -> bool {
     let Some(attempt) = tasks.attempts.get(&token).filter(|attempt| attempt.sent_as.is_some()) else { return true };
     let Some(task) = tasks.all.get(&attempt.task) else { return true };
     match task.checkpoint.as_ref() {
-        Some(Checkpoint { number, body: CheckpointBody::Chunks { length, names }, .. }) => {
+        Some(Checkpoint { number, body: Body::Chunks { length, names }, .. }) => {
             let (number, length, names) = (*number, *length, names.as_flattened());
             body.push(Class::Loose, &ToWorker::RestoreOffer { token, number, length, names })
         }
-        Some(Checkpoint { body: CheckpointBody::Inline(_), .. }) => true,
+        Some(Checkpoint { body: Body::Inline(_), .. }) => true,
         None => body.push(Class::Loose, &ToWorker::RestoreOffer { token, number: 0, length: 0, names: &[] }),
     }
 }

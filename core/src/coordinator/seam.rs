@@ -1,5 +1,6 @@
 //! What goes into a coordinator and what comes out of it
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -77,9 +78,26 @@ pub enum Input<'a> {
         /// Its key
         key: &'a Key,
     },
+    /// Let a worker enrol that has this join token (AUTH-6)
+    AddToken {
+        /// The token
+        key: &'a Key,
+        /// How long it is good
+        valid: Duration,
+    },
     /// Let a peer in no more, and end its connection (AUTH-6)
     RevokeKey {
         /// Its key
+        key: KeyId,
+    },
+    /// Give a connected worker another key (AUTH-6)
+    RotateKey {
+        /// Which one
+        peer: &'a PeerName,
+    },
+    /// The answer to [`Output::KeepKey`]: it is there for good
+    KeyKept {
+        /// Which one
         key: KeyId,
     },
     /// Workers that are away are lost when their time is over, however many they are (TASK-10)
@@ -144,6 +162,17 @@ pub enum Output<'b> {
         conn: ConnId,
         /// Why
         reason: Reason,
+    },
+    /// Keep this key for good behind those of its name, unused, and say [`Input::KeyKept`]; not if `after` has been revoked (AUTH-6)
+    ///
+    /// `after` may be a join token.
+    ///
+    /// With [`Config::next`](super::Config::next) it is known when the coordinator starts again. Its holder is told of it behind that.
+    KeepKey {
+        /// The key
+        key: Box<Key>,
+        /// The one that it is to replace
+        after: KeyId,
     },
     /// Answer with a piece of kept output, at once if possible
     ReadOutput {
@@ -261,6 +290,16 @@ pub enum Event {
         /// Which one was named
         key: KeyId,
     },
+    /// A key that came about by rotation or enrolment was used first (AUTH-6)
+    ///
+    /// The keys of its name in front of it are retired, which whoever keeps them should keep as well; if a join token is among
+    /// them, so are those behind it.
+    KeyUsed {
+        /// Whose it is
+        peer: PeerName,
+        /// The key
+        key: KeyId,
+    },
     /// The journal failed: nothing more will be accepted, acknowledged or told
     Stopped,
 }
@@ -285,8 +324,10 @@ pub struct EndView<'a> {
     pub token: Option<Token>,
     /// Its number; 0 if there was none
     pub attempt: u32,
-    /// What it returned
+    /// What it returned, where that came in a message
     pub result: &'a [u8],
+    /// How many bytes it returned, where those are in chunks: clients fetch them (FRAME-3)
+    pub elsewhere: Option<u64>,
     /// Its output streams
     pub streams: [StreamEnd; 2],
 }

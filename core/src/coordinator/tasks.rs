@@ -16,6 +16,7 @@ use crate::stream::Incoming;
 use crate::terms::Terms;
 use crate::wire::message::{Outcome, StreamEnd, TaskSpec};
 
+use super::inputs::{Draft, Large};
 use super::peers::PeerIx;
 use super::queues::{KindIx, Need, Place, Queues};
 use super::uploads::Upload;
@@ -81,6 +82,8 @@ pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) content: [u8; 32],
     pub(crate) payload: Box<[u8]>,
+    /// What goes in chunks beside that, while somebody may need it (FRAME-3)
+    pub(crate) input: Option<Box<Large>>,
     /// What people call it
     pub(crate) title: Box<str>,
     /// What it needs of a worker
@@ -129,16 +132,59 @@ impl Task {
 pub(crate) struct Checkpoint {
     pub(crate) token: Token,
     pub(crate) number: u64,
-    pub(crate) body: CheckpointBody,
+    pub(crate) body: Body,
 }
 
-/// Where the bytes of a checkpoint are
-#[derive(Clone, Debug)]
-pub(crate) enum CheckpointBody {
+/// Where the bytes of a checkpoint or a result are
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
     /// Here
     Inline(Box<[u8]>),
     /// With the embedder, in chunks
     Chunks { length: u64, names: Box<[ChunkName]> },
+}
+
+impl Body {
+    /// The bytes that are here
+    pub(crate) fn inline(&self) -> &[u8] {
+        match self {
+            Body::Inline(bytes) => bytes,
+            Body::Chunks { .. } => &[],
+        }
+    }
+
+    /// How many bytes are with the embedder, where they are
+    pub(crate) fn elsewhere(&self) -> Option<u64> {
+        match self {
+            Body::Inline(_) => None,
+            Body::Chunks { length, .. } => Some(*length),
+        }
+    }
+
+    /// All bytes, wherever they are
+    pub(crate) fn len(&self) -> u64 {
+        self.elsewhere().unwrap_or(self.inline().len() as u64)
+    }
+
+    /// The chunks that it consists of
+    pub(crate) fn names(&self) -> &[ChunkName] {
+        match self {
+            Body::Inline(_) => &[],
+            Body::Chunks { names, .. } => names,
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::Inline(Box::default())
+    }
+}
+
+impl From<&[u8]> for Body {
+    fn from(bytes: &[u8]) -> Self {
+        Body::Inline(bytes.into())
+    }
 }
 
 /// A whole chunk; its bytes are with the embedder
@@ -152,26 +198,17 @@ pub(crate) struct Chunk {
 impl Checkpoint {
     /// Bytes that it takes here
     pub(crate) fn inline_bytes(&self) -> u64 {
-        match &self.body {
-            CheckpointBody::Inline(bytes) => bytes.len() as u64,
-            CheckpointBody::Chunks { .. } => 0,
-        }
+        self.body.inline().len() as u64
     }
 
     /// How it goes out to whoever starts from it, where that is in chunks
     pub(crate) fn to_send(&self) -> Option<Box<Sending>> {
-        match &self.body {
-            CheckpointBody::Inline(_) => None,
-            CheckpointBody::Chunks { length, .. } => Some(Box::new(Sending::new(*length))),
-        }
+        self.body.elsewhere().map(|length| Box::new(Sending::new(length)))
     }
 
     /// The chunks that it consists of
     pub(crate) fn names(&self) -> &[ChunkName] {
-        match &self.body {
-            CheckpointBody::Inline(_) => &[],
-            CheckpointBody::Chunks { names, .. } => names,
-        }
+        self.body.names()
     }
 }
 
@@ -181,7 +218,7 @@ pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     pub(crate) token: Option<Token>,
     pub(crate) attempt: u32,
-    pub(crate) result: Box<[u8]>,
+    pub(crate) result: Body,
     pub(crate) streams: [StreamEnd; 2],
 }
 
@@ -203,22 +240,26 @@ pub(crate) struct Attempt {
     /// A checkpoint follows its assignment (CKPT-4)
     pub(crate) restores: bool,
     pub(crate) streams: [Incoming; 2],
-    /// A result that waits for the rest of its output
+    /// A result that waits for the rest of its output, or for its own chunks
     pub(crate) early: Option<Box<EarlyResult>>,
-    /// A checkpoint that is coming in chunks (CKPT-1)
+    /// A checkpoint or a result that is coming in chunks (CKPT-1)
     pub(crate) upload: Option<Box<Upload>>,
     /// What it starts from, where that goes out in chunks (CKPT-4)
     pub(crate) restoring: Option<Box<Sending>>,
+    /// Its task's large input on its way out (FRAME-3)
+    pub(crate) feeding: Option<Box<Sending>>,
     /// Under which it was given out, where an earlier epoch did that
     pub(crate) lease: Option<Lease>,
 }
 
-/// A result that came back on a new connection before the output in front of it
+/// A result that came back on a new connection before the output in front of it, or whose chunks are still to come
 #[derive(Clone, Debug)]
 pub(crate) struct EarlyResult {
+    /// In this session; in another one the number means something else
+    pub(crate) session: SessionId,
     pub(crate) number: u64,
     pub(crate) outcome: Outcome,
-    pub(crate) result: Box<[u8]>,
+    pub(crate) result: Body,
     pub(crate) streams: [StreamEnd; 2],
 }
 
@@ -240,10 +281,16 @@ pub(crate) struct Tasks {
     pub(crate) suspects: BTreeMap<Place, TaskId>,
     /// All tasks in the order of submission
     pub(crate) by_order: BTreeMap<u64, TaskId>,
-    /// Bytes of all checkpoints and their chunks
+    /// Bytes of all checkpoints, and of all chunks of open tasks
     pub(crate) checkpoint_bytes: u64,
+    /// Bytes of all chunks of tasks that have ended: those that they returned
+    pub(crate) result_bytes: u64,
     /// Bytes of chunks that are to come, for which room is kept
     pub(crate) promised: u64,
+    /// Tasks whose large input is still coming from the client that submits them
+    pub(crate) drafts: BTreeMap<(PeerIx, TaskId), Draft>,
+    /// Bytes of all large inputs: of open tasks, and of those that are still coming
+    pub(crate) input_bytes: u64,
     pub(crate) forgotten: BTreeMap<TaskId, Remembered>,
     pub(crate) order: u64,
     /// Tasks in each state
@@ -285,14 +332,18 @@ impl Counts {
 impl Tasks {
     /// Adds a task that is not there yet; `true` if nobody is listed as free for its kind yet
     pub(crate) fn insert(&mut self, id: TaskId, new: NewTask<'_>) -> bool {
-        let NewTask { spec, about, content, payload, submitted, ageing } = new;
+        let NewTask { spec, about, content, payload, input, submitted, ageing } = new;
         self.order += 1;
         let terms = about.terms;
-        let (kind, is_new) = self.queues.enter(Need { tags: about.needs, terms: terms.at_worker().is_some() });
+        // Whoever knows what terms are knows chunks as well.
+        let speaks = terms.at_worker().is_some() || input.is_some();
+        let (kind, is_new) = self.queues.enter(Need { tags: about.needs, terms: speaks });
+        self.input_bytes += input.as_ref().map_or(0, |input| input.length);
         let task = Task {
             spec,
             content,
             payload: payload.into(),
+            input: input.map(Box::new),
             title: about.title.into_boxed_str(),
             kind,
             terms,
@@ -331,7 +382,27 @@ impl Tasks {
         let task = self.all.remove(&id)?;
         self.by_order.remove(&task.order);
         self.counts.ended -= 1;
+        self.result_bytes -= task.chunks.values().map(|chunk| chunk.length).sum::<u64>();
         Some(task)
+    }
+
+    /// A task has its outcome: from now on its chunks are those of what it returned; returns where its input was
+    pub(crate) fn set_end(&mut self, id: TaskId, end: Ended) -> Vec<u64> {
+        let Some(task) = self.all.get_mut(&id) else { return Vec::new() };
+        let chunks: u64 = task.chunks.values().map(|chunk| chunk.length).sum();
+        if task.ended.replace(end).is_none() {
+            self.checkpoint_bytes -= chunks;
+            self.result_bytes += chunks;
+        }
+        task.payload = Box::default();
+        let Some(input) = task.input.take() else { return Vec::new() };
+        self.input_bytes -= input.length;
+        input.homes().collect()
+    }
+
+    /// The counter for chunks of a task that has ended, or has not
+    fn bytes_of(&mut self, ended: bool) -> &mut u64 {
+        if ended { &mut self.result_bytes } else { &mut self.checkpoint_bytes }
     }
 
     /// Replaces a task's newest checkpoint, and keeps the one before where the new one could turn out to be unreadable
@@ -355,20 +426,25 @@ impl Tasks {
     /// Adds a whole chunk
     pub(crate) fn add_chunk(&mut self, id: TaskId, name: ChunkName, chunk: Chunk) {
         let Some(task) = self.all.get_mut(&id) else { return };
-        self.checkpoint_bytes += chunk.length;
         let known = task.chunks.insert(name, chunk);
         debug_assert_eq!(known, None, "what is there is not asked for");
+        let ended = task.ended.is_some();
+        *self.bytes_of(ended) += chunk.length;
     }
 
-    /// Chunks that no checkpoint of their task consists of, and that none is going to; nor one of these names
+    /// Chunks that no checkpoint or result of their task consists of, and that none is going to; nor one of these names
     pub(crate) fn unused_chunks<'a>(
         &'a self,
         task: &'a Task,
         names: &'a [ChunkName],
     ) -> impl Iterator<Item = (&'a ChunkName, &'a Chunk)> {
-        let uploads = task.live.iter().filter_map(|token| self.attempts.get(token)?.upload.as_ref());
-        let coming = uploads.flat_map(|upload| &upload.names).chain(names);
-        let used: BTreeSet<&ChunkName> = task.checkpoints().flat_map(Checkpoint::names).chain(coming).collect();
+        let attempts = || task.live.iter().filter_map(|token| self.attempts.get(token));
+        let uploads = attempts().filter_map(|attempt| attempt.upload.as_ref());
+        let early = attempts().filter_map(|attempt| attempt.early.as_ref());
+        let coming = uploads.flat_map(|upload| &upload.names).chain(early.flat_map(|early| early.result.names()));
+        let returned = task.ended.iter().flat_map(|end| end.result.names());
+        let kept = task.checkpoints().flat_map(Checkpoint::names).chain(returned);
+        let used: BTreeSet<&ChunkName> = kept.chain(coming).chain(names).collect();
         task.chunks.iter().filter(move |(name, _)| !used.contains(name))
     }
 
@@ -381,8 +457,9 @@ impl Tasks {
 
     /// Forgets a chunk
     pub(crate) fn drop_chunk(&mut self, id: TaskId, name: &ChunkName) -> Option<Chunk> {
-        let chunk = self.all.get_mut(&id)?.chunks.remove(name)?;
-        self.checkpoint_bytes -= chunk.length;
+        let task = self.all.get_mut(&id)?;
+        let (chunk, ended) = (task.chunks.remove(name)?, task.ended.is_some());
+        *self.bytes_of(ended) -= chunk.length;
         Some(chunk)
     }
 
@@ -437,6 +514,7 @@ impl Tasks {
             early: None,
             upload: None,
             restoring: task.checkpoint.as_ref().and_then(Checkpoint::to_send),
+            feeding: task.input.as_ref().map(|input| Box::new(Sending::new(input.length))),
             lease: None,
         };
         self.attempts.insert(token, new);
@@ -478,16 +556,30 @@ impl Tasks {
             );
             assert!(task.ended.is_none() || task.live.is_empty(), "{id} is over and has live attempts (TASK-3)");
             assert!(task.live.is_sorted(), "tokens of {id} do not rise (TASK-2)");
-            let kept = task.checkpoints().count() + task.chunks.len();
-            assert!(task.ended.is_none() || kept == 0, "{id} is over and keeps a checkpoint");
+            if let Some(end) = &task.ended {
+                let returned: BTreeSet<&ChunkName> = end.result.names().iter().collect();
+                assert_eq!(task.checkpoints().count(), 0, "{id} is over and keeps a checkpoint");
+                assert!(task.chunks.keys().eq(returned), "{id} is over and keeps other chunks than it returned");
+            }
             assert_eq!(self.by_order.get(&task.order), Some(id));
         }
         assert_eq!(counts, self.counts);
         assert_eq!(self.queues.len() as u64 + self.suspects.len() as u64, counts.ready);
         assert_eq!(self.by_order.len(), self.all.len());
         let inline = self.all.values().flat_map(Task::checkpoints).map(Checkpoint::inline_bytes);
-        let chunks = self.all.values().flat_map(|task| task.chunks.values()).map(|chunk| chunk.length);
-        assert_eq!(inline.chain(chunks).sum::<u64>(), self.checkpoint_bytes);
+        let chunks = |ended| {
+            let tasks = self.all.values().filter(move |task| task.ended.is_some() == ended);
+            tasks.flat_map(|task| task.chunks.values()).map(|chunk| chunk.length)
+        };
+        assert_eq!(inline.chain(chunks(false)).sum::<u64>(), self.checkpoint_bytes);
+        assert_eq!(chunks(true).sum::<u64>(), self.result_bytes);
+        let inputs = self.all.values().filter_map(|task| task.input.as_ref()).map(|input| input.length);
+        let coming = self.drafts.values().map(|draft| draft.input.length);
+        assert_eq!(inputs.chain(coming).sum::<u64>(), self.input_bytes);
+        assert!(
+            self.all.values().all(|task| task.input.is_none() || task.ended.is_none()),
+            "an input is kept for nothing"
+        );
         let uploads = self.attempts.values().filter_map(|attempt| attempt.upload.as_ref());
         assert_eq!(uploads.map(|upload| upload.promised()).sum::<u64>(), self.promised, "room is kept for nothing");
         for (id, task) in &self.all {
@@ -515,18 +607,26 @@ pub(crate) struct NewTask<'a> {
     pub(crate) about: About,
     pub(crate) content: [u8; 32],
     pub(crate) payload: &'a [u8],
+    pub(crate) input: Option<Large>,
     pub(crate) submitted: Instant,
     pub(crate) ageing: Duration,
 }
 
 /// What makes two submits the same (TASK-1)
-pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8]) -> [u8; 32] {
+///
+/// A large input is its length and the names of its chunks.
+pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8], input: Option<(u64, &[u8])>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([spec.priority]);
     hash.update(spec.retries.to_le_bytes());
     hash.update((about.len() as u64).to_le_bytes());
     hash.update(about);
     hash.update(payload);
+    if let Some((length, names)) = input {
+        hash.update(names);
+        hash.update(length.to_le_bytes());
+        hash.update((payload.len() as u64).to_le_bytes());
+    }
     hash.finalize().into()
 }
 
@@ -558,8 +658,13 @@ mod tests {
     #[test]
     fn task_1_content_is_specification_and_input() {
         let spec = TaskSpec { priority: 1, retries: 0 };
-        assert_eq!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"x"));
-        assert_ne!(content_digest(spec, b"", b"x"), content_digest(spec, b"", b"y"));
-        assert_ne!(content_digest(spec, b"", b"x"), content_digest(TaskSpec { priority: 2, ..spec }, b"", b"x"));
+        let plain = |spec, payload: &[u8]| content_digest(spec, b"", payload, None);
+        assert_eq!(plain(spec, b"x"), plain(spec, b"x"));
+        assert_ne!(plain(spec, b"x"), plain(spec, b"y"));
+        assert_ne!(plain(spec, b"x"), plain(TaskSpec { priority: 2, ..spec }, b"x"));
+        let large = |length, name| content_digest(spec, b"", b"x", Some((length, &[name; 32])));
+        assert_ne!(large(50_000, 1), plain(spec, b"x"));
+        assert_ne!(large(50_000, 1), large(50_000, 2));
+        assert_ne!(large(50_000, 1), large(50_001, 1));
     }
 }

@@ -1,32 +1,34 @@
-//! Checkpoints that come in chunks (CKPT-1 to CKPT-3)
+//! Checkpoints and results that come in chunks (FRAME-3, CKPT-1 to CKPT-3)
 //!
 //! A piece is a record as soon as it has come, so that its bytes need not be held here. A chunk counts once it is whole and
-//! verified, a checkpoint once all its chunks are there: nothing partial can be seen.
+//! verified, a checkpoint or a result once all its chunks are there: nothing partial can be seen.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::blob::{ChunkName, ChunkSet, Receiving, chunk_span, names_of};
+use crate::blob::{ChunkName, ChunkSet, RESULT, Receiving, chunk_span, names_of};
 use crate::channel::Violation;
 use crate::ids::{ConnId, TaskId, Token};
 use crate::journal::{Record, homes};
 use crate::limits::SESSION_UNACKED_MAX;
 use crate::planted::{self, Bug};
-use crate::wire::message::CheckpointRefused;
+use crate::wire::message::{CheckpointRefused, Failure, Outcome};
 
 use super::Desk;
-use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, PeerSession};
-use super::tasks::{Checkpoint, CheckpointBody, Chunk, Task};
+use super::tasks::{Body, Checkpoint, Chunk, Task};
 
+const CONTRADICTION: &str = "the result and the names of its chunks disagree";
+const FULL: &str = "the coordinator holds as many bytes of results as it may: forget tasks, or try again later";
 /// Chunks whose end one record tells: it has to fit into the buffer for a frame
 const GONE_AT_ONCE: usize = 4096;
 
-/// A checkpoint on its way here
+/// A checkpoint on its way here, or what an attempt returned
 #[derive(Clone, Debug)]
 pub(crate) struct Upload {
+    /// Of the checkpoint, or [`RESULT`]
     pub(crate) number: u64,
     length: u64,
     pub(crate) names: Box<[ChunkName]>,
@@ -59,7 +61,7 @@ impl Desk {
         length: u64,
         names: &[u8],
     ) -> Result<(), Violation> {
-        let names = names_of(length, names).ok_or(Violation)?;
+        let names = names_of(length, names).filter(|_| number != RESULT).ok_or(Violation)?;
         let backlog = self.roster.get(ix).session.as_ref().map_or(0, PeerSession::backlog);
         if backlog >= SESSION_UNACKED_MAX {
             // Whoever asks without end and takes no answers breaks what credit is for.
@@ -100,6 +102,37 @@ impl Desk {
         Ok(missing)
     }
 
+    /// Asks for what is missing of a result whose chunks are still to come
+    pub(super) fn begin_result(&mut self, token: Token) {
+        self.drop_upload(token);
+        let Some(attempt) = self.tasks.attempts.get(&token) else { return };
+        let (id, ix) = (attempt.task, attempt.peer);
+        // What was said in another session is asked for once it is said in this one, which may be of an older version.
+        let session = self.roster.get(ix).session.as_ref().map(|session| session.numbers.id);
+        let early = attempt.early.as_ref().filter(|early| session == Some(early.session));
+        let Some(Body::Chunks { length, names }) = early.map(|early| early.result.clone()) else { return };
+        let Some(task) = self.tasks.all.get(&id) else { return };
+        let missing = missing(task, length, &names);
+        let kept = self.tasks.checkpoint_bytes + self.tasks.promised + self.tasks.result_bytes;
+        match missing {
+            None => self.spoil_result(token, CONTRADICTION),
+            Some(missing) if kept + bytes_of(&missing, length, names.len()) > self.config.blob_bytes_max => {
+                self.spoil_result(token, FULL);
+            }
+            Some(missing) => self.begin_upload(ix, token, RESULT, length, &names, missing),
+        }
+        self.drop_chunks(id);
+    }
+
+    /// What an attempt returned cannot be had: it has failed
+    pub(super) fn spoil_result(&mut self, token: Token, why: &str) {
+        let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
+        let Some(early) = attempt.early.as_mut() else { return };
+        (early.outcome, early.result) = (Outcome::Failed(Failure::Error), why.as_bytes().into());
+        self.drop_upload(token);
+        self.try_early_result(token);
+    }
+
     fn begin_upload(
         &mut self,
         ix: PeerIx,
@@ -134,8 +167,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
-        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
-        live.channel.bulk_arrived(len)?;
+        self.bulk_arrived(conn, len)?;
         let next_home = self.next_home;
         let attempt = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix);
         let task = attempt.as_ref().map(|attempt| attempt.task);
@@ -163,15 +195,19 @@ impl Desk {
             None => {}
             Some((true, name, chunk)) => {
                 self.keep_chunk(task, name, chunk);
-                if complete || planted::is(Bug::PartialCheckpoint) {
+                if complete || (number != RESULT && planted::is(Bug::PartialCheckpoint)) {
                     self.complete_upload(ix, token);
                 }
             }
             Some((false, ..)) => {
                 self.chunks_gone(task, alloc::vec![home]);
-                self.drop_upload(token);
+                if number == RESULT {
+                    self.spoil_result(token, CONTRADICTION);
+                } else {
+                    self.drop_upload(token);
+                    self.answer_checkpoint(ix, token, number, Some(CheckpointRefused::Damaged));
+                }
                 self.drop_chunks(task);
-                self.answer_checkpoint(ix, token, number, Some(CheckpointRefused::Damaged));
             }
         }
         Ok(())
@@ -187,21 +223,23 @@ impl Desk {
         self.tasks.add_chunk(task, name, chunk);
     }
 
-    /// All chunks are there: the checkpoint is, unless the task has gone on without it meanwhile
+    /// All chunks are there: the result is, or the checkpoint, unless the task has gone on without that meanwhile
     fn complete_upload(&mut self, ix: PeerIx, token: Token) {
         let Some(attempt) = self.tasks.attempts.get_mut(&token) else { return };
         let (id, Some(upload)) = (attempt.task, attempt.upload.take()) else { return };
         let Upload { number, length, names, promised, .. } = *upload;
         self.tasks.promised -= promised;
+        if number == RESULT {
+            return self.try_early_result(token);
+        }
         if let Err(refused) = self.checkpoint_of(ix, token, number) {
             self.drop_chunks(id);
             return self.answer_checkpoint(ix, token, number, Some(refused));
         }
         let Some(task) = self.tasks.all.get(&id) else { return };
-        let of_chunks = names.iter().filter_map(|name| task.chunks.get(name)).map(|chunk| chunk.home);
-        let record = Record::Manifest { task: id, token, number, length, homes: &homes(of_chunks) };
-        self.gate.write(&record);
-        self.checkpoint_kept(id, Checkpoint { token, number, body: CheckpointBody::Chunks { length, names } });
+        let homes = homes_in(task, &names);
+        self.gate.write(&Record::Manifest { task: id, token, number, length, homes: &homes });
+        self.checkpoint_kept(id, Checkpoint { token, number, body: Body::Chunks { length, names } });
         self.answer_checkpoint(ix, token, number, None);
     }
 
@@ -226,6 +264,11 @@ impl Desk {
             self.gate.write(&Record::Gone { task, homes: &homes(some.iter().copied()) });
         }
     }
+}
+
+/// The names by which records know the chunks of a blob that is whole
+pub(super) fn homes_in(task: &Task, names: &[ChunkName]) -> Vec<u8> {
+    homes(names.iter().filter_map(|name| task.chunks.get(name)).map(|chunk| chunk.home))
 }
 
 /// Chunks to ask for: of those with one content the first; `None` if one name stands for two lengths

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::Rejected;
 use crate::ids::{Role, SessionId, TaskId};
-use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX, TERMS_SINCE};
+use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX, ROTATION_SINCE, TERMS_SINCE};
 use crate::time::micros;
 use crate::wire::message::{Outcome, Stream};
 use crate::wire::view::{Forgetting, Page, Question, StatusView, TaskView, Why, WorkerState, WorkerView};
@@ -53,6 +53,7 @@ impl Desk {
             }
             Question::Task(id) => encoded(&self.task_view(*id, version)),
             Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+            Question::RotateKey(name) => encoded(&self.rotate_key(name)),
             Question::Brake { end } => {
                 let view = encoded(&self.brake_view());
                 if *end {
@@ -124,6 +125,11 @@ impl Desk {
         let peer = self.roster.get(ix);
         debug_assert_eq!(peer.role, Role::Worker);
         let state = match self.peer_state(ix) {
+            PeerState::Unknown | PeerState::Disconnected | PeerState::Lost
+                if version >= ROTATION_SINCE && !self.roster.may_come_back(ix) =>
+            {
+                WorkerState::Revoked
+            }
             PeerState::Unknown => WorkerState::Unknown,
             PeerState::Reconciling | PeerState::Connected if version >= TERMS_SINCE && self.is_flapping(ix) => {
                 WorkerState::Flapping

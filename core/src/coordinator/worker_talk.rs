@@ -1,9 +1,11 @@
 //! What peers say on a live connection, and what workers mean by it
 
 use crate::about::Tags;
+use crate::blob::{INPUT, names_of};
 use crate::channel::Violation;
 use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
+use crate::limits::BLOB_BYTES_MAX;
 use crate::planted::{self, Bug};
 use crate::session::Arrival;
 use crate::stream::Piece;
@@ -12,6 +14,7 @@ use crate::wire::message::{BodyReader, Class, Control, Failure, FromWorker, Item
 use super::entry::Conn;
 use super::gate::Effect;
 use super::peers::{PeerIx, Sent};
+use super::tasks::Body;
 use super::{Desk, Event};
 
 impl Desk {
@@ -95,6 +98,7 @@ impl Desk {
             | Control::Compare
             | Control::GoAway { .. }
             | Control::Mtbf { .. }
+            | Control::NextKey
                 if live.awaiting_begin => {}
             Control::Confirm { generation } => {
                 if generation != live.generation {
@@ -117,7 +121,8 @@ impl Desk {
             | Control::Lease { .. }
             | Control::Compare
             | Control::GoAway { .. }
-            | Control::Mtbf { .. } => {
+            | Control::Mtbf { .. }
+            | Control::NextKey => {
                 let beat = matches!(control, Control::Beat { .. });
                 let credit = live.channel.control(self.now, &control, &mut session.numbers)?;
                 if let Some(credit) = credit {
@@ -155,7 +160,7 @@ impl Desk {
     fn take_message(&mut self, conn: ConnId, ix: PeerIx, item: &Item<'_>, number: u64) -> Result<(), Violation> {
         let numbered = item.class != Class::Loose;
         if self.roster.get(ix).role == Role::Client {
-            return self.take_from_client(ix, item, numbered);
+            return self.take_from_client(conn, ix, item, numbered);
         }
         let Some(message) = item.decode::<FromWorker<'_>>() else {
             return if item.ignorable { Ok(()) } else { Err(Violation) };
@@ -171,6 +176,11 @@ impl Desk {
             FromWorker::Inventory { part, last, cut, items } => self.take_inventory(ix, part, last, cut, items)?,
             FromWorker::Running { token, progress } => self.running(ix, token, progress),
             FromWorker::Result { task, token, outcome, result, streams } => {
+                self.take_result(ix, number, task, token, outcome, result.into(), streams);
+            }
+            FromWorker::LargeResult { task, token, outcome, length, names, streams } => {
+                let names = names_of(length, names).filter(|_| length <= BLOB_BYTES_MAX).ok_or(Violation)?;
+                let result = Body::Chunks { length, names: names.into() };
                 self.take_result(ix, number, task, token, outcome, result, streams);
             }
             FromWorker::GivenBack { token } => self.given_back(ix, token),
@@ -193,6 +203,8 @@ impl Desk {
             FromWorker::Piece { token, number, offset, bytes } => {
                 self.take_piece(conn, ix, token, number, offset, bytes)?;
             }
+            FromWorker::RestoreNeed { token, number: INPUT, wanted } => self.take_input_need(ix, token, wanted)?,
+            FromWorker::RestoreBad { token, number: INPUT } => self.input_is_bad(ix, token),
             FromWorker::RestoreNeed { token, number, wanted } => self.take_restore_need(ix, token, number, wanted)?,
             FromWorker::RestoreBad { token, number } => self.take_restore_bad(ix, token, number),
             FromWorker::Holdings { received, sent, items } => self.take_holdings(conn, ix, (received, sent), items)?,
@@ -258,8 +270,7 @@ impl Desk {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let len = bytes.len() as u64;
-        let Some(Conn::Live(live)) = self.conns.get_mut(&conn) else { return Err(Violation) };
-        live.channel.bulk_arrived(len)?;
+        self.bulk_arrived(conn, len)?;
         let Some(attempt) = self.tasks.attempts.get_mut(&token).filter(|attempt| attempt.peer == ix) else {
             // Of an attempt that is no more: of no use, but it makes room.
             self.bulk_dealt_with(conn, len);

@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::{Record, homes_of};
+use crate::blob::RESULT;
 use crate::ids::TaskId;
 use crate::wire::message::Outcome;
 
@@ -38,7 +39,7 @@ impl Census {
         match *record {
             Record::Epoch { epoch, .. } => self.epoch = self.epoch.max(epoch),
             Record::Tokens { below } => self.tokens_below = self.tokens_below.max(below),
-            Record::Submit { task, .. } => {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => {
                 // Its id was free again.
                 self.fates.remove(&task);
             }
@@ -117,7 +118,7 @@ impl Compaction {
                 let highest = self.census.tokens_below;
                 if first { instead(&Record::Tokens { below: highest }) } else { keep_if(below > highest) }
             }
-            Record::Submit { task, .. } => match self.census.fates.get(&task) {
+            Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => match self.census.fates.get(&task) {
                 Some(Fate::Forgotten(outcome)) => {
                     let content = record.content().unwrap_or_default();
                     instead(&Record::Forgotten { task, content, outcome: *outcome })
@@ -142,6 +143,10 @@ impl Compaction {
                 keep_if(!self.census.fates.contains_key(&task))
             }
             Record::Piece { home, .. } | Record::Chunk { home, .. } => keep_if(!self.census.gone.contains(&home)),
+            Record::Manifest { task, number: RESULT, homes, .. } => {
+                let whole = homes_of(homes).all(|home| !self.census.gone.contains(&home));
+                keep_if(whole && matches!(self.census.fates.get(&task), Some(Fate::Ended(_)) | None))
+            }
             Record::Manifest { task, homes, .. } => {
                 let whole = homes_of(homes).all(|home| !self.census.gone.contains(&home));
                 let keep = whole && !self.census.fates.contains_key(&task);

@@ -134,13 +134,13 @@ pub enum Record<'a> {
         /// SHA-256 of its content
         name: ChunkName,
     },
-    /// A checkpoint of a task, all of whose chunks are whole (CKPT-1)
+    /// A checkpoint of a task, or what an attempt returned in front of its result, all of whose chunks are whole (CKPT-1, FRAME-3)
     Manifest {
         /// Which task
         task: TaskId,
         /// The attempt that made it
         token: Token,
-        /// Rises with each checkpoint of the task
+        /// Rises with each checkpoint of the task; [`RESULT`](crate::blob::RESULT) if it is none
         number: u64,
         /// All its bytes
         length: u64,
@@ -191,6 +191,27 @@ pub enum Record<'a> {
         /// Leases of such an epoch may be in force, so that exclusive tasks wait (TASK-4)
         waits: bool,
     },
+    /// A task was accepted whose large input has come, piece by piece, in the records before (FRAME-3)
+    SubmitLarge {
+        /// Its id
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// An encoded [`About`](crate::about::About)
+        #[serde(with = "serde_bytes", borrow)]
+        about: &'a [u8],
+        /// What comes beside the large input
+        #[serde(with = "serde_bytes", borrow)]
+        payload: &'a [u8],
+        /// All bytes of the large input
+        length: u64,
+        /// The name of each of its chunks, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+        /// Where the chunks are, in the same order: [`homes_of`]
+        #[serde(with = "serde_bytes", borrow)]
+        homes: &'a [u8],
+    },
 }
 
 /// Writes the names of chunks as records carry them
@@ -225,8 +246,29 @@ impl<'a> Record<'a> {
 
     /// What makes two submits the same (TASK-1); `None` of other records
     pub(crate) fn content(&self) -> Option<[u8; 32]> {
-        let Record::Submit { spec, about, payload, .. } = *self else { return None };
-        Some(content_digest(spec, about, payload))
+        match *self {
+            Record::Submit { spec, about, payload, .. } => Some(content_digest(spec, about, payload, None)),
+            Record::SubmitLarge { spec, about, payload, length, names, .. } => {
+                Some(content_digest(spec, about, payload, Some((length, names))))
+            }
+            Record::Epoch { .. }
+            | Record::Tokens { .. }
+            | Record::Assign { .. }
+            | Record::Result { .. }
+            | Record::Cancel { .. }
+            | Record::Forget { .. }
+            | Record::Output { .. }
+            | Record::Checkpoint { .. }
+            | Record::Piece { .. }
+            | Record::Chunk { .. }
+            | Record::Manifest { .. }
+            | Record::Unreadable { .. }
+            | Record::Gone { .. }
+            | Record::Forgotten { .. }
+            | Record::Lapsed { .. }
+            | Record::Lease { .. }
+            | Record::Restored { .. } => None,
+        }
     }
 
     /// Reads a record; `None` if it is damaged or of another version

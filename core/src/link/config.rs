@@ -20,6 +20,8 @@ use crate::wire::keys::Key;
 pub struct LinkConfig {
     /// Name, role and secret (AUTH-6)
     pub key: Key,
+    /// The key is a join token: the first connection gives this worker a key of its own in its place (AUTH-6)
+    pub token: bool,
     /// Which life of the embedder's memory this is; 16 fresh random bytes for each
     pub boot: BootId,
     /// URLs of the coordinator, as dialled, in the order in which they are tried (BACK-4); 1 to [`ENDPOINTS_MAX`], of at
@@ -48,6 +50,7 @@ impl LinkConfig {
     pub fn new(key: Key, boot: BootId, endpoint: &str) -> Self {
         LinkConfig {
             key,
+            token: false,
             boot,
             endpoints: vec![endpoint.into()],
             cluster: None,

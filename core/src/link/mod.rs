@@ -20,8 +20,8 @@ use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, Role, SessionId};
 use crate::lease::Lease;
 use crate::limits::{
-    CHUNKS_SINCE, DIGEST_SINCE, MTBF_MAX, MTBF_MIN, MTBF_SINCE, RETRY_AFTER_MAX, SESSION_UNACKED_MAX, SLOTS_SINCE,
-    TERMS_SINCE, WIRE_VERSION_OLDEST, WRONG_COORDINATOR_MAX, WRONG_COORDINATOR_MIN,
+    CHUNKS_SINCE, DIGEST_SINCE, MTBF_MAX, MTBF_MIN, MTBF_SINCE, RETRY_AFTER_MAX, ROTATION_SINCE, SESSION_UNACKED_MAX,
+    SLOTS_SINCE, TERMS_SINCE, WIRE_VERSION_OLDEST, WRONG_COORDINATOR_MAX, WRONG_COORDINATOR_MIN,
 };
 use crate::outline::{Counter, Giver, Outline};
 use crate::planted::{self, Bug};
@@ -31,7 +31,7 @@ use crate::stats::LinkStats;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::{Codec, OpenError, Scratch};
 use crate::wire::handshake::{CAPABILITY_LZ4, Challenge, Hello, Proof, Refusal, RejectCode, Resume, append_mac};
-use crate::wire::keys::{Proofs, Secret, Transcript};
+use crate::wire::keys::{Key, NextKey, Proofs, Secret, Transcript};
 use crate::wire::message::{BodyWriter, Class, Control, Denied, Item, Welcome};
 
 /// What the link wants its owner to pass on
@@ -99,6 +99,9 @@ pub(crate) struct Link<L> {
     proved_at: Instant,
     /// The coordinator wants to know what is held (SESS-8)
     compare: bool,
+    /// The key that follows from the newest handshake, and how far this end is with it (AUTH-6)
+    next: Option<NextKey>,
+    keeping: Keeping,
     leaving: Leaving,
     /// Frames can be sent on a connection that the owner has not noticed yet
     fresh: bool,
@@ -110,6 +113,16 @@ pub(crate) struct Link<L> {
     /// This end had not looked for a long time, and its owner has not heard of that (LIVE-5)
     stalled: bool,
     stats: LinkStats,
+}
+
+/// How far a key that is to replace this end's is (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Keeping {
+    No,
+    /// The owner's embedder is to keep it
+    Due,
+    /// It was told to; nobody is dialled before it has answered, so that whoever comes with an old key never has a newer
+    Asked,
 }
 
 /// Whether this end goes for good, by its own will (TASK-8)
@@ -182,6 +195,8 @@ impl<L: Log> Link<L> {
             mtbf: None,
             proved_at: now,
             compare: false,
+            next: None,
+            keeping: Keeping::No,
             leaving: Leaving::No,
             fresh: false,
             tasks: 0,
@@ -424,6 +439,7 @@ impl<L: Log> Link<L> {
             channel.narrow_bulk(self.bulk_window);
         }
         self.channel = Some(channel);
+        self.next = Some(keys.next);
         self.proved = Some(Proved { session: keys.session, resume_key: keys.resume, open: resumed });
         self.fresh = true;
         self.step(LinkStep::Challenged);
@@ -466,9 +482,14 @@ impl<L: Log> Link<L> {
         matches!(self.state, LinkState::Reconciling | LinkState::Connected)
     }
 
+    /// The wire version of this connection, once both ends know it (FRAME-6)
+    pub(crate) fn agreed_version(&self) -> Option<u16> {
+        self.channel.as_ref().map(|channel| channel.version)
+    }
+
     /// The wire version of this connection; the oldest where there is none (FRAME-6)
     pub(crate) fn version(&self) -> u16 {
-        self.channel.as_ref().map_or(WIRE_VERSION_OLDEST, |channel| channel.version)
+        self.agreed_version().unwrap_or(WIRE_VERSION_OLDEST)
     }
 
     /// The cluster of the coordinator that was last believed, or that the settings name
@@ -476,9 +497,7 @@ impl<L: Log> Link<L> {
         self.cluster
     }
 
-    /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
-    ///
-    /// By this end's own clock, from before the coordinator can have received it (TASK-4).
+    /// How long workers go between failures, if the coordinator has said so (LIVE-6)
     pub(crate) fn mtbf(&self) -> Option<Duration> {
         self.mtbf
     }
@@ -488,6 +507,9 @@ impl<L: Log> Link<L> {
         self.attempt
     }
 
+    /// The lease of this connection, and from when on it counts: the newest proof or beat of this end that was answered
+    ///
+    /// By this end's own clock, from before the coordinator can have received it (TASK-4).
     pub(crate) fn lease(&self) -> Option<(Lease, Instant)> {
         let renewed = self.channel.as_ref().and_then(|channel| channel.renewed);
         self.lease.map(|lease| (lease, renewed.map_or(self.proved_at, |renewed| renewed.max(self.proved_at))))
@@ -529,6 +551,17 @@ impl<L: Log> Link<L> {
                 self.compare = true;
                 Ok(LinkEvent::Nothing)
             }
+            Control::NextKey => {
+                let known = self.version() >= ROTATION_SINCE && self.config.key.role == Role::Worker;
+                let enrols = self.config.token && self.state == LinkState::Proving;
+                if !known || !(self.is_welcomed() || enrols) {
+                    return Err(Violation);
+                }
+                if self.keeping == Keeping::No {
+                    self.keeping = Keeping::Due;
+                }
+                Ok(LinkEvent::Nothing)
+            }
             Control::Denied(denied) => {
                 self.denied(now, denied);
                 Ok(LinkEvent::Nothing)
@@ -561,7 +594,7 @@ impl<L: Log> Link<L> {
     }
 
     fn welcomed(&mut self, now: Instant, welcome: &Welcome) -> Result<LinkEvent, Violation> {
-        if self.state != LinkState::Proving {
+        if self.state != LinkState::Proving || self.config.token {
             return Err(Violation);
         }
         let resumed = self.proved.as_ref().is_some_and(|proved| proved.open);
@@ -615,7 +648,12 @@ impl<L: Log> Link<L> {
                 self.backoff.breached();
                 Loss::Peer
             }
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => Loss::Peer,
+            Denied::Revoked
+            | Denied::Removed
+            | Denied::TakenOver
+            | Denied::Version
+            | Denied::Config
+            | Denied::Spent => Loss::Peer,
         };
         self.give_up(now, Reason::Denied(denied), loss);
     }
@@ -681,7 +719,7 @@ impl<L: Log> Link<L> {
             self.give_up(now, Reason::Silence, Loss::Local);
         }
         // Last, because a connection that has just been given up may be dialled again at once.
-        if self.dial_at.is_some_and(|at| at <= now) {
+        if self.dial_at.is_some_and(|at| at <= now) && self.keeping == Keeping::No {
             if !planted::is(Bug::DialledTwice) {
                 self.dial_at = None;
             }
@@ -698,7 +736,8 @@ impl<L: Log> Link<L> {
         let session = self.session.as_ref();
         let tellable = session.map_or(0, Session::received);
         let channel = self.channel.as_ref().and_then(|c| c.deadline(session, tellable));
-        earliest(earliest(self.dial_at, self.give_up_at), channel)
+        let dial_at = self.dial_at.filter(|_| self.keeping == Keeping::No);
+        earliest(earliest(dial_at, self.give_up_at), channel)
     }
 
     /// Goes for good: says `Bye` where that can be heard, and stops (TASK-8)
@@ -711,6 +750,40 @@ impl<L: Log> Link<L> {
         } else {
             self.stop(Reason::Left);
         }
+    }
+
+    // Another key (AUTH-6).
+
+    /// The key that the embedder is to keep, now or since it was told to
+    pub(crate) fn next_key(&self) -> Option<Key> {
+        let next = self.next.as_ref().filter(|_| self.keeping != Keeping::No)?;
+        Some(next.of(&self.config.key.name, self.config.key.role))
+    }
+
+    /// Whether the embedder is to be told to keep it, answered once
+    pub(crate) fn take_keep(&mut self) -> bool {
+        let due = self.keeping == Keeping::Due;
+        if due {
+            self.keeping = Keeping::Asked;
+        }
+        due
+    }
+
+    /// The embedder has kept the key, or could not
+    pub(crate) fn key_kept(&mut self, now: Instant, kept: bool) -> Result<(), Rejected> {
+        if self.keeping != Keeping::Asked {
+            return Err(Rejected::NotExpected);
+        }
+        let key = self.next_key();
+        self.keeping = Keeping::No;
+        let Some(key) = key.filter(|_| kept) else { return Ok(()) };
+        self.config.key = key;
+        self.config.token = false;
+        if self.channel.is_some() && self.leaving == Leaving::No {
+            // The old key is good until this one is used: the sooner the better, and a session goes on at once.
+            self.give_up(now, Reason::Rekeyed, Loss::Local);
+        }
+        Ok(())
     }
 
     // What to do next.
@@ -845,6 +918,7 @@ impl<L: Log> Link<L> {
     /// Takes in what decides how the link goes on, with what each number of its log stands for
     pub(crate) fn outline(&self, o: &mut Outline, entry: impl Fn(&mut Outline, L::Entry)) {
         o.put((self.state, self.reconciled, self.connect, self.disconnect.is_some(), self.stopped.is_some()));
+        o.put(self.keeping);
         o.put((self.begin, self.confirm, self.fresh, self.leaving != Leaving::No, self.greeting.is_empty()));
         o.put(self.proved.as_ref().map(|proved| proved.open));
         o.count(Counter::Epoch, self.epoch);
@@ -938,6 +1012,10 @@ impl<L: Log> Link<L> {
         self.confirm = false;
         self.lease = None;
         self.compare = false;
+        if self.keeping == Keeping::Due && !self.config.token {
+            // Nobody was told yet, and it follows from this connection alone. Whoever enrols is left behind the word of it.
+            self.keeping = Keeping::No;
+        }
     }
 
     fn drop_session(&mut self) {

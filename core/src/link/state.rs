@@ -104,6 +104,8 @@ pub enum Reason {
     GoingAway,
     /// The dialling end has left for good, by its own will (TASK-8)
     Left,
+    /// The dialling end has another key now, and comes back with that (AUTH-6)
+    Rekeyed,
 }
 
 impl Reason {
@@ -112,7 +114,7 @@ impl Reason {
     /// 4000 to 4499 invite to come back; 4500 and above mean it only behind a sealed refusal.
     pub fn close_code(self) -> u16 {
         match self {
-            Reason::Stopping | Reason::GoingAway | Reason::Superseded | Reason::Left => 4000,
+            Reason::Stopping | Reason::GoingAway | Reason::Superseded | Reason::Left | Reason::Rekeyed => 4000,
             Reason::Crowded | Reason::RetryAfter => 4001,
             Reason::Silence | Reason::Timeout => 4003,
             Reason::NotAuthenticated
@@ -169,12 +171,14 @@ impl fmt::Display for Reason {
             Reason::Denied(Denied::Version) => "the coordinator speaks another version",
             Reason::Denied(Denied::Config) => "its settings contradict the coordinator's",
             Reason::Denied(Denied::Busy { .. }) => "another holder of the same key is connected and answers",
+            Reason::Denied(Denied::Spent) => "the join token's time is over, or it was tried too often: get a new one",
             Reason::Denied(Denied::Protocol) => "the coordinator says that a rule was broken",
             Reason::Superseded => "a newer connection has taken over",
             Reason::Crowded => "too many others connect at once",
             Reason::Stopping => "the coordinator stops",
             Reason::GoingAway => "the coordinator is restarted, and has said when to come back",
             Reason::Left => "it has left",
+            Reason::Rekeyed => "it comes back with its new key",
         })
     }
 }
@@ -218,7 +222,7 @@ mod tests {
         let busy = R::Denied(D::Busy { retry_after_us: 1 });
         let denied = [D::Revoked, D::Removed, D::TakenOver, D::Version, D::Config].map(R::Denied);
         let table: [(u16, &[Reason]); 7] = [
-            (4000, &[R::Stopping, R::GoingAway, R::Superseded, R::Left]),
+            (4000, &[R::Stopping, R::GoingAway, R::Superseded, R::Left, R::Rekeyed]),
             (4001, &[R::Crowded, R::RetryAfter]),
             (4003, &[R::Silence, R::Timeout]),
             (4100, &[R::NotAuthenticated, R::Rejected, R::OldCoordinator { epoch: 3, seen: 7 }, other]),

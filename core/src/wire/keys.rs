@@ -18,6 +18,11 @@ impl Secret {
     pub const fn new(bytes: [u8; 32]) -> Self {
         Secret(bytes)
     }
+
+    /// The secret itself, for whoever keeps it where only its owner can read it
+    pub const fn reveal(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl Drop for Secret {
@@ -162,7 +167,15 @@ impl Proofs {
             to_peer: self.expand(b"rejoin c2w", &t4),
             session: SessionId(session),
             resume: self.expand(b"rejoin resume key", &t4),
+            next: self.next_key(&t4),
         }
+    }
+
+    /// What the peer's key may be replaced by: nothing of it ever travels (AUTH-6)
+    fn next_key(&self, t4: &[u8; 32]) -> NextKey {
+        let mut id = [0; 8];
+        id.copy_from_slice(&self.expand(b"rejoin next key id", t4).0[..8]);
+        NextKey { id: KeyId(id), secret: self.expand(b"rejoin next key", t4) }
     }
 
     fn t3(&self, proof: &[u8]) -> [u8; 32] {
@@ -195,6 +208,21 @@ pub(crate) struct ConnectionKeys {
     pub(crate) to_peer: Secret,
     pub(crate) session: SessionId,
     pub(crate) resume: Secret,
+    pub(crate) next: NextKey,
+}
+
+/// The key that a connection's handshake leads to, which both ends know and nobody else (AUTH-6)
+#[derive(Clone, Debug)]
+pub(crate) struct NextKey {
+    pub(crate) id: KeyId,
+    secret: Secret,
+}
+
+impl NextKey {
+    /// The same as the key of that peer
+    pub(crate) fn of(&self, name: &PeerName, role: Role) -> Key {
+        Key { id: self.id, secret: self.secret.clone(), name: name.clone(), role }
+    }
 }
 
 /// Hashes a field behind its length, so that no two lists of fields hash alike

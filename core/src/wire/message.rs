@@ -241,6 +241,9 @@ pub enum Control {
         /// So many microseconds
         mean_us: u64,
     },
+    /// The key that follows from this connection's handshake is durable here: keep it, and use it from the next
+    /// connection on; to workers, since wire version 2 (AUTH-6)
+    NextKey,
 }
 
 /// Absolute totals, never lowered (LANES-2)
@@ -293,13 +296,20 @@ pub enum Denied {
     },
     /// A sealed frame broke the rules; the session has ended (FRAME-2)
     Protocol,
+    /// The join token's time is over, or too many have come with it, since wire version 2 (AUTH-6)
+    Spent,
 }
 
 impl Denied {
     /// Whether the peer must stop for good (AUTH-2)
     pub fn is_final(self) -> bool {
         match self {
-            Denied::Revoked | Denied::Removed | Denied::TakenOver | Denied::Version | Denied::Config => true,
+            Denied::Revoked
+            | Denied::Removed
+            | Denied::TakenOver
+            | Denied::Version
+            | Denied::Config
+            | Denied::Spent => true,
             Denied::Busy { .. } | Denied::Protocol => false,
         }
     }
@@ -506,6 +516,22 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         items: &'a [u8],
     },
+    /// An attempt is over, and what it returned goes in chunks; in the place of `Result`, and numbered like that (FRAME-3)
+    LargeResult {
+        /// Which task
+        task: TaskId,
+        /// Which attempt
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// All bytes of what it returned
+        length: u64,
+        /// The name of each chunk, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+        /// Its complete output streams
+        streams: [StreamEnd; 2],
+    },
 }
 
 impl FromWorker<'_> {
@@ -515,7 +541,8 @@ impl FromWorker<'_> {
             FromWorker::Offer { .. }
             | FromWorker::Piece { .. }
             | FromWorker::RestoreNeed { .. }
-            | FromWorker::RestoreBad { .. } => CHUNKS_SINCE,
+            | FromWorker::RestoreBad { .. }
+            | FromWorker::LargeResult { .. } => CHUNKS_SINCE,
             FromWorker::Holdings { .. } => DIGEST_SINCE,
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
@@ -540,6 +567,7 @@ impl FromWorker<'_> {
             FromWorker::Inventory { .. }
             | FromWorker::Running { .. }
             | FromWorker::Result { .. }
+            | FromWorker::LargeResult { .. }
             | FromWorker::GivenBack { .. }
             | FromWorker::Offers { .. }
             | FromWorker::Draining
@@ -706,6 +734,31 @@ pub enum ToWorker<'a> {
         #[serde(with = "serde_bytes", borrow)]
         payload: &'a [u8],
     },
+    /// Run this, once its large input has come; in the place of `Assign`, and numbered like that (FRAME-3)
+    ///
+    /// The worker asks for the input by `RestoreNeed` with the number 0, on each connection until it is there.
+    AssignLarge {
+        /// Which task
+        task: TaskId,
+        /// The attempt's fencing token
+        token: Token,
+        /// Its number among the task's attempts, from 1
+        attempt: u32,
+        /// 0 is the most urgent
+        priority: u8,
+        /// A checkpoint follows, from which it is to start; not before that (CKPT-4)
+        restores: bool,
+        /// What the worker has to keep to
+        conditions: Conditions,
+        /// What comes beside the large input
+        #[serde(with = "serde_bytes", borrow)]
+        payload: &'a [u8],
+        /// All bytes of the large input
+        length: u64,
+        /// The name of each of its chunks, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+    },
 }
 
 impl ToWorker<'_> {
@@ -714,6 +767,7 @@ impl ToWorker<'_> {
         match self {
             ToWorker::Need { .. } | ToWorker::RestoreOffer { .. } | ToWorker::RestorePiece { .. } => CHUNKS_SINCE,
             ToWorker::AssignUnder { .. } => TERMS_SINCE,
+            ToWorker::AssignLarge { .. } => CHUNKS_SINCE,
             ToWorker::Checkpointed { refused: Some(CheckpointRefused::Damaged), .. } => CHUNKS_SINCE,
             ToWorker::Assign { .. }
             | ToWorker::Cancel { .. }
@@ -736,6 +790,7 @@ impl ToWorker<'_> {
             | ToWorker::RestorePiece { .. } => true,
             ToWorker::Assign { .. }
             | ToWorker::AssignUnder { .. }
+            | ToWorker::AssignLarge { .. }
             | ToWorker::Cancel { .. }
             | ToWorker::Recall { .. }
             | ToWorker::Verdict { .. }
@@ -854,6 +909,64 @@ pub enum FromClient<'a> {
         /// What is wanted
         question: Question,
     },
+    /// Accept this task, whose large input follows in chunks; in the place of `Submit` (FRAME-3)
+    ///
+    /// From here on: since wire version 2.
+    SubmitLarge {
+        /// The key of idempotence
+        task: TaskId,
+        /// How to treat it
+        spec: TaskSpec,
+        /// An encoded [`About`](crate::about::About); may be empty
+        #[serde(with = "serde_bytes", borrow)]
+        about: &'a [u8],
+        /// What comes beside the large input; together with the names at most [`crate::limits::INLINE_BYTES_MAX`]
+        #[serde(with = "serde_bytes", borrow)]
+        payload: &'a [u8],
+        /// All bytes of the large input
+        length: u64,
+        /// The name of each of its chunks, one behind the other
+        #[serde(with = "serde_bytes", borrow)]
+        names: &'a [u8],
+        /// What to tell of it
+        follow: Follow,
+    },
+    /// A piece of a large input, of a chunk that is missing; loose (FRAME-3)
+    InputPiece {
+        /// Which task
+        task: TaskId,
+        /// Where the bytes stand in the input
+        offset: u64,
+        /// The bytes
+        #[serde(with = "serde_bytes", borrow)]
+        bytes: &'a [u8],
+    },
+}
+
+impl FromClient<'_> {
+    /// First wire version in which it may be said (FRAME-6)
+    pub fn since(&self) -> u16 {
+        match self {
+            FromClient::SubmitLarge { .. } | FromClient::InputPiece { .. } => CHUNKS_SINCE,
+            FromClient::Submit { .. }
+            | FromClient::Watch { .. }
+            | FromClient::Cancel { .. }
+            | FromClient::Taken { .. }
+            | FromClient::Ask { .. } => WIRE_VERSION_OLDEST,
+        }
+    }
+
+    /// Whether it has no number: a newer one replaces it, or it is resumed by offset (SESS-1)
+    pub fn is_loose(&self) -> bool {
+        match self {
+            FromClient::Taken { .. } | FromClient::InputPiece { .. } => true,
+            FromClient::Submit { .. }
+            | FromClient::Watch { .. }
+            | FromClient::Cancel { .. }
+            | FromClient::Ask { .. }
+            | FromClient::SubmitLarge { .. } => false,
+        }
+    }
 }
 
 /// What a client is told about a task
@@ -937,18 +1050,46 @@ pub enum ToClient<'a> {
         /// How it ended
         outcome: Outcome,
     },
+    /// The task is over, and what it returned is fetched in pieces; in the place of `Outcome` (FRAME-3)
+    ///
+    /// Since wire version 2.
+    LargeOutcome {
+        /// Which task
+        task: TaskId,
+        /// The attempt that ended it
+        attempt: u32,
+        /// Its token, whose output is the task's
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// All bytes of what it returned
+        length: u64,
+        /// Its complete output streams
+        streams: [StreamEnd; 2],
+    },
+    /// What is missing of a large input; loose, again on each connection (FRAME-3)
+    ///
+    /// Since wire version 2.
+    InputNeed {
+        /// Which task
+        task: TaskId,
+        /// A bit for each chunk, lowest first
+        #[serde(with = "serde_bytes", borrow)]
+        wanted: &'a [u8],
+    },
 }
 
 impl ToClient<'_> {
     /// Whether it has no number: it is resumed by offset (SESS-1)
     pub fn is_loose(&self) -> bool {
         match self {
-            ToClient::Output { .. } => true,
+            ToClient::Output { .. } | ToClient::InputNeed { .. } => true,
             ToClient::Accepted { .. }
             | ToClient::Refused { .. }
             | ToClient::Progress { .. }
             | ToClient::Outcome { .. }
             | ToClient::Answer { .. }
+            | ToClient::LargeOutcome { .. }
             | ToClient::Forgotten { .. } => false,
         }
     }
@@ -957,6 +1098,9 @@ impl ToClient<'_> {
     pub fn since(&self) -> u16 {
         match self {
             ToClient::Forgotten { .. } => FORGOTTEN_SINCE,
+            ToClient::LargeOutcome { .. }
+            | ToClient::InputNeed { .. }
+            | ToClient::Refused { reason: Refused::Damaged, .. } => CHUNKS_SINCE,
             ToClient::Accepted { .. }
             | ToClient::Refused { .. }
             | ToClient::Progress { .. }
@@ -976,8 +1120,10 @@ pub enum Refused {
     Unknown,
     /// The coordinator holds as many tasks as it may; later
     Full,
-    /// The input exceeds [`crate::limits::INLINE_BYTES_MAX`]
+    /// The input exceeds [`crate::limits::INLINE_BYTES_MAX`], or [`crate::limits::BLOB_BYTES_MAX`] where it goes in chunks
     TooLarge,
     /// The specification is out of range
     BadSpec,
+    /// A chunk of a large input had another content than its name says: it changed while it was sent; since wire version 2
+    Damaged,
 }

@@ -38,12 +38,12 @@ pub enum Question {
     },
     /// The checkpoints that are kept of a task, newest first; answered by a list of [`CheckpointView`]s, since wire version 2 (CKPT-2)
     Checkpoints(TaskId),
-    /// A piece of a checkpoint; answered by an option of bytes, at most
+    /// A piece of a checkpoint, or of what a task returned; answered by an option of bytes, at most
     /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX) and none at its end, since wire version 2
     CheckpointPiece {
         /// Of which task
         task: TaskId,
-        /// Which of its checkpoints
+        /// Which of its checkpoints; [`RESULT`](crate::blob::RESULT) for what it returned
         number: u64,
         /// From where on
         offset: u64,
@@ -54,6 +54,8 @@ pub enum Question {
     /// Forget a task that has ended: of all there is of it only id and outcome stay, for the retention time; answered by
     /// [`Forgetting`], since wire version 2 (TASK-1)
     Forget(TaskId),
+    /// Give a connected worker another key; answered by [`RotationView`], since wire version 2 (AUTH-6)
+    RotateKey(PeerName),
 }
 
 /// Whether a task is forgotten
@@ -65,6 +67,21 @@ pub enum Forgetting {
     Open,
     /// There is no such task
     Unknown,
+}
+
+/// What has become of the wish that a worker be given another key (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotationView {
+    /// It is being made durable, and its holder is told behind that
+    Begun,
+    /// There is no worker of this name
+    Unknown,
+    /// It is not connected
+    Away,
+    /// It speaks a wire version that knows nothing of this
+    TooOld,
+    /// So many keys of this name were never used that it gets no more: its key is to be revoked
+    TooMany,
 }
 
 /// A durable checkpoint
@@ -160,6 +177,8 @@ pub enum WorkerState {
     Lost,
     /// Connected, and gets less work because its connection breaks again and again (TASK-10); since wire version 2
     Flapping,
+    /// Not connected, and has no key that opens a session: each was revoked (AUTH-6); since wire version 2
+    Revoked,
 }
 
 /// A task, as clients are told of it

@@ -49,6 +49,16 @@ impl Arena {
         true
     }
 
+    /// Adds to what a slot holds; `false` and no change if the bytes do not fit
+    pub(crate) fn extend(&mut self, slot: &mut Slot, bytes: &[u8]) -> bool {
+        let room = &mut self.slots[usize::from(slot.index)];
+        let fits = room.len() + bytes.len() <= self.slot_bytes;
+        if fits {
+            room.extend_from_slice(bytes);
+        }
+        fits
+    }
+
     /// Returns what a slot holds
     pub(crate) fn bytes(&self, slot: &Slot) -> &[u8] {
         &self.slots[usize::from(slot.index)]
@@ -83,8 +93,9 @@ mod tests {
         let mut b = arena.reserve().unwrap();
         assert_eq!(arena.reserve(), None);
         assert!(arena.fill(&mut a, b"aaaa") && arena.fill(&mut b, b"b"));
-        assert!(!arena.fill(&mut b, b"bbbbb"), "larger than a slot");
-        assert_eq!((arena.bytes(&a), arena.bytes(&b)), (&b"aaaa"[..], &b"b"[..]));
+        assert!(!arena.fill(&mut b, b"bbbbb") && !arena.extend(&mut b, b"bbbb"), "larger than a slot");
+        assert!(arena.extend(&mut b, b"bb"));
+        assert_eq!((arena.bytes(&a), arena.bytes(&b)), (&b"aaaa"[..], &b"bbb"[..]));
         arena.free(a);
         assert_eq!(arena.room(), 1);
         let c = arena.reserve().unwrap();

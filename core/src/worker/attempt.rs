@@ -1,6 +1,6 @@
 //! One attempt as its worker sees it
 
-use crate::blob::{Receiving, Sending};
+use crate::blob::{RESULT, Receiving, Sending};
 use crate::ids::TaskId;
 use crate::stream::Outgoing;
 use crate::terms::Conditions;
@@ -113,8 +113,14 @@ pub(crate) struct Attempt {
     pub(crate) progress: u64,
     /// Held until the embedder has started the task
     pub(crate) payload: Option<Slot>,
-    /// Reserved from the start, so that a result always has room (SESS-9)
+    /// What goes in chunks beside that (FRAME-3)
+    pub(crate) input: Option<Feeding>,
+    /// Reserved from the start, so that a result, or the names of its chunks, always has room (SESS-9)
     pub(crate) result: Slot,
+    /// Length of what it returned, if that goes in chunks (FRAME-3)
+    pub(crate) large: Option<u64>,
+    /// What of that is to be sent, once it is numbered
+    pub(crate) returning: Sending,
     pub(crate) outcome: Outcome,
     pub(crate) streams: [Outgoing; 2],
     /// In the inventory of this session and not judged yet (SESS-7)
@@ -185,6 +191,32 @@ pub(crate) struct Made {
     pub(crate) number: u64,
     /// Its length, if it goes in chunks
     pub(crate) chunked: Option<u64>,
+}
+
+/// A task's large input, whose chunks are named behind its payload
+#[derive(Clone, Debug)]
+pub(crate) struct Feeding {
+    pub(crate) length: u64,
+    /// How many of the bytes held are the payload
+    pub(crate) payload: usize,
+    pub(crate) receiving: Receiving,
+    /// The coordinator has to be told what is missing
+    pub(crate) need_due: bool,
+    /// A chunk had another content than its name says
+    pub(crate) bad: bool,
+}
+
+impl Feeding {
+    /// Whether the attempt may start from it
+    pub(crate) fn is_here(&self) -> bool {
+        !self.bad && self.receiving.missing().is_empty()
+    }
+
+    /// What is missing has to be said, again on each connection
+    pub(crate) fn ask(&mut self) {
+        self.receiving.rewind();
+        self.need_due = self.bad || !self.is_here();
+    }
 }
 
 /// A checkpoint from which the attempt starts, on its way in chunks (CKPT-4)
@@ -268,7 +300,8 @@ impl Attempt {
 
     /// Whether it may start: it is wanted, and what it is to start from is there (SESS-7, CKPT-4)
     pub(crate) fn may_start(&self) -> bool {
-        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited && !self.lapsed
+        let fed = self.input.as_ref().is_none_or(Feeding::is_here);
+        self.state == AttemptState::Waiting && !self.unjudged && !self.checkpoint.awaited && !self.lapsed && fed
     }
 
     /// Whether its result may be numbered: over, and all its output and its last checkpoint went before (LOG-1, CKPT-4)
@@ -277,6 +310,17 @@ impl Attempt {
             && !self.unjudged
             && self.streams.iter().all(|stream| stream.unsent().is_none())
             && self.checkpoint.went_ahead()
+    }
+
+    /// What of it goes in chunks at present: a checkpoint, and behind the last of them its result
+    pub(crate) fn under_way(&self) -> Option<u64> {
+        let result = self.large.filter(|_| self.state == AttemptState::Finished && self.result_numbered);
+        result.map(|_| RESULT).or(self.checkpoint.upload().map(|(number, _)| number))
+    }
+
+    /// What is to be sent of a checkpoint, or of the result
+    pub(crate) fn sending(&mut self, number: u64) -> &mut Sending {
+        if number == RESULT { &mut self.returning } else { &mut self.checkpoint.sending }
     }
 
     /// Whether its newest checkpoint may be numbered: one is on its way at a time (CKPT-3)

@@ -1,14 +1,14 @@
 //! What attempts start from and what they make: in messages, or in chunks where it is larger (CKPT-1 to CKPT-4)
 
-use crate::blob::{ChunkName, ChunkSet, Receiving, chunks, names_of};
+use crate::blob::{ChunkName, ChunkSet, INPUT, RESULT, Receiving, chunks, names_of};
 use crate::channel::Violation;
 use crate::error::Rejected;
 use crate::ids::Token;
 use crate::limits::{CHUNKS_MAX, CHUNKS_SINCE, INLINE_BYTES_MAX};
 use crate::time::Instant;
-use crate::wire::message::{CheckpointRefused, Outcome};
+use crate::wire::message::{CheckpointRefused, Failure, Outcome};
 use crate::worker::Desk;
-use crate::worker::attempt::{Attempt, AttemptState, Made, Restoring};
+use crate::worker::attempt::{Attempt, AttemptState, Feeding, Made, Restoring};
 use crate::worker::intake::Head;
 use crate::worker::outbox::Source;
 
@@ -77,19 +77,36 @@ impl Desk {
 
     pub(super) fn checkpoint_read(&mut self, token: Token, number: u64, offset: u64, bytes: &[u8]) {
         self.outbox.take_read(token, Source::Checkpoint(number), offset, bytes);
-        let under_way = self.attempts.get(&token).and_then(|attempt| attempt.checkpoint.upload());
-        if bytes.is_empty() && under_way.is_some_and(|(upload, _)| upload == number) {
+        let under_way = self.attempts.get(&token).and_then(Attempt::under_way);
+        if !bytes.is_empty() || under_way != Some(number) {
+            return;
+        }
+        if number == RESULT {
+            self.result_is_gone(token);
+        } else {
             self.checkpoint_answered(token, number, Some(CheckpointRefused::Damaged));
         }
     }
 
+    /// What an attempt returned cannot be read any more: it has failed, and says so anew
+    fn result_is_gone(&mut self, token: Token) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        (attempt.large, attempt.outcome) = (None, Outcome::Failed(Failure::Error));
+        let why = &b"what the task returned cannot be read any more"[..];
+        if !self.results.fill(&mut attempt.result, why) {
+            self.results.fill(&mut attempt.result, &[]);
+        }
+        attempt.result_queued = false;
+        self.outbox.offer_result(token, attempt);
+    }
+
     // What the coordinator says.
 
-    /// What is missing of a checkpoint; of another one than is under way it means nothing any more
+    /// What is missing of a checkpoint or a result; of another one than is under way it means nothing any more
     pub(super) fn checkpoint_needed(&mut self, token: Token, number: u64, wanted: &[u8]) -> Result<(), Violation> {
         let Some(attempt) = self.attempts.get_mut(&token) else { return Ok(()) };
-        if attempt.checkpoint.upload().is_some_and(|(upload, _)| upload == number) {
-            attempt.checkpoint.sending.need(wanted)?;
+        if attempt.under_way() == Some(number) {
+            attempt.sending(number).need(wanted)?;
             self.outbox.may_read = true;
         }
         Ok(())
@@ -136,7 +153,7 @@ impl Desk {
             return;
         }
         let cannot = |attempt: &Attempt| !attempt.unjudged && attempt.checkpoint.upload().is_some();
-        while let Some(token) = self.attempts.iter().find(|(_, a)| cannot(a)).map(|(token, _)| *token) {
+        while let Some(token) = self.attempts.find(cannot) {
             let Some((number, _)) = self.attempts.get(&token).and_then(|a| a.checkpoint.upload()) else { return };
             self.checkpoint_answered(token, number, Some(CheckpointRefused::TooLarge));
         }
@@ -210,6 +227,9 @@ impl Desk {
     ) -> Result<(), Violation> {
         let len = bytes.len();
         self.link.bulk_arrived(len as u64)?;
+        if number == INPUT {
+            return self.input_piece(token, offset, bytes);
+        }
         let kept = self.attempts.get_mut(&token).map(|attempt| &mut attempt.checkpoint);
         let slot = kept.as_ref().and_then(|kept| Some(self.checkpoints.bytes(kept.slot.as_ref()?)));
         let restoring = kept.and_then(|kept| kept.restoring.as_mut()).filter(|r| r.number == number && !r.bad);
@@ -232,6 +252,39 @@ impl Desk {
             self.restored(token, Made { number, chunked: Some(length) });
         }
         Ok(())
+    }
+
+    /// An attempt was given whose input goes in chunks: nothing of it is here
+    pub(super) fn feed(&mut self, token: Token, length: u64, payload: usize, names: &[u8]) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        // Where it was given back at once nothing is held of it any more.
+        let Some(slot) = &mut attempt.payload else { return };
+        let fits = self.payloads.extend(slot, names);
+        debug_assert!(fits, "a slot has room for the payload and the names together");
+        let mut all = ChunkSet::default();
+        (0..chunks(length)).for_each(|chunk| all.insert(chunk));
+        let receiving = Receiving::new(length, all);
+        attempt.input = Some(Feeding { length, payload, receiving, need_due: true, bad: false });
+        self.outbox.may_transfer = true;
+    }
+
+    fn input_piece(&mut self, token: Token, offset: u64, bytes: &[u8]) -> Result<(), Violation> {
+        let len = bytes.len();
+        let attempt = self.attempts.get_mut(&token).filter(|attempt| attempt.state == AttemptState::Waiting);
+        let slot = attempt.as_ref().and_then(|attempt| attempt.payload.as_ref()).map(|slot| self.payloads.bytes(slot));
+        let feeding = attempt.and_then(|attempt| attempt.input.as_mut()).filter(|feeding| !feeding.bad);
+        let (Some(feeding), Some(held)) = (feeding, slot) else {
+            // Of an attempt that is no more: of no use, but it makes room.
+            self.link.bulk_dealt_with(len as u64);
+            return Ok(());
+        };
+        let names = held[feeding.payload..].as_chunks::<32>().0;
+        let whole = feeding.receiving.arrive(offset, bytes)?;
+        feeding.bad = whole.is_some_and(|whole| names.get(whole.chunk) != Some(&whole.name));
+        feeding.need_due = feeding.bad;
+        self.outbox.may_transfer |= feeding.bad;
+        self.may_start |= feeding.is_here();
+        if self.intake.push(Head { token, number: INPUT, offset, len }, bytes) { Ok(()) } else { Err(Violation) }
     }
 
     // What to do next.

@@ -3,6 +3,7 @@
 //! The embedder keeps each of them until it is settled, and tells the next life of the worker of what is left. There it
 //! is in the inventory as any that is over, and its token decides what becomes of it.
 
+use crate::blob::{ChunkName, Sending, names_of};
 use crate::drift::mark;
 use crate::error::Rejected;
 use crate::ids::{TaskId, Token};
@@ -27,8 +28,10 @@ pub struct Finished<'a> {
     pub attempt: u32,
     /// How it ended
     pub outcome: Outcome,
-    /// What it returned
+    /// What it returned, unless that goes in chunks
     pub result: &'a [u8],
+    /// The length and the names of the chunks of what it returned, where that is so; the bytes are at the embedder (FRAME-3)
+    pub large: Option<(u64, &'a [ChunkName])>,
     /// The number and bytes of a checkpoint that another attempt may have to start from, as far as no answer has come
     ///
     /// One in chunks is not among them: without it the next attempt starts from the one before.
@@ -46,8 +49,10 @@ impl Worker {
             let made = made.filter(|made| made.chunked.is_none() && made.number > checkpoint.answered)?;
             Some((made.number, desk.checkpoints.bytes(slot.as_ref()?)))
         });
-        let result = desk.results.bytes(&attempt.result);
-        Some(Finished { task, token, attempt: number, outcome, result, checkpoint: inline })
+        let kept = desk.results.bytes(&attempt.result);
+        let large = attempt.large.and_then(|length| Some((length, names_of(length, kept)?)));
+        let result = if large.is_some() { &[] } else { kept };
+        Some(Finished { task, token, attempt: number, outcome, result, large, checkpoint: inline })
     }
 }
 
@@ -59,12 +64,17 @@ impl Desk {
         finished: Finished<'_>,
         streams: [StreamEnd; 2],
     ) -> Result<(), Rejected> {
-        let Finished { task, token, attempt, outcome, result: bytes, checkpoint } = finished;
-        if self.outbox.session.is_some() || self.attempts.contains_key(&token) {
+        let Finished { task, token, attempt, outcome, result: bytes, large, checkpoint } = finished;
+        if self.outbox.session.is_some() || self.attempts.contains(&token) {
             return Err(Rejected::NotExpected);
         }
+        let bytes = large.map_or(bytes, |(_, names)| names.as_flattened());
+        let large = large.map(|(length, _)| length);
+        if large.is_some_and(|length| names_of(length, bytes).is_none()) {
+            return Err(Rejected::BadSpec);
+        }
         let mut result = self.results.reserve().ok_or(Rejected::Full)?;
-        if !self.results.fill(&mut result, bytes) {
+        if !self.fits(large, bytes) || !self.results.fill(&mut result, bytes) {
             self.results.free(result);
             return Err(Rejected::TooLarge);
         }
@@ -77,7 +87,10 @@ impl Desk {
             state: AttemptState::Finished,
             progress: 0,
             payload: None,
+            input: None,
             result,
+            large,
+            returning: Sending::default(),
             outcome,
             streams: streams.map(Outgoing::restored),
             unjudged: false,
@@ -96,10 +109,15 @@ impl Desk {
             kept: true,
         };
         self.arrivals += 1;
-        let fits = self.attempts.insert(token, restored).is_ok();
+        let fits = self.attempts.insert(token, restored);
         debug_assert!(fits, "the table is at least as large as the arena of results");
         self.story.note(now, task, Some(token), "restored");
         Ok(())
+    }
+
+    /// Whether this worker takes a result: the bytes of one, or a length and the names of its chunks (FRAME-3)
+    pub(super) fn fits(&self, large: Option<u64>, bytes: &[u8]) -> bool {
+        large.map_or(bytes.len() <= self.result_bytes_max as usize, |length| length <= self.large_result_max)
     }
 
     /// A checkpoint that has to go in front of its attempt's result, if anybody may start from it and there is room

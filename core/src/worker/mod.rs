@@ -12,6 +12,7 @@
 
 mod arena;
 mod attempt;
+mod attempts;
 mod cadence;
 mod checkpoints;
 mod conditions;
@@ -33,12 +34,13 @@ pub use crate::worker::config::Config;
 pub use crate::worker::keeping::Finished;
 pub use crate::worker::seam::{Input, Output, StopReason};
 
+use crate::blob::{ChunkName, Sending, names_of};
 use crate::channel::{Violation, body_of};
 use crate::digest::Digest;
 use crate::drift::mark;
 use crate::error::{ConfigError, Rejected};
 use crate::ids::{ClusterId, TaskId, Token};
-use crate::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
+use crate::limits::{BLOB_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, WORKER_BULK_WINDOW_BYTES};
 use crate::link::{Link, LinkEvent, LinkOutput, LinkState, Reason};
 use crate::planted::{self, Bug};
 use crate::rng::Seed;
@@ -48,13 +50,15 @@ use crate::stream::Outgoing;
 use crate::terms::Conditions;
 use crate::time::{Instant, earliest};
 use crate::wire::codec::Scratch;
+use crate::wire::keys::Key;
 use crate::wire::message::{BodyReader, CancelReason, Class, Failure, Item, Outcome, Stream, ToWorker, Verdict};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptStep, Checkpoint};
+use crate::worker::attempts::Attempts;
 use crate::worker::cadence::{Cadence, Rhythm};
 use crate::worker::conditions::Standing;
 use crate::worker::intake::Intake;
-use crate::worker::outbox::{Outbox, SentLog, Source, Stores, Table};
+use crate::worker::outbox::{Outbox, SentLog, Source, Stores};
 
 /// A worker as a state machine
 ///
@@ -73,13 +77,16 @@ struct Desk {
     link: Link<SentLog>,
     slots: u16,
     prefetch: u16,
-    attempts: Table,
+    attempts: Attempts,
     payloads: Arena,
     /// Two places for each: what is under way, and what was made meanwhile (CKPT-3)
     checkpoints: Arena,
     /// Pieces of checkpoints to start from, until the embedder has taken them over
     intake: Intake,
     results: Arena,
+    /// Largest results, in a message and in chunks
+    result_bytes_max: u32,
+    large_result_max: u64,
     outbox: Outbox,
     /// Assignments taken in this session
     assigned: u64,
@@ -114,16 +121,19 @@ impl Worker {
         let offers = config.offers.encode();
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
         let cadence = Cadence::new(config.link.pins.checkpoint_every);
+        let result_room = config.result_room();
         let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
-            attempts: Table::new(),
+            attempts: Attempts::new(config.attempts_max),
             payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
             checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
             intake: Intake::new(),
-            results: Arena::new(config.attempts_max, config.result_bytes_max as usize),
+            results: Arena::new(config.attempts_max, result_room),
+            result_bytes_max: config.result_bytes_max,
+            large_result_max: config.large_result_max,
             outbox: Outbox::new(offers.into()),
             assigned: 0,
             arrivals: 0,
@@ -200,6 +210,9 @@ impl Worker {
                 Ok(())
             }
             Input::Finished { token, outcome, result } => desk.finished(now, token, outcome, result),
+            Input::FinishedLarge { token, outcome, length, names } => {
+                desk.finished_large(now, token, outcome, length, names)
+            }
             Input::Declined { token } => desk.declined(now, token),
             Input::Kept { token } => {
                 desk.kept(token);
@@ -210,6 +223,7 @@ impl Worker {
                 Ok(())
             }
             Input::Restore { finished, streams } => desk.restore_finished(now, finished, streams),
+            Input::KeyKept { kept } => desk.link.key_kept(now, kept),
             Input::Drain => {
                 desk.drain(now);
                 Ok(())
@@ -240,6 +254,9 @@ impl Worker {
             Some(LinkOutput::Disconnect { attempt, reason }) => return Output::Disconnect { attempt, reason },
             Some(LinkOutput::Send { len }) => return Output::Send { bytes: &frame[..len] },
             None => {}
+        }
+        if desk.link.take_keep() {
+            return Output::KeepKey;
         }
         if let Some((token, reason)) = desk.next_cancel() {
             return Output::Cancel { token, reason };
@@ -309,10 +326,21 @@ impl Worker {
         self.desk.link.is_slow()
     }
 
-    /// Returns the input of an attempt that has not started
+    /// Returns the key that is to be kept, from [`Output::KeepKey`] until [`Input::KeyKept`] (AUTH-6)
+    pub fn next_key(&self) -> Option<Key> {
+        self.desk.link.next_key()
+    }
+
+    /// Returns the input of an attempt that has not started, or what comes beside a large one
     pub fn payload(&self, token: Token) -> Option<&[u8]> {
-        let slot = self.desk.attempts.get(&token)?.payload.as_ref()?;
-        Some(self.desk.payloads.bytes(slot))
+        let attempt = self.desk.attempts.get(&token)?;
+        let bytes = self.desk.payloads.bytes(attempt.payload.as_ref()?);
+        Some(attempt.input.as_ref().map_or(bytes, |input| &bytes[..input.payload]))
+    }
+
+    /// Returns the length of the large input of an attempt that has not started: it has come in pieces (FRAME-3)
+    pub fn input(&self, token: Token) -> Option<u64> {
+        self.desk.attempts.get(&token)?.input.as_ref().map(|input| input.length)
     }
 
     /// Returns the checkpoint from which an attempt that is to start goes on, and its number (CKPT-4)
@@ -372,7 +400,7 @@ impl Worker {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         self.desk.link.digest(&mut digest);
-        for (token, attempt) in &*self.desk.attempts {
+        for (token, attempt) in self.desk.attempts.iter() {
             (token, attempt.task, attempt.attempt, attempt.state, attempt.progress).hash(&mut digest);
             (attempt.unjudged, attempt.result_queued, attempt.report_queued).hash(&mut digest);
             (attempt.keep_due, attempt.kept).hash(&mut digest);
@@ -433,6 +461,14 @@ impl Desk {
             ToWorker::AssignUnder { task, token, attempt, priority, restores, conditions, payload } => {
                 self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
             }
+            ToWorker::AssignLarge { task, token, attempt, priority, restores, conditions, payload, length, names } => {
+                names_of(length, names).filter(|_| length <= BLOB_BYTES_MAX).ok_or(Violation)?;
+                if payload.len() + names.len() > INLINE_BYTES_MAX {
+                    return Err(Violation);
+                }
+                self.assign(now, task, token, (attempt, priority, restores), conditions, payload)?;
+                self.feed(token, length, payload.len(), names);
+            }
             ToWorker::Cancel { token, reason } => self.cancel(now, token, reason),
             ToWorker::Recall { token } => self.recall(now, token),
             ToWorker::Verdict { token, verdict } => self.verdict(now, token, verdict)?,
@@ -472,7 +508,7 @@ impl Desk {
         conditions: Conditions,
         payload: &[u8],
     ) -> Result<(), Violation> {
-        if self.places() == 0 || self.attempts.contains_key(&token) || payload.len() > INLINE_BYTES_MAX {
+        if self.places() == 0 || self.attempts.contains(&token) || payload.len() > INLINE_BYTES_MAX {
             // Beyond the credit, twice under one token, or larger than any input may be.
             return Err(Violation);
         }
@@ -497,7 +533,10 @@ impl Desk {
             state: AttemptState::Waiting,
             progress: 0,
             payload: Some(slot),
+            input: None,
             result,
+            large: None,
+            returning: Sending::default(),
             outcome: Outcome::Cancelled,
             streams: [Outgoing::new(), Outgoing::new()],
             unjudged: false,
@@ -515,7 +554,7 @@ impl Desk {
             keep_due: false,
             kept: false,
         };
-        let fits = self.attempts.insert(token, attempt).is_ok();
+        let fits = self.attempts.insert(token, attempt);
         debug_assert!(fits, "the table is at least as large as the arenas");
         self.standing.bound += u16::from(conditions != Conditions::default());
         self.story.note(now, task, Some(token), "assigned");
@@ -572,8 +611,8 @@ impl Desk {
         }
         self.outbox.say_draining();
         self.ask_all(now);
-        let unstarted = |(_, a): &(&Token, &Attempt)| a.state == AttemptState::Waiting && !a.unjudged;
-        while let Some(token) = self.attempts.iter().find(unstarted).map(|(token, _)| *token) {
+        let unstarted = |a: &Attempt| a.state == AttemptState::Waiting && !a.unjudged;
+        while let Some(token) = self.attempts.find(unstarted) {
             self.give_back(now, token);
         }
     }
@@ -627,6 +666,7 @@ impl Desk {
         attempt.reported = now;
         if let Some(payload) = attempt.payload.take() {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if state == AttemptState::Running {
             self.outbox.report(token, attempt);
@@ -658,6 +698,35 @@ impl Desk {
     }
 
     fn finished(&mut self, now: Instant, token: Token, outcome: Outcome, result: &[u8]) -> Result<(), Rejected> {
+        let fits = self.fits(None, result);
+        self.over(now, token, outcome, None, fits.then_some(result))
+    }
+
+    fn finished_large(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        length: u64,
+        names: &[ChunkName],
+    ) -> Result<(), Rejected> {
+        let names = names.as_flattened();
+        let fits = self.fits(Some(length), names);
+        if fits && names_of(length, names).is_none() {
+            return Err(Rejected::BadSpec);
+        }
+        self.over(now, token, outcome, Some(length), fits.then_some(names))
+    }
+
+    /// An attempt is over; what is kept of its result is that itself, or the names of its chunks, or nothing if it is too large
+    fn over(
+        &mut self,
+        now: Instant,
+        token: Token,
+        outcome: Outcome,
+        large: Option<u64>,
+        kept: Option<&[u8]>,
+    ) -> Result<(), Rejected> {
         self.step(now, token, AttemptStep::Finish).ok_or(Rejected::Unknown)?;
         self.may_start = true;
         let Some(attempt) = self.attempts.get_mut(&token) else { return Err(Rejected::Unknown) };
@@ -673,7 +742,9 @@ impl Desk {
         } else {
             outcome
         };
-        if !self.results.fill(&mut attempt.result, result) {
+        if kept.is_some_and(|kept| self.results.fill(&mut attempt.result, kept)) {
+            attempt.large = large;
+        } else {
             // Known before anything is sent, and final: a result that does not fit never will (FRAME-3).
             attempt.outcome = Outcome::Failed(Failure::ResultTooLarge);
         }
@@ -748,7 +819,7 @@ impl Desk {
         if self.gone == 0 {
             return None;
         }
-        let token = self.attempts.iter().find(|(_, a)| a.state == AttemptState::Gone).map(|(token, _)| *token)?;
+        let token = self.attempts.find(|a| a.state == AttemptState::Gone)?;
         self.gone -= 1;
         let attempt = self.attempts.swap_remove(&token)?;
         self.standing.bound -= u16::from(attempt.conditions != Conditions::default());
@@ -792,6 +863,7 @@ impl Desk {
             && let Some(payload) = attempt.payload.take()
         {
             self.payloads.free(payload);
+            attempt.input = None;
         }
         if next != attempt.state {
             self.story.note(now, attempt.task, Some(token), next.name());

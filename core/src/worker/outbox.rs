@@ -2,11 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
-use core::ops::{Deref, DerefMut};
 
-use heapless::index_map::FnvIndexMap;
-
-use crate::blob::{Sending, chunks};
+use crate::blob::{INPUT, RESULT, Sending, chunks};
 use crate::ids::{SessionId, Token};
 use crate::limits::{
     BULK_PIECE_BYTES_MAX, CHUNKS_SINCE, INVENTORY_PART_ITEMS, WIRE_VERSION_OLDEST, WORKER_ATTEMPTS_MAX,
@@ -16,15 +13,18 @@ use crate::link::{Account, Link};
 use crate::outline::{Name, Outline};
 use crate::session::{FixedLog, Numbers};
 use crate::time::Instant;
-use crate::wire::message::{BodyWriter, Class, Control, FromWorker, InventoryItem, Stream};
+use crate::wire::message::{BodyWriter, Class, Control, Failure, FromWorker, InventoryItem, Outcome, Stream};
 use crate::worker::arena::Arena;
 use crate::worker::attempt::{Attempt, AttemptState};
+use crate::worker::attempts::Attempts;
 
 /// What a number stands for (SESS-3)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Inventory(u16),
     Result(Token),
+    /// One whose bytes follow in chunks
+    LargeResult(Token),
     Running(Token),
     GivenBack(Token),
     Offers,
@@ -33,46 +33,6 @@ pub(crate) enum Sent {
 }
 
 pub(crate) type SentLog = FixedLog<Sent, WORKER_UNACKED_MAX>;
-pub(crate) type Attempts = FnvIndexMap<Token, Attempt, WORKER_ATTEMPTS_MAX>;
-
-/// The attempts, by token
-#[derive(Debug)]
-pub(crate) struct Table(Box<Attempts>);
-
-impl Table {
-    /// Allocates all its room
-    pub(crate) fn new() -> Self {
-        // Half a mebibyte that unoptimised code would otherwise move through several frames of a thread's small stack.
-        const EMPTY: Attempts = Attempts::new();
-        Table(Box::new(EMPTY))
-    }
-}
-
-impl Clone for Table {
-    /// Copies what is in use, in its order, and not the room around it
-    fn clone(&self) -> Self {
-        let mut table = Table::new();
-        for (token, attempt) in self.iter() {
-            let fits = table.insert(*token, attempt.clone()).is_ok();
-            debug_assert!(fits, "they are of one size");
-        }
-        table
-    }
-}
-
-impl Deref for Table {
-    type Target = Attempts;
-
-    fn deref(&self) -> &Attempts {
-        &self.0
-    }
-}
-
-impl DerefMut for Table {
-    fn deref_mut(&mut self) -> &mut Attempts {
-        &mut self.0
-    }
-}
 
 type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
 
@@ -124,7 +84,7 @@ pub(crate) struct Stores<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Stream(Stream),
-    /// The checkpoint of this number
+    /// The checkpoint of this number, or the result
     Checkpoint(u64),
 }
 
@@ -178,10 +138,14 @@ impl Outbox {
         for attempt in attempts.values_mut() {
             attempt.streams.iter_mut().for_each(|stream| stream.rewind());
             attempt.checkpoint.sending.rewind();
+            attempt.returning.rewind();
             if let Some(restoring) = &mut attempt.checkpoint.restoring {
                 // It is offered again on each connection.
                 restoring.receiving.rewind();
                 restoring.need_due = false;
+            }
+            if let Some(feeding) = &mut attempt.input {
+                feeding.ask();
             }
             attempt.checkpoint.offer_due = attempt.checkpoint.upload().is_some();
         }
@@ -193,6 +157,7 @@ impl Outbox {
     /// The coordinator wants to go on with an attempt of the inventory
     pub(crate) fn resume(&mut self, token: Token, attempt: &mut Attempt) {
         self.may_read = true;
+        self.may_transfer |= attempt.input.is_some();
         self.offer_checkpoint(token, attempt);
         self.offer_result(token, attempt);
     }
@@ -375,6 +340,16 @@ impl Outbox {
         }
         for (token, attempt) in attempts.iter_mut().filter(|_| link.version() >= CHUNKS_SINCE) {
             let (token, kept) = (*token, &mut attempt.checkpoint);
+            let feeds = attempt.state == AttemptState::Waiting && !attempt.unjudged;
+            if let Some(feeding) = attempt.input.as_mut().filter(|feeding| feeds && feeding.need_due) {
+                let wanted = feeding.receiving.missing().bytes(chunks(feeding.length));
+                let need = FromWorker::RestoreNeed { token, number: INPUT, wanted: &wanted };
+                let said = if feeding.bad { FromWorker::RestoreBad { token, number: INPUT } } else { need };
+                if !body.push(Class::Loose, &said) {
+                    return false;
+                }
+                feeding.need_due = false;
+            }
             if let Some(restoring) = kept.restoring.as_mut().filter(|restoring| restoring.need_due) {
                 let number = restoring.number;
                 let wanted = restoring.receiving.missing().bytes(chunks(restoring.length));
@@ -431,7 +406,10 @@ impl Outbox {
         }
         while let Some(token) = self.results.front().copied() {
             match attempts.get_mut(&token) {
-                Some(attempt) if attempt.result_ready() => return Some(Sent::Result(token)),
+                Some(attempt) if attempt.result_ready() => {
+                    let in_chunks = attempt.large.is_some() && self.version >= CHUNKS_SINCE;
+                    return Some(if in_chunks { Sent::LargeResult(token) } else { Sent::Result(token) });
+                }
                 // Settled meanwhile, or its output has to go again first.
                 Some(attempt) => attempt.result_queued = false,
                 None => {}
@@ -464,10 +442,12 @@ impl Outbox {
     fn advance(&mut self, sent: Sent, attempts: &mut Attempts) {
         match sent {
             Sent::Inventory(_) => self.inventory_next += 1,
-            Sent::Result(token) => {
+            Sent::Result(token) | Sent::LargeResult(token) => {
                 self.results.pop_front();
                 if let Some(attempt) = attempts.get_mut(&token) {
                     attempt.result_numbered = true;
+                    // Of which nothing is sent before it is asked for.
+                    attempt.returning = Sending::new(attempt.large.unwrap_or(0));
                 }
             }
             Sent::GivenBack(_) => {
@@ -512,13 +492,28 @@ impl Outbox {
             }
             Sent::Result(token) => match attempts.get(&token).filter(|a| a.state == AttemptState::Finished) {
                 Some(attempt) => {
-                    let streams = [0, 1].map(|i| attempt.streams[i].end());
-                    let (task, outcome, result) =
-                        (attempt.task, attempt.outcome.spoken_in(self.version), stores.results.bytes(&attempt.result));
+                    let (task, streams) = (attempt.task, [0, 1].map(|i| attempt.streams[i].end()));
+                    let kept = stores.results.bytes(&attempt.result);
+                    let (outcome, result) = match attempt.large {
+                        None => (attempt.outcome.spoken_in(self.version), kept),
+                        // A coordinator that knows nothing of chunks cannot have it (FRAME-6).
+                        Some(_) => (Outcome::Failed(Failure::ResultTooLarge), &[][..]),
+                    };
                     body.push(class, &FromWorker::Result { task, token, outcome, result, streams })
                 }
                 None => body.push_void(number),
             },
+            Sent::LargeResult(token) => {
+                let over = attempts.get(&token).filter(|a| a.state == AttemptState::Finished);
+                match over.and_then(|attempt| Some((attempt, attempt.large?))) {
+                    Some((attempt, length)) => {
+                        let (task, streams) = (attempt.task, [0, 1].map(|i| attempt.streams[i].end()));
+                        let (outcome, names) = (attempt.outcome, stores.results.bytes(&attempt.result));
+                        body.push(class, &FromWorker::LargeResult { task, token, outcome, length, names, streams })
+                    }
+                    None => body.push_void(number),
+                }
+            }
             Sent::Running(token) => match attempts.get(&token).filter(|a| a.state.occupies_slot()) {
                 Some(attempt) => body.push(class, &FromWorker::Running { token, progress: attempt.progress }),
                 None => body.push_void(number),
@@ -580,7 +575,7 @@ impl Outbox {
         }
         match source {
             Source::Stream(stream) => attempt.streams[stream.index()].sent(offset, bytes),
-            Source::Checkpoint(_) => attempt.checkpoint.sending.sent(len as u64),
+            Source::Checkpoint(number) => attempt.sending(number).sent(len as u64),
         }
         link.bulk_sent(now, body, len as u64);
         self.piece = None;
@@ -601,7 +596,7 @@ impl Outbox {
     }
 }
 
-/// What an attempt may have pieces of: two streams and a checkpoint
+/// What an attempt may have pieces of: two streams, and a checkpoint or its result
 const SOURCES: usize = 3;
 
 impl Source {
@@ -625,8 +620,9 @@ fn next_piece(attempt: &Attempt, source: usize) -> Option<(Source, u64, u64)> {
             Some((Source::Stream(*stream), offset, unsent))
         }
         None => {
-            let (number, _) = attempt.checkpoint.upload()?;
-            let (offset, unsent) = attempt.checkpoint.sending.next(u64::MAX)?;
+            let number = attempt.under_way()?;
+            let sending = if number == RESULT { &attempt.returning } else { &attempt.checkpoint.sending };
+            let (offset, unsent) = sending.next(u64::MAX)?;
             Some((Source::Checkpoint(number), offset, unsent))
         }
     }

@@ -45,7 +45,11 @@ impl Sent {
         o.put(core::mem::discriminant(&self));
         match self {
             Sent::Inventory(part) => o.put(part),
-            Sent::Result(token) | Sent::Running(token) | Sent::GivenBack(token) | Sent::Checkpoint(token) => {
+            Sent::Result(token)
+            | Sent::LargeResult(token)
+            | Sent::Running(token)
+            | Sent::GivenBack(token)
+            | Sent::Checkpoint(token) => {
                 o.name(Name::Token(token));
             }
             Sent::Offers | Sent::Draining => {}

@@ -99,11 +99,12 @@ pub enum Input<'a> {
         /// The [name](crate::blob::chunk_name) of each of its [chunks](crate::blob::chunk_span)
         names: &'a [ChunkName],
     },
-    /// The answer to [`Output::ReadCheckpoint`]; no bytes if they cannot be read, which ends the upload as damaged
+    /// The answer to [`Output::ReadCheckpoint`]; no bytes if they cannot be read, which ends the upload as damaged, or makes
+    /// the result a failure
     CheckpointRead {
         /// Which attempt
         token: Token,
-        /// Which checkpoint
+        /// Which checkpoint, as asked
         number: u64,
         /// As asked
         offset: u64,
@@ -118,6 +119,20 @@ pub enum Input<'a> {
         outcome: Outcome,
         /// What it returned, or a sentence on what went wrong
         result: &'a [u8],
+    },
+    /// The task is over, and returned more than [`Input::Finished`] takes; the bytes stay here until [`Output::Forget`]
+    ///
+    /// More than [`Config::large_result_max`](crate::worker::Config::large_result_max) becomes a failure, and so does
+    /// this where the coordinator speaks wire version 1 (FRAME-3).
+    FinishedLarge {
+        /// Which attempt
+        token: Token,
+        /// How it ended
+        outcome: Outcome,
+        /// All bytes that it returned
+        length: u64,
+        /// The [name](crate::blob::chunk_name) of each of their [chunks](crate::blob::chunk_span)
+        names: &'a [ChunkName],
     },
     /// The task that was to be started cannot be started here, through no fault of its own: it goes back
     ///
@@ -143,12 +158,17 @@ pub enum Input<'a> {
     ///
     /// Only before the first session, and each attempt once. [`Rejected::Full`](crate::error::Rejected::Full) beyond
     /// `attempts_max`, and [`Rejected::TooLarge`](crate::error::Rejected::TooLarge) for a result larger than this worker takes. Its output
-    /// is asked for by [`Output::ReadOutput`] as any.
+    /// is asked for by [`Output::ReadOutput`] as any, and a result in chunks by [`Output::ReadCheckpoint`].
     Restore {
         /// What had been kept
         finished: Finished<'a>,
         /// Lengths and digests of its output
         streams: [StreamEnd; 2],
+    },
+    /// The answer to [`Output::KeepKey`] (AUTH-6)
+    KeyKept {
+        /// Whether it is there for good; if not, the key before stays in use
+        kept: bool,
     },
     /// Take nothing new, give back what has not started, and leave once all is settled (TASK-8)
     ///
@@ -231,11 +251,11 @@ pub enum Output<'b> {
         /// How many bytes at most
         max: u32,
     },
-    /// Answer with a piece of a large checkpoint, at once if possible
+    /// Answer with a piece of a large checkpoint, or of a large result, at once if possible
     ReadCheckpoint {
         /// Which attempt
         token: Token,
-        /// Which checkpoint
+        /// Which checkpoint; [`RESULT`](crate::blob::RESULT) for what the attempt returned
         number: u64,
         /// Where
         offset: u64,
@@ -276,6 +296,11 @@ pub enum Output<'b> {
         /// Which attempt
         token: Token,
     },
+    /// Keep [`Worker::next_key`](crate::worker::Worker::next_key) for good in the place of the key before, all of it or nothing, and say
+    /// [`Input::KeyKept`] (AUTH-6)
+    ///
+    /// Until then nothing is dialled.
+    KeepKey,
     /// Everything kept for this attempt may go, in this process and for the next one
     Forget {
         /// Which attempt

@@ -72,14 +72,16 @@ fn class_of(is_loose: bool) -> Class {
 
 /// Whether it came with the second version
 fn is_second(message: &Control) -> bool {
-    matches!(
+    let control = matches!(
         message,
         Control::Lease { .. }
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
             | Control::Mtbf { .. }
-    )
+            | Control::NextKey
+    );
+    control || matches!(message, Control::Denied(Denied::Spent))
 }
 
 fn control() -> Vec<Control> {
@@ -109,6 +111,7 @@ fn control() -> Vec<Control> {
         Control::Compare,
         Control::GoAway { slot_us: 2_000_000 },
         Control::Mtbf { mean_us: 21_600_000_000 },
+        Control::NextKey,
     ];
     all.extend(
         every([
@@ -119,6 +122,7 @@ fn control() -> Vec<Control> {
             Denied::Config,
             Denied::Busy { retry_after_us: 30_000_000 },
             Denied::Protocol,
+            Denied::Spent,
         ])
         .map(Control::Denied),
     );
@@ -160,6 +164,8 @@ fn from_worker<'a>(items: &'a [u8], tags: &'a [u8]) -> Vec<FromWorker<'a>> {
     }));
     let output = |stream| FromWorker::Output { token, stream, offset: 0, bytes: b"hello" };
     all.extend(every([Stream::Out, Stream::Err]).map(output));
+    let (outcome, names) = (Outcome::Succeeded, &[0x44; 64]);
+    all.push(FromWorker::LargeResult { task, token, outcome, length: 70_000, names, streams: streams() });
     all
 }
 
@@ -191,6 +197,17 @@ fn to_worker() -> Vec<ToWorker<'static>> {
         conditions,
         payload: b"input",
     }));
+    all.push(ToWorker::AssignLarge {
+        task,
+        token,
+        attempt: 300,
+        priority: 4,
+        restores: true,
+        conditions: Conditions { exclusive: true, ..Conditions::default() },
+        payload: b"payload",
+        length: 70_000,
+        names: &[0x44; 64],
+    });
     let refusals = every([
         CheckpointRefused::Stale,
         CheckpointRefused::TooLarge,
@@ -231,10 +248,14 @@ fn from_client(about: &[u8]) -> Vec<FromClient<'_>> {
         Question::CheckpointPiece { task, number: 300, offset: 65_536 },
         Question::DropCheckpoints(task),
         Question::Forget(task),
+        Question::RotateKey(name.clone()),
     ]);
     all.extend(questions.map(|question| FromClient::Ask { ask: 1, question }));
     all.push(FromClient::Ask { ask: 300, question: Question::Workers { after: Some(name) } });
     all.extend(every([Stream::Out, Stream::Err]).map(|stream| FromClient::Taken { task, token, stream, offset: 5 }));
+    let (payload, length, names, follow) = (b"payload", 70_000, &[0x44; 64], Follow::Outcome);
+    all.push(FromClient::SubmitLarge { task, spec: SPEC, about, payload, length, names, follow });
+    all.push(FromClient::InputPiece { task, offset: 65_536, bytes: b"a piece" });
     all
 }
 
@@ -254,7 +275,14 @@ fn to_client(answer: &[u8]) -> Vec<ToClient<'_>> {
             streams: [StreamEnd::default(); 2],
         },
     ];
-    let reasons = every([Refused::Conflict, Refused::Unknown, Refused::Full, Refused::TooLarge, Refused::BadSpec]);
+    let reasons = every([
+        Refused::Conflict,
+        Refused::Unknown,
+        Refused::Full,
+        Refused::TooLarge,
+        Refused::BadSpec,
+        Refused::Damaged,
+    ]);
     all.extend(reasons.map(|reason| ToClient::Refused { task, reason }));
     let output = |stream| ToClient::Output { task, token, stream, offset: 0, bytes: b"hello" };
     all.extend(every([Stream::Out, Stream::Err]).map(output));
@@ -266,6 +294,9 @@ fn to_client(answer: &[u8]) -> Vec<ToClient<'_>> {
         result: b"result",
         streams: streams(),
     }));
+    let (outcome, length) = (Outcome::Succeeded, 70_000);
+    all.push(ToClient::LargeOutcome { task, attempt: 1, token, outcome, length, streams: streams() });
+    all.push(ToClient::InputNeed { task, wanted: &[3] });
     all
 }
 
@@ -302,6 +333,7 @@ fn add_views(book: &mut Book) {
         WorkerState::Disconnected,
         WorkerState::Lost,
         WorkerState::Flapping,
+        WorkerState::Revoked,
     ]);
     for (n, state) in states.into_iter().enumerate() {
         let (rtt_us, away_us) = (Some(300), Some(5).filter(|_| n > 3 && n < 6));
@@ -404,6 +436,8 @@ fn frame_6_every_message_that_came_with_the_second_version_is_encoded_as_ever() 
     add!(book, ToWorker<'_>, |message| class_of(message.is_loose()), to_worker);
     let to_client = to_client(&[]).into_iter().filter(|message| message.since() == 2).collect();
     add!(book, ToClient<'_>, |message| class_of(message.is_loose()), to_client);
+    let from_client = from_client(&[]).into_iter().filter(|message| message.since() == 2).collect();
+    add!(book, FromClient<'_>, |message| class_of(message.is_loose()), from_client);
     book.chapter("About with terms");
     add_terms(&mut book);
     book.close();
@@ -431,8 +465,8 @@ fn frame_6_every_message_is_encoded_as_ever() {
     add!(
         book,
         FromClient<'_>,
-        |message| if matches!(message, FromClient::Taken { .. }) { Class::Loose } else { Class::Numbered(1) },
-        from_client(&about)
+        |message| class_of(message.is_loose()),
+        from_client(&about).into_iter().filter(|message| first(message.since())).collect()
     );
     let to_client = to_client(&answer).into_iter().filter(|message| first(message.since())).collect();
     add!(book, ToClient<'_>, |message| class_of(message.is_loose()), to_client);

@@ -42,6 +42,15 @@ fn journ_1_every_record_is_encoded_as_ever() {
         Record::Lapsed { task },
         Record::Lease { ttl_us: 30_000_000, grace_us: 10_000_000 },
         Record::Restored { from: 300, below: 1 << 40, waits: true },
+        Record::SubmitLarge {
+            task,
+            spec: SPEC,
+            about: b"about",
+            payload: b"payload",
+            length: 70_000,
+            names: &[0x44; 64],
+            homes: &[1, 0xac, 2],
+        },
     ])
     .to_vec();
     all.extend(outcomes().into_iter().map(|outcome| Record::Result {

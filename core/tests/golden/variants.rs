@@ -36,20 +36,20 @@ macro_rules! variants {
 }
 
 variants! {
-    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare GoAway Mtbf;
-    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings;
-    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder;
-    FromClient<'_>: Submit Watch Cancel Taken Ask;
-    ToClient<'_>: Accepted Refused Progress Output Outcome Answer Forgotten;
-    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease Restored;
+    Control: Welcome Denied Confirm Begin Ack Credit Beat Echo Bye Lease Digest Compare GoAway Mtbf NextKey;
+    FromWorker<'_>: Inventory Running Result GivenBack Output Offers Draining Checkpoint Offer Piece RestoreNeed RestoreBad Holdings LargeResult;
+    ToWorker<'_>: Assign Cancel Recall Verdict Settled Kept Restore Checkpointed Drain Need RestoreOffer RestorePiece AssignUnder AssignLarge;
+    FromClient<'_>: Submit Watch Cancel Taken Ask SubmitLarge InputPiece;
+    ToClient<'_>: Accepted Refused Progress Output Outcome Answer Forgotten LargeOutcome InputNeed;
+    Record<'_>: Epoch Tokens Submit Assign Result Cancel Forget Output Checkpoint Piece Chunk Manifest Unreadable Gone Forgotten Lapsed Lease Restored SubmitLarge;
     CheckpointRefused: Stale TooLarge Full Damaged;
     Follow: Acceptance Outcome Output;
-    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints Forget;
+    Question: Status Workers Tasks Task Drain Terms Brake Checkpoints CheckpointPiece DropCheckpoints Forget RotateKey;
     Forgetting: Done Open Unknown;
     Why: NotDurable NoWorker NothingFits WorkersBusy Pausing WaitsToRunAlone AtWorker Runs WorkerAway Ended LeaseHeld;
-    WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping;
+    WorkerState: Unknown Connected Suspect Draining Disconnected Lost Flapping Revoked;
     Tag: Label Amount;
-    Denied: Revoked Removed TakenOver Version Config Busy Protocol;
+    Denied: Revoked Removed TakenOver Version Config Busy Protocol Spent;
     Outcome: Succeeded Failed Cancelled;
     Failure: Exit Signal TimedOut CannotStart OutputTooLarge ResultTooLarge Poisonous WorkerLost Error Stalled;
     Class: Pure Idempotent Exclusive;
@@ -60,7 +60,7 @@ variants! {
     Verdict: Keep SendResult Discard;
     Settlement: Applied Duplicate Stale;
     Stream: Out Err;
-    Refused: Conflict Unknown Full TooLarge BadSpec;
+    Refused: Conflict Unknown Full TooLarge BadSpec Damaged;
     Refusal: RetryAfter Reject;
     RejectCode: Malformed UnknownKey Version Unbound Audience;
 }

@@ -32,6 +32,8 @@ struct Dials {
     named: Option<(ConnId, Duration)>,
     /// It was told, and has not dialled since
     slot: Option<Duration>,
+    /// It dials nobody before: it keeps a key until then (AUTH-6)
+    keeps_until: Instant,
 }
 
 /// All of them
@@ -87,13 +89,18 @@ impl Auditor {
         self.expect(Check::S22, named.is_some(), || format!("peer {peer} is sent away, and nobody has said so"));
     }
 
+    /// A peer keeps a key, and dials nobody until that is done
+    pub(crate) fn keeps_key(&mut self, peer: usize, until: Instant) {
+        self.dials.peers.entry(peer).or_default().keeps_until = until;
+    }
+
     /// A peer dials; `sound` says that its clock can be believed
     pub(crate) fn dials(&mut self, peer: usize, now: Instant, sound: bool) {
         let dials = self.dials.peers.entry(peer).or_default();
         let (Some(lost_at), losses) = (dials.lost_at.take(), dials.losses) else { return };
         if let Some(slot) = dials.slot.take() {
-            let pause = now.since(lost_at);
-            return self.expect(Check::S22, !sound || (slot..=slot + SLOT_MISSED).contains(&pause), || {
+            let (pause, keeps) = (now.since(lost_at), dials.keeps_until.since(lost_at));
+            return self.expect(Check::S22, !sound || (slot..=slot.max(keeps) + SLOT_MISSED).contains(&pause), || {
                 format!("peer {peer} dials {pause:?} after it was sent away, and its slot is behind {slot:?}")
             });
         }

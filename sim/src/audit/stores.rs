@@ -93,6 +93,11 @@ impl Auditor {
         self.submitted.get(&task).is_some_and(|known| known.undone && !known.durable)
     }
 
+    /// Whether a task had ended, and the store went back behind that
+    pub(crate) fn end_is_undone(&self, task: TaskId) -> bool {
+        self.submitted.get(&task).is_some_and(|known| known.undone_end.is_some())
+    }
+
     /// The coordinator says of so many attempts that it knows nothing of them
     pub(crate) fn named(&mut self, attempts: u64) {
         self.stores.named += attempts;

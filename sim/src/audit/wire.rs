@@ -3,11 +3,11 @@
 //! Each connection is one of a session; each session has numbers in both directions. Whoever resumes sends every number
 //! above what the other end has received, once and in order, and each number stands for what it stood for (SESS-3).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rejoin_core::Instant;
-use rejoin_core::ids::{ConnId, SessionId, TaskId, Token};
+use rejoin_core::ids::{ConnId, KeyId, SessionId, TaskId, Token};
 use rejoin_core::limits::{MTBF_SINCE, SLOTS_SINCE, WIRE_VERSION};
 use rejoin_core::wire::handshake::Resume;
 use rejoin_core::wire::message::{Control, FromWorker, Outcome, Settlement, ToWorker};
@@ -31,17 +31,21 @@ pub(super) struct Wire {
     current: BTreeMap<usize, ConnId>,
     /// Since when a session has had none, by the coordinator's clock
     away: BTreeMap<SessionId, Instant>,
+    /// Keys that are good for nothing any more
+    retired: BTreeSet<KeyId>,
 }
 
 impl Wire {
-    fn greeted(&mut self, conn: ConnId) {
-        self.lines.insert(conn, Line::default());
+    fn greeted(&mut self, conn: ConnId, key: Option<KeyId>) {
+        self.lines.insert(conn, Line { key, ..Line::default() });
     }
 }
 
 /// A connection
 #[derive(Clone, Debug, Default)]
 struct Line {
+    /// With which key its peer came
+    key: Option<KeyId>,
     /// Up to which number the coordinator says in M2 that it has received
     open: Option<u64>,
     resume: Option<Resume>,
@@ -110,7 +114,12 @@ impl Auditor {
     /// A peer greets on a new connection
     #[cfg(test)]
     pub(super) fn greeted(&mut self, conn: ConnId) {
-        self.wire.greeted(conn);
+        self.wire.greeted(conn, None);
+    }
+
+    /// A key is good for nothing from now on
+    pub(crate) fn retired(&mut self, key: KeyId) {
+        self.wire.retired.insert(key);
     }
 
     /// The coordinator knows that a connection is over, at that time of its clock
@@ -142,7 +151,7 @@ impl Auditor {
     fn shook(&mut self, wire: &mut Wire, conn: ConnId, handshake: &Handshake<'_>) {
         match handshake {
             Handshake::Hello(hello) => {
-                wire.greeted(conn);
+                wire.greeted(conn, Some(hello.key));
                 if let Some(line) = wire.lines.get_mut(&conn) {
                     line.seen = hello.epoch;
                 }
@@ -176,6 +185,12 @@ impl Auditor {
 
     fn controlled(&mut self, wire: &mut Wire, conn: ConnId, peer: usize, from: Side, control: &Control) {
         let Some(line) = wire.lines.get_mut(&conn) else { return };
+        if let (Control::Welcome(_), Some(key)) = (control, line.key)
+            && !wire.retired.is_empty()
+        {
+            let good = !wire.retired.contains(&key);
+            self.expect(Check::S37, good, || format!("connection {} came with key {key}, which was retired", conn.0));
+        }
         match *control {
             Control::Begin { session } => {
                 let coordinator = line.due[Side::Coordinator as usize].map_or(0, |due| due - 1);
@@ -235,7 +250,8 @@ impl Auditor {
             | Control::Bye
             | Control::Lease { .. }
             | Control::Digest { .. }
-            | Control::Compare => {}
+            | Control::Compare
+            | Control::NextKey => {}
             Control::Mtbf { .. } => {
                 let version = line.version;
                 self.expect(Check::S28, version >= MTBF_SINCE, || {
@@ -294,7 +310,13 @@ impl Auditor {
         let again = number <= talk.sent[from as usize];
         talk.sent[from as usize] = talk.sent[from as usize].max(number);
         let Some(message) = message else { return };
-        if let (Side::Peer, Message::FromWorker(FromWorker::Result { task, token, outcome, .. })) = (from, message) {
+        if let (
+            Side::Peer,
+            Message::FromWorker(
+                FromWorker::Result { task, token, outcome, .. } | FromWorker::LargeResult { task, token, outcome, .. },
+            ),
+        ) = (from, message)
+        {
             talk.results.insert(number, (*task, *token, *outcome));
         }
         let means = meaning(message);

@@ -45,8 +45,9 @@ impl World {
                     self.audit().expect_of(Check::S5, task, known, || format!("{task} ended without outcome"));
                     outcome.into_iter().for_each(|outcome| self.audit().told(task, outcome));
                 }
-                // Nobody writes output here, nor large checkpoints.
+                // Nobody writes output here, nor large checkpoints, nor asks for another key.
                 coordinator::Output::Event(_)
+                | coordinator::Output::KeepKey { .. }
                 | coordinator::Output::ReadOutput { .. }
                 | coordinator::Output::ReadChunk { .. } => {}
                 coordinator::Output::Idle { .. } => break,
@@ -87,6 +88,7 @@ impl World {
                 | worker::Output::Freeze { .. }
                 | worker::Output::Thaw { .. }
                 | worker::Output::WantCheckpoint { .. }
+                | worker::Output::KeepKey
                 | worker::Output::ReadOutput { .. }
                 | worker::Output::ReadCheckpoint { .. }
                 | worker::Output::RestorePiece { .. }

@@ -200,7 +200,8 @@ fn sketch_control(control: Option<Control>, o: &mut Outline) {
             | Control::Digest { .. }
             | Control::Compare
             | Control::GoAway { .. }
-            | Control::Mtbf { .. },
+            | Control::Mtbf { .. }
+            | Control::NextKey,
         )
         | None => {}
     }
@@ -222,7 +223,7 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
         ) => {
             o.name(Name::Token(token));
         }
-        Some(FromWorker::Result { token, outcome, .. }) => {
+        Some(FromWorker::Result { token, outcome, .. } | FromWorker::LargeResult { token, outcome, .. }) => {
             o.name(Name::Token(token));
             o.put(outcome);
         }
@@ -237,7 +238,11 @@ fn sketch_from_worker(message: Option<FromWorker<'_>>, o: &mut Outline) {
 fn sketch_to_worker(message: Option<ToWorker<'_>>, o: &mut Outline) {
     o.put(message.as_ref().map(std::mem::discriminant));
     match message {
-        Some(ToWorker::Assign { token, restores, .. } | ToWorker::AssignUnder { token, restores, .. }) => {
+        Some(
+            ToWorker::Assign { token, restores, .. }
+            | ToWorker::AssignUnder { token, restores, .. }
+            | ToWorker::AssignLarge { token, restores, .. },
+        ) => {
             o.name(Name::Token(token));
             o.put(restores);
         }
@@ -275,6 +280,7 @@ fn sketch_to_worker(message: Option<ToWorker<'_>>, o: &mut Outline) {
 fn task_of(record: &Record<'_>) -> Option<TaskId> {
     match *record {
         Record::Submit { task, .. }
+        | Record::SubmitLarge { task, .. }
         | Record::Assign { task, .. }
         | Record::Result { task, .. }
         | Record::Cancel { task }
@@ -312,6 +318,7 @@ fn sketch_record(record: &Record<'_>, o: &mut Outline) {
         | Record::Lease { .. }
         | Record::Restored { .. }
         | Record::Submit { .. }
+        | Record::SubmitLarge { .. }
         | Record::Cancel { .. }
         | Record::Forget { .. }
         | Record::Output { .. }

@@ -56,6 +56,8 @@ impl Chief {
             history: Vec::new(),
             restored: false,
             aside: None,
+            keeping: Duration::ZERO,
+            slots_end: Instant::ZERO,
         }
     }
 }
@@ -264,7 +266,9 @@ impl Simulation {
                     self.chief.written = seq;
                     let Some(record) = Record::decode(record).filter(|_| self.chief.aside.is_none()) else { continue };
                     match record {
-                        Record::Submit { task, spec, .. } => self.queued(task, spec.priority),
+                        Record::Submit { task, spec, .. } | Record::SubmitLarge { task, spec, .. } => {
+                            self.queued(task, spec.priority)
+                        }
                         // Suspects, which have run before, are given out in a line of their own (TASK-6).
                         // Nor is it by their place that one is adopted which had been given before the store went back (TASK-2).
                         Record::Assign { task, token, attempt: 1, .. } if !self.auditor.is_undone(token) => {
@@ -320,6 +324,11 @@ impl Simulation {
                     }
                 }
                 coordinator::Output::Event(event) => self.chief_told(&event),
+                coordinator::Output::KeepKey { key, after } => {
+                    let life = self.chief.life.number;
+                    let writes = Happening::ChiefKeeps { key, after, life };
+                    self.happen(self.chief.keeping / 2, 0, writes);
+                }
                 coordinator::Output::Idle { .. } => break,
             }
         }

@@ -7,6 +7,7 @@
 //! | `wires` | dials, messages, closes |
 //! | `nodes` | clocks, processes, disks |
 //! | `people` | what workers and clients do |
+//! | `inputs`, `fetches` | large inputs on their way from clients, and large results to them |
 //! | `chief`, `stores` | what the coordinator does, and its journal; stores that are not what they were |
 //! | `faults`, `rogue` | what the menu's kinds do |
 //! | `stores` | what workers keep on their disks |
@@ -20,6 +21,8 @@
 
 mod chief;
 mod faults;
+mod fetches;
+mod inputs;
 mod laws;
 mod net;
 mod nodes;
@@ -40,8 +43,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rejoin_core::blob::ChunkName;
-use rejoin_core::ids::{ConnId, TaskId, Token};
+use rejoin_core::ids::{ConnId, KeyId, TaskId, Token};
 use rejoin_core::limits::FRAME_BYTES_MAX;
+use rejoin_core::wire::keys::Key;
 use rejoin_core::{Instant, Loss, coordinator};
 
 use self::net::{Arrived, Socket};
@@ -124,6 +128,14 @@ enum Happening {
     RightKey { peer: usize },
     /// A worker whose key was revoked has another one
     Enrols { peer: usize },
+    /// The coordinator of that life has written a worker's new key, unless the one before has been revoked
+    ChiefKeeps { key: Box<Key>, after: KeyId, life: u64 },
+    /// It knows that
+    ChiefKept { key: KeyId, life: u64 },
+    /// A worker of that life has written its new key
+    WorkerKeeps { peer: usize, life: u64 },
+    /// It knows that
+    WorkerKept { peer: usize, life: u64 },
     /// Something of a task at a worker
     Work { peer: usize, life: u64, token: Token, moment: Moment },
     /// What a worker of that life keeps of an attempt is synced
@@ -205,6 +217,8 @@ pub struct Simulation {
     printed: BTreeMap<Token, Vec<u8>>,
     /// Every checkpoint that was made: of which task, its number, and the name of its content
     made: BTreeSet<(TaskId, u64, ChunkName)>,
+    /// The name of the content of each large result that an attempt returned, and of how many different chunks it consists
+    returned: BTreeMap<Token, (ChunkName, usize)>,
     output: BTreeMap<(u16, TaskId), (Token, u64)>,
     seen: Seen,
     frame: Vec<u8>,
@@ -280,6 +294,7 @@ impl Simulation {
             figures: Figures::default(),
             printed: BTreeMap::new(),
             made: BTreeSet::new(),
+            returned: BTreeMap::new(),
             output: BTreeMap::new(),
             seen: Seen::default(),
             frame: vec![0; FRAME_BYTES_MAX],
@@ -452,6 +467,13 @@ impl Simulation {
             Happening::CloneEnds { clone, life } => self.clone_ends(clone, life),
             Happening::RightKey { peer } => self.right_key(peer),
             Happening::Enrols { peer } => self.enrols(peer),
+            Happening::ChiefKeeps { .. } | Happening::ChiefKept { .. } if self.put_off(Who::Chief, 0, &happening) => {}
+            Happening::ChiefKeeps { key, after, life } => self.chief_keeps(*key, after, life),
+            Happening::ChiefKept { key, life } => self.chief_kept(key, life),
+            Happening::WorkerKeeps { peer, .. } | Happening::WorkerKept { peer, .. }
+                if self.put_off(Who::Peer(peer), peer as u64, &happening) => {}
+            Happening::WorkerKeeps { peer, life } => self.worker_keeps(peer, life),
+            Happening::WorkerKept { peer, life } => self.worker_kept(peer, life),
             Happening::Synced { upto, life } => {
                 if !self.put_off(Who::Chief, 0, &happening) {
                     self.synced(upto, life);

@@ -6,9 +6,11 @@ use std::time::Duration;
 use rejoin_core::client::Client;
 use rejoin_core::coordinator::{self, Coordinator};
 use rejoin_core::ids::{ConnId, TaskId, Token};
+use rejoin_core::wire::keys::Key;
 use rejoin_core::worker::Worker;
 use rejoin_core::{Instant, Loss, Rejected};
 
+use super::fetches::Fetches;
 use super::net::{Net, Timed};
 use super::spools::Store;
 use crate::journal::Journal;
@@ -132,6 +134,7 @@ pub(super) struct Snapshot {
     pub(super) running: Vec<(Token, TaskId, bool)>,
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    pub(super) fed: BTreeMap<Token, (u64, Vec<u8>)>,
     pub(super) store: Store,
     /// Its last dial
     pub(super) dialled: u64,
@@ -149,24 +152,38 @@ pub(super) struct Peer {
     pub(super) dialled: u64,
     pub(super) dials: u64,
     pub(super) running: BTreeMap<Token, Execution>,
-    /// Large checkpoints that were made, until they are answered
+    /// Large checkpoints that were made, until they are answered, and large results, until they are settled
     pub(super) saved: BTreeMap<(Token, u64), Vec<u8>>,
     /// Large checkpoints from which attempts are to start: number and bytes
     pub(super) restores: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Large inputs of attempts that have not started: the same
+    pub(super) fed: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Payloads with large inputs that a client has submitted, until they are accepted
+    pub(super) inputs: BTreeMap<TaskId, Vec<u8>>,
     /// Its disk, which outlives it
     pub(super) store: Store,
+    /// Large results that a client fetches
+    pub(super) fetches: Fetches,
     /// It has been told to drain
     pub(super) draining: bool,
     /// It is another process with the key of that worker
     pub(super) clone_of: Option<usize>,
     /// Counts the keys that its name has had
     pub(super) enrolled: u32,
+    /// The key that has taken the place of the one that it was given, on its disk
+    pub(super) rotated: Option<Key>,
+    /// How long it takes to write a key there
+    pub(super) keeping: Duration,
     /// Its key was revoked, and it has no other one yet
     pub(super) revoked: bool,
     /// The newest wire version that it speaks, if it is not the newest that there is
     pub(super) wire_version: Option<u16>,
     /// It was given a wrong secret
     pub(super) wrong_key: bool,
+    /// Its key is a join token, and it has kept none that followed (AUTH-6)
+    pub(super) joins: bool,
+    /// How long each end takes to keep what follows from its next join token
+    pub(super) token: Option<Duration>,
     /// What is broken here when all else heals stays so (liveness B)
     pub(super) frozen: bool,
     /// It ends so many microseconds after its next connection opened, and for how long
@@ -350,6 +367,10 @@ pub(super) struct Chief {
     pub(super) restored: bool,
     /// The right store, while the coordinator runs on an old copy of it
     pub(super) aside: Option<Box<Journal>>,
+    /// How long it takes to write a key
+    pub(super) keeping: Duration,
+    /// Nobody has a slot in which to come back any more from then on (BACK-3)
+    pub(super) slots_end: Instant,
 }
 
 #[cfg(test)]

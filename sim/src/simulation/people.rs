@@ -1,31 +1,34 @@
 //! What workers and clients do: their lives, their tasks, and what they tell
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rejoin_core::Seed;
 use rejoin_core::about::About;
-use rejoin_core::blob::{ChunkName, chunk_name, chunk_span, chunks};
+use rejoin_core::blob::{ChunkName, INPUT, RESULT, chunk_name};
 use rejoin_core::client::{self, Client};
 use rejoin_core::ids::{BootId, TaskId, Token};
-use rejoin_core::limits::{BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX};
+use rejoin_core::limits::{
+    BLOB_BYTES_MAX, BULK_PIECE_BYTES_MAX, BULK_PIECE_BYTES_MIN, COMPRESS_FROM_BYTES_MIN, INLINE_BYTES_MAX,
+};
 use rejoin_core::link::{LinkConfig, Reason};
 use rejoin_core::pins::Pins;
 use rejoin_core::terms::Class;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_core::wire::message::{Failure, Follow, Outcome, Refused, Stream, TaskSpec};
+use rejoin_core::wire::message::{Failure, Outcome, Refused, Stream};
 use rejoin_core::worker::{self, Restored, Worker};
 
 use super::nodes::{Execution, Machine, Peer};
 use super::{Happening, Moment, Simulation, Who};
 use crate::audit::Check;
 use crate::draws::{Draws, Purpose};
-use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, Start};
+use crate::logic::{ACTS_AT_ONCE_MAX, Act, Logic, RESULT_BYTES_MAX, Start};
 use crate::menu::Kind;
 use crate::net::Side;
 use crate::schedule::{Knob, Schedule, Task};
 use crate::trace::{Stage, Told};
 use crate::words::words;
-use crate::world::{client_key, later_worker_key};
+use crate::world::{chunk_names, client_key, later_worker_key};
 
 /// How long a task takes to end when it is told to
 const STOPS_AFTER: Duration = Duration::from_millis(5);
@@ -43,7 +46,7 @@ impl Simulation {
     pub(super) fn key_of(&self, peer: usize) -> Key {
         let node = &self.peers[peer];
         match (self.is_worker(peer), node.clone_of) {
-            (true, None) => later_worker_key(peer, node.enrolled),
+            (true, None) => node.rotated.clone().unwrap_or_else(|| later_worker_key(peer, node.enrolled)),
             (true, Some(original)) => self.key_of(original),
             (false, _) => client_key(peer - usize::from(self.schedule.workers)),
         }
@@ -68,6 +71,7 @@ impl Simulation {
         link.backoff.late_cap = link.backoff.cap;
         (link.backoff.slow_min, link.backoff.slow_max) = (Duration::from_secs(2), Duration::from_secs(5));
         link.wire_version = self.peers[peer].wire_version.unwrap_or(link.wire_version);
+        link.token = self.peers[peer].joins;
         link.compress = self.schedule.setting(Knob::Compress) != Some(0);
         link.pins = pins(&self.schedule);
         link
@@ -121,6 +125,7 @@ impl Simulation {
         node.running.clear();
         node.saved.clear();
         node.restores.clear();
+        node.fed.clear();
         node.store.crash();
         let life = &mut self.peers[peer].life;
         (life.wake, life.alarm, life.overslept) = (None, None, false);
@@ -150,41 +155,24 @@ impl Simulation {
         self.tasks.insert(id, task);
         self.auditor.submitted(id, task.terms.class == Class::Exclusive);
         self.see_task(peer, id, || Stage::Submitted(id));
-        let spec = TaskSpec { priority: task.priority, retries: task.retries };
         let payload = self.workload.payload(&task);
-        let now = self.clock(Who::Peer(peer));
-        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
-        let follow = Follow::Output;
-        let about = about_of(&task);
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
-        let asked = client.handle(now, submit);
-        asked.expect("a client has room for the tasks of a schedule");
-        self.figures.submitted += 1;
-        self.dirty.insert(Who::Peer(peer));
+        self.ask_for(peer, id, &task, payload);
     }
 
     /// A client submits what another one has submitted, or something else under its id (TASK-1)
     pub(super) fn submit_again(&mut self, client: u16, number: u32, other: bool) {
         let (id, peer) = (self.task_id(number), self.client_peer(client));
         let Some(task) = self.tasks.get(&id).copied() else { return };
-        let now = self.clock(Who::Peer(peer));
-        let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
+        let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
         if client.task(id).is_some() {
             return;
         }
         let submitted = self.workload.payload(&task);
         let payload = if other { something_else(submitted) } else { submitted };
-        let spec = TaskSpec { priority: task.priority, retries: task.retries };
-        let follow = Follow::Output;
-        let about = about_of(&task);
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow };
-        let asked = client.handle(now, submit);
-        asked.expect("a client has room for the tasks of a schedule");
-        self.figures.submitted += 1;
+        self.ask_for(peer, id, &task, payload);
         if other {
             self.auditor.clashes(id, peer);
         }
-        self.dirty.insert(Who::Peer(peer));
     }
 
     /// A client learns that its task is lost, and submits it once more; every other one (JOURN-2)
@@ -197,12 +185,8 @@ impl Simulation {
         let payload = self.workload.payload(&task);
         let Some(Machine::Client(client)) = &mut self.peers[peer].machine else { return };
         client.handle(now, client::Input::Forget { task: id }).expect("it was followed");
-        let (about, spec) = (about_of(&task), TaskSpec { priority: task.priority, retries: task.retries });
-        let submit = client::Input::Submit { task: id, spec, about: &about, payload: &payload, follow: Follow::Output };
-        client.handle(now, submit).expect("a client has room for the tasks of a schedule");
+        self.ask_for(peer, id, &task, payload);
         self.output.remove(&((peer - usize::from(self.schedule.workers)) as u16, id));
-        self.figures.submitted += 1;
-        self.dirty.insert(Who::Peer(peer));
     }
 
     pub(super) fn cancel(&mut self, client: u16, number: u32) {
@@ -327,7 +311,9 @@ impl Simulation {
                 worker.handle(now, input).expect("an answer is never refused");
             }
             worker::Output::RestorePiece { token, number, offset, bytes } => {
-                let kept = self.peers[peer].restores.entry(token).or_default();
+                let node = &mut self.peers[peer];
+                let stores = if number == INPUT { &mut node.fed } else { &mut node.restores };
+                let kept = stores.entry(token).or_default();
                 if kept.0 != number {
                     *kept = (number, Vec::new());
                 }
@@ -337,16 +323,22 @@ impl Simulation {
             }
             worker::Output::Checkpointed { token, number, refused } => {
                 self.figures.checkpoints += u64::from(refused.is_none());
-                self.peers[peer].saved.retain(|(of, n), _| *of != token || *n > number);
+                self.peers[peer].saved.retain(|(of, n), _| *of != token || *n > number || *n == RESULT);
                 self.expect_uploaded(peer, token);
                 if let Some(execution) = self.peers[peer].running.get_mut(&token) {
                     execution.uploads = None;
                 }
             }
             worker::Output::Keep { token } => self.keep(peer, token),
+            worker::Output::KeepKey => {
+                let life = self.peers[peer].life.number;
+                self.auditor.keeps_key(peer, self.clock(Who::Peer(peer)) + self.peers[peer].keeping);
+                self.happen(self.peers[peer].keeping / 2, peer as u64, Happening::WorkerKeeps { peer, life });
+            }
             worker::Output::Forget { token } => {
                 self.peers[peer].saved.retain(|(of, _), _| *of != token);
                 self.peers[peer].restores.remove(&token);
+                self.peers[peer].fed.remove(&token);
                 self.let_go(peer, token);
                 if let Some(execution) = self.peers[peer].running.remove(&token).filter(|e| e.over && !e.foreign) {
                     self.auditor.forgotten(execution.id, token);
@@ -381,7 +373,11 @@ impl Simulation {
                     format!("output of {task}: {} bytes at {offset}, expected at {expected}", bytes.len())
                 });
             }
-            client::Output::Answer { .. } => {}
+            client::Output::Answer { ask, answer } => {
+                let piece = postcard::from_bytes::<Option<&[u8]>>(answer).ok().flatten();
+                self.fetched(peer, ask, piece.unwrap_or_default());
+            }
+            client::Output::ReadInput { task, offset, max } => self.read_input(peer, task, offset, max),
             client::Output::Event(event) => self.client_told(peer, &event),
             client::Output::Idle { .. } => return false,
         }
@@ -391,6 +387,7 @@ impl Simulation {
     fn client_told(&mut self, peer: usize, event: &client::Event) {
         match *event {
             client::Event::Accepted { task } => {
+                self.peers[peer].inputs.remove(&task);
                 self.see_task(peer, task, || Stage::Accepted);
                 self.auditor.accepted(task, peer);
             }
@@ -412,7 +409,9 @@ impl Simulation {
     /// A client knows how a task has ended, and has all of it unless that was forgotten
     fn ended(&mut self, peer: usize, task: TaskId, whole: bool) {
         let Some(Machine::Client(client)) = &self.peers[peer].machine else { return };
-        let end = client.task(task).and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
+        let view = client.task(task);
+        let end = view.and_then(|task| task.end).map(|end| (end.0, end.1.to_vec()));
+        let elsewhere = view.and_then(|task| task.elsewhere);
         self.figures.told += 1;
         let Some((outcome, result)) = end else {
             return self.auditor.expect_of(Check::S5, task, false, || format!("{task} ended without outcome"));
@@ -426,6 +425,10 @@ impl Simulation {
         seen.outcome = Some(outcome);
         if whole {
             seen.result = result;
+        }
+        if let Some(length) = elsewhere {
+            self.peers[peer].fetches.begin(task, length);
+            self.fetch(peer);
         }
         if known.poison > crashes.max(100) && outcome != Outcome::Cancelled {
             let failed = matches!(outcome, Outcome::Failed(_));
@@ -480,7 +483,12 @@ impl Simulation {
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let restored = worker.checkpoint(token).map(|(number, _)| number);
-        let payload = worker.payload(token).unwrap_or_default();
+        let mut payload = worker.payload(token).unwrap_or_default().to_vec();
+        if let Some(length) = worker.input(token) {
+            let whole = node.fed.remove(&token).filter(|(_, bytes)| bytes.len() as u64 == length);
+            payload.extend(whole.unwrap_or_default().1);
+        }
+        let payload = &*payload;
         let exclusive = worker.is_exclusive(token);
         let known = task.is_some_and(|task| {
             let submitted = self.workload.payload(&task);
@@ -574,7 +582,7 @@ impl Simulation {
         }
         let late: Vec<Token> =
             node.running.iter().filter(|(_, e)| e.exclusive && !e.over).map(|(token, _)| *token).collect();
-        late.into_iter().for_each(|token| self.end_task(peer, token, Outcome::Cancelled, &[]));
+        late.into_iter().for_each(|token| self.end_task(peer, token, Outcome::Cancelled, Vec::new()));
     }
 
     pub(super) fn work(&mut self, peer: usize, life: u64, token: Token, moment: Moment) {
@@ -583,7 +591,7 @@ impl Simulation {
         }
         match moment {
             Moment::Acts => self.act(peer, token),
-            Moment::Stopped => self.end_task(peer, token, Outcome::Cancelled, &[]),
+            Moment::Stopped => self.end_task(peer, token, Outcome::Cancelled, Vec::new()),
         }
     }
 
@@ -643,7 +651,7 @@ impl Simulation {
                     let _ = worker.handle(now, worker::Input::Progress { token, value });
                 }
                 Act::Checkpoint(bytes) => self.save(peer, token, bytes),
-                Act::End(outcome, result) => return self.end_task(peer, token, outcome, &result),
+                Act::End(outcome, result) => return self.end_task(peer, token, outcome, result),
                 Act::Crash => {
                     self.figures.poisoned += 1;
                     self.kill_peer(peer);
@@ -670,14 +678,24 @@ impl Simulation {
         }
     }
 
-    fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: &[u8]) {
+    fn end_task(&mut self, peer: usize, token: Token, outcome: Outcome, result: Vec<u8>) {
         let now = self.clock(Who::Peer(peer));
         let node = &mut self.peers[peer];
         let Some(Machine::Worker(worker)) = &mut node.machine else { return };
         let Some(execution) = node.running.get_mut(&token).filter(|execution| !execution.over) else { return };
         execution.over = true;
         let id = execution.id;
-        if worker.handle(now, worker::Input::Finished { token, outcome, result }).is_ok() {
+        let large = result.len() > RESULT_BYTES_MAX as usize;
+        let input = worker::Input::Finished { token, outcome, result: &result };
+        let names = if large { chunk_names(&result) } else { Vec::new() };
+        let in_chunks = worker::Input::FinishedLarge { token, outcome, length: result.len() as u64, names: &names };
+        let too_large = result.len() as u64 > BLOB_BYTES_MAX;
+        if worker.handle(now, if large { in_chunks } else { input }).is_ok() {
+            if large && !too_large {
+                let different = names.iter().collect::<BTreeSet<_>>().len();
+                self.returned.insert(token, (content_name(&names), different));
+                node.saved.insert((token, RESULT), result);
+            }
             self.auditor.finished(token, outcome);
             self.see_task(peer, id, || Stage::Finished { token, outcome: words(outcome) });
         }
@@ -686,20 +704,13 @@ impl Simulation {
 }
 
 /// What is said about a task
-fn about_of(task: &Task) -> Vec<u8> {
+pub(super) fn about_of(task: &Task) -> Vec<u8> {
     let about = About { terms: task.terms, ..About::default() };
     about.encode().expect("terms were looked at when they were read")
 }
 
-/// The names of a checkpoint's chunks
-fn chunk_names(bytes: &[u8]) -> Vec<ChunkName> {
-    let length = bytes.len() as u64;
-    let spans = (0..chunks(length)).map(|chunk| chunk_span(length, chunk));
-    spans.map(|at| chunk_name(&bytes[at.start as usize..at.end as usize])).collect()
-}
-
-/// What a checkpoint's content is known by, so that no byte is hashed twice
-fn content_name(names: &[ChunkName]) -> ChunkName {
+/// What a blob's content is known by, so that no byte is hashed twice
+pub(super) fn content_name(names: &[ChunkName]) -> ChunkName {
     chunk_name(names.as_flattened())
 }
 
@@ -750,6 +761,6 @@ fn worker_config(schedule: &Schedule, link: LinkConfig) -> worker::Config {
     config.prefetch = worker_places(schedule) - config.slots;
     let attempts = schedule.setting(Knob::AttemptsMax).unwrap_or(16).min(512) as u16;
     config.attempts_max = attempts.max(config.slots + config.prefetch);
-    config.result_bytes_max = 1024;
+    config.result_bytes_max = RESULT_BYTES_MAX;
     config
 }

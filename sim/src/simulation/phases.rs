@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rejoin_core::Instant;
 use rejoin_core::ids::TaskId;
-use rejoin_core::limits::{RETRY_AFTER_MAX, WIRE_VERSION};
+use rejoin_core::limits::{BULK_PIECE_BYTES_MIN, INLINE_BYTES_MAX, RETRY_AFTER_MAX, WIRE_VERSION};
 use rejoin_core::link::{LinkState, Reason};
 use rejoin_core::terms::{Class, Terms};
 
@@ -16,9 +16,9 @@ use super::people::heartbeat;
 use super::{Happening, Simulation, Who};
 use crate::audit::{Auditor, Check, Violation};
 use crate::cover::Cover;
-use crate::logic::Seen;
+use crate::logic::{RESULT_BYTES_MAX, Seen};
 use crate::menu::{Kind, Tally};
-use crate::schedule::{Fault, Knob, Schedule, What};
+use crate::schedule::{Fault, Knob, Schedule, Task, What};
 use crate::trace::{Told, Trace};
 use crate::words::words;
 
@@ -60,7 +60,7 @@ pub struct Figures {
     pub executions: u64,
     /// Checkpoints that workers were told to be durable
     pub checkpoints: u64,
-    /// Bytes of chunks of checkpoints that workers sent, whether they arrived or not
+    /// Bytes of chunks that workers and clients sent, whether they arrived or not
     pub chunk_bytes: u64,
     /// Attempts that workers had finished in an earlier life and took back
     pub restored: u64,
@@ -197,7 +197,7 @@ impl Simulation {
             let life = self.chief.life.number;
             self.happen(self.chief.sync_takes, 0, Happening::Synced { upto, life });
         }
-        if self.has_terms() && self.chief.config.wire_version < WIRE_VERSION {
+        if self.needs_new_words() && self.chief.config.wire_version < WIRE_VERSION {
             self.chief.config.wire_version = WIRE_VERSION;
             self.kill_chief(0);
         }
@@ -243,7 +243,7 @@ impl Simulation {
         node.life.clock.coarsen(1);
         node.life.overslept = false;
         let is_old = node.wire_version.is_some_and(|version| version < WIRE_VERSION);
-        if is_old && self.has_terms() {
+        if is_old && self.needs_new_words() {
             self.peers[peer].wire_version = None;
             self.kill_peer(peer);
         }
@@ -254,9 +254,10 @@ impl Simulation {
         self.tell_time(Who::Peer(peer));
     }
 
-    /// Whether there are tasks that wait for ever where all speak a version that has no words for their terms (FRAME-6)
-    fn has_terms(&self) -> bool {
-        self.tasks.values().any(|task| task.terms != Terms::default())
+    /// Whether there are tasks that wait for ever where all speak a version that has no words for their terms or inputs (FRAME-6)
+    fn needs_new_words(&self) -> bool {
+        let is_large = |task: &Task| self.workload.payload(task).len() > INLINE_BYTES_MAX;
+        self.tasks.values().any(|task| task.terms != Terms::default() || is_large(task))
     }
 
     /// What had stayed broken heals as well; `false` if nothing had
@@ -315,7 +316,10 @@ impl Simulation {
             let What::Submit(task) = entry.what else { continue };
             let fails = task.fails.min(task.retries);
             let attempts = 1 + fails + task.poison.min(lost);
-            let takes = (task.takes + Duration::from_secs(1) + talk).saturating_mul(attempts);
+            let bytes = self.transfer(task.returns)
+                + self.transfer(if task.input as usize > INLINE_BYTES_MAX { task.input } else { 0 });
+            let takes = task.takes + Duration::from_secs(1) + talk + bytes;
+            let takes = takes.saturating_mul(attempts);
             work = work.saturating_add(takes);
             longest = longest.max(takes);
             pauses = pauses.max(retry_pauses(ms(Knob::RetryPause, 100), fails));
@@ -335,6 +339,20 @@ impl Simulation {
         // A year is for ever.
         let all = (timers + talk + herd).saturating_add(work).min(Duration::from_secs(366 * 86_400));
         all * 2 + self.time_lost()
+    }
+
+    /// Longest time that an input or a result is on its way in pieces, to the coordinator and on from there
+    fn transfer(&self, bytes: u32) -> Duration {
+        if bytes <= RESULT_BYTES_MAX {
+            return Duration::ZERO;
+        }
+        let piece = self
+            .schedule
+            .setting(Knob::SendBuffer)
+            .map_or(BULK_PIECE_BYTES_MIN, |most| most.clamp(1, BULK_PIECE_BYTES_MIN));
+        // Where little is let under way, or a buffer holds less than a piece, each waits for the one before to arrive.
+        let pieces = u32::try_from(u64::from(bytes).div_ceil(piece)).unwrap_or(u32::MAX);
+        (self.latency * 4 + self.chief.sync_takes).saturating_mul(pieces.saturating_add(8))
     }
 
     /// Longest time that an exclusive task waits for a lease to end
@@ -416,10 +434,13 @@ impl Simulation {
         let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
         let (have, want) = (self.figures.told, self.figures.submitted);
         self.auditor.expect(Check::L1, told, || format!("clients were told {have} of {want} outcomes"));
+        let fetched = self.peers.iter().all(|peer| peer.fetches.is_empty());
+        self.auditor.expect(Check::L1, fetched, || "a client still fetches a result".into());
     }
 
     fn is_at_rest(&self) -> bool {
         let told = self.figures.told >= self.figures.submitted.saturating_sub(self.figures.refused);
+        let told = told && self.peers.iter().all(|peer| peer.fetches.is_empty());
         let connected =
             (0..self.people()).all(|peer| self.peers[peer].frozen || self.state(peer) == Some(LinkState::Connected));
         told && connected && self.auditor.promised().all(|task| self.auditor.ended(task).is_some())
@@ -437,7 +458,11 @@ impl Simulation {
         let period = heartbeat(&self.schedule);
         // What is still owed is said, and links that died without a word are found: after 2.5 periods, put off twice by
         // what looks like a message that is on its way.
-        self.run_until(self.now + period * 8 + Duration::from_secs(2) + self.time_lost());
+        // A key that is being kept is used when it is there, by a dial (AUTH-6).
+        let keeping = self.chief.keeping + self.peers.iter().map(|peer| peer.keeping).max().unwrap_or_default();
+        // And whoever was told in which slot to come back does that (BACK-3).
+        let last_back = self.now.max(self.chief.slots_end);
+        self.run_until(last_back + period * 8 + Duration::from_secs(2) + self.time_lost() + keeping);
         let (frames, dials) = (self.figures.frames, self.figures.dials);
         self.quiet = true;
         self.run_until(self.now + period * QUIET_HEARTBEATS);
@@ -461,8 +486,13 @@ impl Simulation {
         let live = |peer: &super::nodes::Peer| matches!(peer.machine, Some(Machine::Worker(_)));
         let held: usize = self.peers.iter().filter(|peer| live(peer)).map(|peer| peer.running.len()).sum();
         self.auditor.expect(Check::S30, held == 0, || format!("workers still keep {held} executions"));
-        let chunks = self.chief.journal.chunks();
-        self.auditor.expect(Check::S30, chunks == 0, || format!("{chunks} chunks of checkpoints are still kept"));
+        let machine = self.chief.machine.as_ref();
+        let ends = self.tasks.keys().filter_map(|task| machine?.task(*task)?.end);
+        let results = ends.filter(|end| end.elsewhere.is_some()).filter_map(|end| self.returned.get(&end.token?));
+        let (kept, wanted) = (self.chief.journal.chunks(), results.map(|(_, chunks)| chunks).sum::<usize>());
+        self.auditor.expect(Check::S30, kept == wanted, || {
+            format!("{kept} chunks are still kept, and results consist of {wanted}")
+        });
         if self.was_full {
             let stuck = |pipe: &Pipe| pipe.full && pipe.in_flight == 0;
             let full = self.sockets.values().filter(|s| s.open == [true; 2] && s.pipes.iter().any(stuck));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rejoin_core::blob::RESULT;
 use rejoin_core::ids::Token;
 use rejoin_core::worker;
 
@@ -80,7 +81,8 @@ impl Simulation {
         }
         let printed = self.printed.get(&token).map_or(&[][..], |printed| printed);
         let Some(Machine::Worker(worker)) = &self.peers[peer].machine else { return };
-        let Some(kept) = Kept::of(worker, token, printed) else { return };
+        let returned = self.peers[peer].saved.get(&(token, RESULT)).map_or(&[][..], |returned| returned);
+        let Some(kept) = Kept::of(worker, token, printed, returned) else { return };
         let node = &mut self.peers[peer];
         node.store.written.insert(token, kept);
         let life = node.life.number;
@@ -189,6 +191,9 @@ impl Simulation {
             let foreign = foreign.is_some();
             let execution = Execution { foreign, over: true, ..Execution::new(id, Box::new(Gone)) };
             self.peers[peer].running.insert(token, execution);
+            if !kept.bytes.is_empty() {
+                self.peers[peer].saved.insert((token, RESULT), kept.bytes);
+            }
         }
         let holds = |simulation: &Simulation, token: Token| match &simulation.peers[peer].machine {
             Some(Machine::Worker(worker)) => worker.finished(token).is_some(),

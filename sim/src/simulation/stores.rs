@@ -9,6 +9,7 @@ use super::{Happening, Simulation, Who};
 use crate::audit::Check;
 use crate::menu::Kind;
 use crate::schedule::Fault;
+use crate::world::retire;
 
 /// How long the start of a coordinator takes on that clock: longer than here, where it takes no time
 const START_TAKES_MS: u64 = 10_000;
@@ -108,6 +109,10 @@ impl Simulation {
             Event::Connected { peer, .. } if self.chief.aside.is_some() => {
                 let ours = (0..self.people()).any(|n| self.key_of(n).name == *peer);
                 self.auditor.expect(Check::S35, !ours, || format!("{peer} goes on with an old copy of the store"));
+            }
+            Event::KeyUsed { peer, key } => {
+                let retired = retire(&mut self.chief.config, peer, *key);
+                retired.into_iter().for_each(|key| self.auditor.retired(key));
             }
             Event::Connected { .. }
             | Event::Accepted { .. }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::coordinator::{self, Address};
 use rejoin_core::ids::{ConnId, Role};
-use rejoin_core::wire::message::FromWorker;
+use rejoin_core::wire::message::{FromClient, FromWorker};
 use rejoin_core::{Instant, Loss, Rejected};
 
 use super::net::{Arrived, Pipe, Socket, Timed, framed};
@@ -221,7 +221,11 @@ impl Simulation {
         let Simulation { scratch, auditor, figures, .. } = self;
         messages(message, role, from.other(), scratch, |said| {
             figures.messages += 1;
-            if let Said::Loose(Message::FromWorker(FromWorker::Piece { bytes, .. })) = &said {
+            if let Said::Loose(
+                Message::FromWorker(FromWorker::Piece { bytes, .. })
+                | Message::FromClient(FromClient::InputPiece { bytes, .. }),
+            ) = &said
+            {
                 figures.chunk_bytes += bytes.len() as u64;
             }
             auditor.said(conn, peer, from, &said);

@@ -166,6 +166,14 @@ pub struct Worker {
     #[command(flatten)]
     pub access: Access,
 
+    /// A join token of `rejoin key token`, for the first start; - is standard input
+    ///
+    /// If there is no --key FILE yet, the token gets this worker a key of its own,
+    /// which is kept there. If there is one, the token is not looked at. To other
+    /// hosts a token is used over TLS only.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub token_file: Option<PathBuf>,
+
     /// Tasks to run at a time, 1 to 256
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: u16,
@@ -256,6 +264,12 @@ pub struct Submit {
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub cwd: Option<PathBuf>,
 
+    /// File that the command gets as its standard input, at most 16 MiB; `-` is standard input
+    ///
+    /// Without it the command's standard input is empty.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub input: Option<PathBuf>,
+
     /// Run only on workers with this label, as in os=linux; may be given several times
     #[arg(long = "need", value_name = "K=V", value_parser = label)]
     needs: Vec<(String, Tag)>,
@@ -330,6 +344,12 @@ pub struct ResultOf {
     /// Which task: an id as `submit` prints it, or id:TEXT
     #[arg(value_name = "TASK", value_parser = task)]
     pub task: TaskId,
+
+    /// Write what the task returned to FILE; `-` is standard output
+    ///
+    /// A task returns what it leaves in the file that `REJOIN_RESULT` names.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment, conflicts_with = "json")]
+    pub fetch: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]
@@ -515,7 +535,7 @@ Exit status:
   0      accepted; with --wait, succeeded
   1      with --wait: failed or cancelled
   130    interrupted; what was accepted runs on
-  254    internal error, or no coordinator within --patience
+  254    internal error, no coordinator within --patience, or it refuses the task
   255    wrong usage";
 
 pub(super) const WAIT_HELP: &str = "\

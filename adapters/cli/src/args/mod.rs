@@ -21,7 +21,7 @@ pub use fleet::{
     Access, Brake, Cancel, Checkpoints, Coordinator, Drain, Forget, List, Logs, Reach, ResultOf, Submit, Tasks, Wait,
     Worker,
 };
-pub use keys::{KeyCommand, KeyNew, KeyRevoke};
+pub use keys::{KeyCommand, KeyNew, KeyRevoke, KeyRotate, KeyToken, TOKEN_VALID_MAX};
 pub use run::{Disrupt, Run};
 pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,

@@ -6,11 +6,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rejoin_core::ids::{KeyId, PeerName, Role};
+use rejoin_core::wire::keys::{Key, Secret};
 use rejoin_smol::clock::entropy;
 use zeroize::Zeroizing;
 
-use super::{Entry, KeysError, REVOKED, Why, parse, read, role_word, shown};
-use crate::args::{KeyCommand, KeyNew, KeyRevoke};
+use super::enrol::{new_token, now_s, print_token};
+use super::{Entry, KeysError, REVOKED, Standing, Why, parse, read, role_word, shown};
+use crate::args::{KeyCommand, KeyNew, KeyRevoke, KeyToken};
+use crate::ask;
 use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 
 /// Does what `rejoin key` was asked for and returns the exit status
@@ -20,6 +23,11 @@ pub fn run(command: &KeyCommand) -> u8 {
             new_key(name, *role, out, keys).map(|()| made(name, *role, out))
         }
         KeyCommand::Revoke(KeyRevoke { name, keys }) => revoke(name, keys).map(|revoked| gone(name, keys, revoked)),
+        KeyCommand::Token(KeyToken { name, out: Some(out), keys, valid }) => {
+            new_token(name, *valid, out, keys).map(|()| token_made(name, out))
+        }
+        KeyCommand::Token(KeyToken { name, out: None, keys, valid }) => print_token(name, *valid, keys),
+        KeyCommand::Rotate(rotate) => return ask::rotate_key(rotate),
     };
     match done {
         Ok(line) => {
@@ -43,6 +51,13 @@ fn made(name: &PeerName, role: Role, out: &Path) -> String {
     format!("made {out}, the key of {role} {name}; next: rejoin {next} --coordinator URL --key {out}")
 }
 
+fn token_made(name: &PeerName, out: &Path) -> String {
+    let out = shown(out);
+    format!(
+        "made {out}, a join token of worker {name}; next: rejoin worker --coordinator URL --token-file {out} --key FILE"
+    )
+}
+
 fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
     let keys = shown(keys);
     let what = match revoked {
@@ -59,11 +74,13 @@ fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
 /// If `out` exists, the name has a key or another role, or a file cannot be read or written. Then nobody has a new key;
 /// after a crash the coordinator's file may have one, which can be revoked.
 pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(), KeysError> {
+    make(name, role, out, keys, "")
+}
+
+/// As [`new_key`], with something at the end of the line
+pub(super) fn make(name: &PeerName, role: Role, out: &Path, keys: &Path, ending: &str) -> Result<(), KeysError> {
     let _lock = lock(keys)?;
-    let old = read_or_begin(keys)?;
-    check_free(name, role, keys, &parse(keys, &old)?)?;
-    let id = KeyId(entropy().map_err(KeysError::io(out, "make a key for"))?);
-    let line = key_line(name, role, id).map_err(KeysError::io(out, "make a key for"))?;
+    let (old, line) = made_line(name, role, keys, ending)?;
     // The holder's file is only claimed at first, and empty. The key goes to the coordinator's file before it goes
     // there: whatever ends this in between, no key file is left that looks good and that no coordinator knows.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(|error| {
@@ -72,7 +89,7 @@ pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(
     })?;
     let written = check_two_files(out, keys).and_then(|()| {
         replace(keys, &with_line(&old, &line))?;
-        let holders = concat(&["# The key of ", role_word(role), " ", name.as_str(), HOLDERS, &line, "\n"]);
+        let holders = holders_text(name, role, if ending.is_empty() { "key" } else { "join token" }, &line);
         let filled = file.write_all(holders.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(out));
         filled.map_err(KeysError::io(out, "write")).inspect_err(|_| {
             // Nobody has this key, so that nobody should be let in with it. If that fails too, it can be revoked.
@@ -94,7 +111,7 @@ pub enum Revoked {
     Before,
 }
 
-/// Marks a name's key as revoked; its line stays
+/// Marks a name's key as revoked, and those that are to replace it; their lines stay
 ///
 /// # Errors
 ///
@@ -107,44 +124,83 @@ pub fn revoke(name: &PeerName, keys: &Path) -> Result<Revoked, KeysError> {
     if of_name.peek().is_none() {
         return Err(KeysError::new(keys, Why::Unknown(name.clone())));
     }
-    let Some(entry) = of_name.find(|entry| !entry.revoked) else { return Ok(Revoked::Before) };
+    let good: Vec<usize> =
+        of_name.filter(|entry| entry.standing != Standing::Revoked).map(|entry| entry.line).collect();
+    if good.is_empty() {
+        return Ok(Revoked::Before);
+    }
+    replace(keys, &marked(&old, |line| good.contains(&line).then_some(REVOKED)))?;
+    Ok(Revoked::Now)
+}
+
+/// The text with another last word, or none, where there is to be another
+pub(super) fn marked(old: &str, ending: impl Fn(usize) -> Option<&'static str>) -> Zeroizing<String> {
     let mut pieces = Vec::new();
     for (index, line) in old.lines().enumerate() {
-        pieces.push(line);
-        if index + 1 == entry.line {
-            pieces.extend([" ", REVOKED]);
+        match ending(index + 1) {
+            None => pieces.push(line),
+            Some(ending) => {
+                let key = line.match_indices(' ').nth(3).map_or(line, |(end, _)| &line[..end]);
+                pieces.extend([key, if ending.is_empty() { "" } else { " " }, ending]);
+            }
         }
         pieces.push("\n");
     }
-    replace(keys, &concat(&pieces))?;
-    Ok(Revoked::Now)
+    concat(&pieces)
 }
 
 /// What a keys file starts with
 const COORDINATORS: &str = "\
 # The keys that a rejoin coordinator takes. Keep this file secret: whoever has it can be any worker or client.
-# It is changed by `rejoin key new` and `rejoin key revoke`; a running coordinator follows.
+# It is changed by `rejoin key` and by its coordinator, which follows while it runs.
 ";
 
 /// What a key file says behind whose key it is
 const HOLDERS: &str = " of rejoin. Keep this file secret: whoever has it can pass for its holder.\n";
 
-fn key_line(name: &PeerName, role: Role, id: KeyId) -> io::Result<Zeroizing<String>> {
-    let secret = Zeroizing::new(entropy::<32>()?);
-    let mut digits = Zeroizing::new(String::with_capacity(64));
-    for nibble in secret.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
-        digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-    }
-    Ok(concat(&[role_word(role), " ", name.as_str(), " ", &id.to_string(), " ", &digits]))
+/// What is in a holder's file
+pub(super) fn holders_text(name: &PeerName, role: Role, what: &str, lines: &str) -> Zeroizing<String> {
+    concat(&["# The ", what, " of ", role_word(role), " ", name.as_str(), HOLDERS, lines, "\n"])
 }
 
-fn with_line(old: &str, line: &str) -> Zeroizing<String> {
+/// The coordinator's file as it is without tokens whose time is over, and the line of a new key for it
+pub(super) fn made_line(
+    name: &PeerName,
+    role: Role,
+    keys: &Path,
+    ending: &str,
+) -> Result<(Zeroizing<String>, Zeroizing<String>), KeysError> {
+    let old = read_or_begin(keys)?;
+    let entries = parse(keys, &old)?;
+    check_free(name, role, keys, &entries)?;
+    let over: Vec<usize> = entries.iter().filter(|entry| is_over(entry.standing)).map(|entry| entry.line).collect();
+    let old = if over.is_empty() { old } else { marked(&old, |line| over.contains(&line).then_some(REVOKED)) };
+    let id = KeyId(entropy().map_err(KeysError::io(keys, "make a key for"))?);
+    let secret = Secret::new(entropy().map_err(KeysError::io(keys, "make a key for"))?);
+    let line = key_line(&Key { id, secret, name: name.clone(), role });
+    Ok((old, concat(&[&line, ending])))
+}
+
+/// Whether this is a join token that is good no more
+fn is_over(standing: Standing) -> bool {
+    matches!(standing, Standing::Token(until) if until <= now_s())
+}
+
+pub(super) fn key_line(key: &Key) -> Zeroizing<String> {
+    let mut digits = Zeroizing::new(String::with_capacity(64));
+    for nibble in key.secret.reveal().iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+        digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+    }
+    concat(&[role_word(key.role), " ", key.name.as_str(), " ", &key.id.to_string(), " ", &digits])
+}
+
+pub(super) fn with_line(old: &str, line: &str) -> Zeroizing<String> {
     let end = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
     concat(&[if old.is_empty() { COORDINATORS } else { old }, end, line, "\n"])
 }
 
 /// All of it in one buffer that never grows, because a buffer that moves leaves secrets behind
-fn concat(pieces: &[&str]) -> Zeroizing<String> {
+pub(super) fn concat(pieces: &[&str]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
     pieces.iter().for_each(|piece| text.push_str(piece));
     text
@@ -155,7 +211,7 @@ fn check_free(name: &PeerName, role: Role, keys: &Path, entries: &[Entry]) -> Re
         if entry.key.role != role {
             return Err(KeysError::new(keys, Why::OtherRole(name.clone(), entry.key.role)));
         }
-        if !entry.revoked {
+        if entry.standing != Standing::Revoked && !is_over(entry.standing) {
             return Err(KeysError::new(keys, Why::HasKey(name.clone())));
         }
     }
@@ -185,7 +241,7 @@ fn read_or_begin(keys: &Path) -> Result<Zeroizing<String>, KeysError> {
 /// Keeps others from changing a keys file, as long as the file returned is open
 ///
 /// It is another file that is locked, since the keys file is replaced by each change.
-fn lock(keys: &Path) -> Result<File, KeysError> {
+pub(super) fn lock(keys: &Path) -> Result<File, KeysError> {
     let mut path = real(keys).into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
@@ -201,7 +257,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Puts a text in a file's place, all of it or nothing
-fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
+pub(super) fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
     let cannot = KeysError::io(keys, "write");
     let path = real(keys);
     let whole = || -> io::Result<()> {
@@ -222,11 +278,11 @@ fn replace(keys: &Path, text: &str) -> Result<(), KeysError> {
 }
 
 /// Makes sure that a file is found under its name after a crash
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-fn folder(path: &Path) -> &Path {
+pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -258,8 +314,8 @@ mod tests {
         make(dir.path(), "w", Role::Worker).unwrap();
         make(dir.path(), "c", Role::Client).unwrap();
         let keys = load_keys(&dir.path().join("keys")).unwrap();
-        for ((key, revoked), of) in keys.iter().zip(["w", "c"]) {
-            assert_eq!((key, *revoked), (&load_key(&dir.path().join(of)).unwrap(), false));
+        for ((key, standing), of) in keys.iter().zip(["w", "c"]) {
+            assert_eq!((key, *standing), (&load_key(&dir.path().join(of)).unwrap(), Standing::Good));
             assert_eq!(mode(&dir.path().join(of)), 0o600);
         }
         assert_eq!((keys.len(), keys[0].0.role, keys[1].0.role), (2, Role::Worker, Role::Client));
@@ -294,7 +350,8 @@ mod tests {
         assert!(make(dir.path(), "w", Role::Client).unwrap_err().contains("a name has one role"));
         make(dir.path(), "w", Role::Worker).unwrap();
         let all = load_keys(&keys).unwrap();
-        assert_eq!(all.iter().map(|(_, revoked)| *revoked).collect::<Vec<_>>(), [true, false]);
+        let standings: Vec<_> = all.iter().map(|(_, standing)| *standing).collect();
+        assert_eq!(standings, [Standing::Revoked, Standing::Good]);
         assert_eq!(all[0].0, load_key(&dir.path().join("first")).unwrap());
         assert_ne!(all[0].0.id, all[1].0.id);
     }

@@ -1,6 +1,6 @@
 //! A keys file that is changed while a coordinator runs
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rejoin_core::ids::KeyId;
 use rejoin_core::wire::keys::Key;
 
-use super::{KeysError, Stamp, parse, read};
+use super::{KeysError, Stamp, Standing, parse, read};
 
 /// Time between two looks at the file
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -25,8 +25,12 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 pub struct Changes {
     /// Keys that are in force from now on
     pub added: Vec<Key>,
+    /// Join tokens that are in force from now on, and until when in seconds since 1970
+    pub tokens: Vec<(Key, u64)>,
     /// Keys that were in force and have been revoked
     pub revoked: Vec<KeyId>,
+    /// Keys that were made and revoked since the last look: whoever comes with one is to be told
+    pub barred: Vec<Key>,
     /// Keys that were in force and are not in the file any more, which means the same
     pub vanished: Vec<KeyId>,
 }
@@ -37,6 +41,8 @@ pub struct KeysWatch {
     path: PathBuf,
     /// Those that are not revoked
     in_force: BTreeMap<KeyId, Key>,
+    /// Those that are
+    revoked: BTreeSet<KeyId>,
     /// The file when it was last read; none if that must be done again
     read: Option<Stamp>,
     /// The file when it was last looked at
@@ -52,8 +58,8 @@ impl KeysWatch {
     ///
     /// As [`load_keys`](super::load_keys).
     pub fn new(path: &Path) -> Result<Self, KeysError> {
-        let mut watch =
-            KeysWatch { path: path.into(), in_force: BTreeMap::new(), read: None, seen: None, complaint: None };
+        let (in_force, revoked) = (BTreeMap::new(), BTreeSet::new());
+        let mut watch = KeysWatch { path: path.into(), in_force, revoked, read: None, seen: None, complaint: None };
         watch.look()?;
         Ok(watch)
     }
@@ -112,17 +118,42 @@ impl KeysWatch {
         let (metadata, text) = read(&self.path)?;
         let mut keys = BTreeMap::new();
         let mut revoked = BTreeMap::new();
+        let mut next = BTreeSet::new();
+        let mut tokens = BTreeMap::new();
         for entry in parse(&self.path, &text)? {
-            if entry.revoked { &mut revoked } else { &mut keys }.insert(entry.key.id, entry.key);
+            match entry.standing {
+                Standing::Good => &mut keys,
+                // The coordinator has put it there itself, and knows when it is to be taken.
+                Standing::Next => {
+                    next.insert(entry.key.id);
+                    &mut keys
+                }
+                Standing::Token(until) => {
+                    tokens.insert(entry.key.id, until);
+                    &mut keys
+                }
+                Standing::Revoked => &mut revoked,
+            }
+            .insert(entry.key.id, entry.key);
         }
         let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
         self.seen = Some(Stamp::of(&metadata));
         self.read = self.seen.filter(|_| age.is_some_and(|age| age >= SETTLED_AFTER));
         let before = std::mem::replace(&mut self.in_force, keys);
+        let known = std::mem::replace(&mut self.revoked, revoked.keys().copied().collect());
+        let barred = revoked.values().filter(|key| !known.contains(&key.id) && !before.contains_key(&key.id));
+        let barred = barred.cloned().collect();
         let gone = before.iter().filter(|(id, key)| self.in_force.get(id) != Some(key)).map(|(id, _)| *id);
         let (revoked, vanished) = gone.partition(|id| revoked.contains_key(id));
-        let added = self.in_force.values().filter(|key| before.get(&key.id) != Some(key)).cloned().collect();
-        Ok(Changes { added, revoked, vanished })
+        let new = |key: &&Key| before.get(&key.id) != Some(*key) && !next.contains(&key.id);
+        let mut changes = Changes { revoked, barred, vanished, ..Changes::default() };
+        for key in self.in_force.values().filter(new) {
+            match tokens.get(&key.id) {
+                Some(until) => changes.tokens.push((key.clone(), *until)),
+                None => changes.added.push(key.clone()),
+            }
+        }
+        Ok(changes)
     }
 }
 
@@ -167,6 +198,13 @@ mod tests {
         let changes = news(&mut watch).unwrap();
         assert_eq!((names(&changes.added), changes.revoked, changes.vanished), (vec!["c"], vec![id(1)], vec![id(2)]));
         assert_eq!(names(&watch.keys()), ["c"]);
+        assert_eq!(changes.barred, [], "it was known when it was in force");
+        let d = line("worker", "d", 4);
+        fs::write(&path, format!("{a} revoked\n{c}\n{d} revoked\n")).unwrap();
+        let changes = news(&mut watch).unwrap();
+        assert_eq!((names(&changes.barred), changes.added.len(), changes.revoked.len()), (vec!["d"], 0, 0));
+        fs::write(&path, format!("{a} revoked\n{c}\n{d} revoked\n\n")).unwrap();
+        assert!(look_twice(&mut watch).is_none(), "once");
         // A revoked key that goes was not in force.
         fs::write(&path, format!("# less\n{c}\n")).unwrap();
         assert!(look_twice(&mut watch).is_none());

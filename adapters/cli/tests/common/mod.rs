@@ -50,9 +50,19 @@ impl Fleet {
         fleet
     }
 
+    /// The coordinator's URL where it does not
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
     /// The coordinator's URL where it speaks TLS
     pub fn secure_url(&self) -> String {
         format!("wss://{}", self.address)
+    }
+
+    /// Whoever is started from now on dials another address, which leads to the coordinator; returns the one before
+    pub fn dial(&mut self, address: String) -> String {
+        std::mem::replace(&mut self.address, address)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

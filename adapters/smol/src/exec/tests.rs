@@ -81,7 +81,9 @@ fn keeps_long_output_and_tells_each_growth_once() {
     let exit = loop {
         match block_on(run.events.recv()).unwrap() {
             ExecEvent::Finished { exit, .. } => break exit,
-            ExecEvent::Grew { stream: Stream::Stderr, .. } | ExecEvent::Checkpoint { .. } => {}
+            ExecEvent::Grew { stream: Stream::Stderr, .. }
+            | ExecEvent::Checkpoint { .. }
+            | ExecEvent::Result { .. } => {}
             ExecEvent::Grew { total, .. } => {
                 assert!(total > told && read == told, "{told} {read} {total}");
                 told = total;
@@ -321,6 +323,7 @@ fn ckpt_4_checkpoints_are_noticed_while_the_program_runs_and_the_last_one_before
                 break;
             }
             ExecEvent::Grew { .. } => {}
+            ExecEvent::Result { made, .. } => panic!("{made:?}"),
         }
     }
     assert_eq!(made, [b"one".to_vec(), b"two".to_vec()], "in {:?}", start.elapsed());

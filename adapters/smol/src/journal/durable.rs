@@ -276,6 +276,7 @@ impl Journal for DurableJournal {
             | Record::Lease { .. }
             | Record::Restored { .. }
             | Record::Submit { .. }
+            | Record::SubmitLarge { .. }
             | Record::Assign { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }

@@ -91,6 +91,7 @@ impl Attempts {
             | Record::Lease { .. }
             | Record::Restored { .. }
             | Record::Submit { .. }
+            | Record::SubmitLarge { .. }
             | Record::Result { .. }
             | Record::Cancel { .. }
             | Record::Output { .. }

@@ -7,8 +7,9 @@
 //! | n | the attempt, in postcard |
 //! | 16 | first half of the SHA-256 of all of that |
 //!
-//! Output that was in memory is in there as well; output that was in a file stays in one beside it.
+//! Output that was in memory is in there as well; output that was in a file stays in one beside it, as does a large result.
 
+use rejoin_core::blob::ChunkName;
 use rejoin_core::ids::{ClusterId, PeerName, TaskId, Token};
 use rejoin_core::wire::message::{Outcome, StreamEnd};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(crate) struct Kept {
     pub(crate) attempt: u32,
     pub(crate) outcome: Outcome,
     pub(crate) result: Vec<u8>,
+    /// Length and names of chunks of what it returned, where that is in a file of its own
+    pub(crate) large: Option<(u64, Vec<ChunkName>)>,
     pub(crate) checkpoint: Option<(u64, Vec<u8>)>,
     pub(crate) streams: [StreamEnd; 2],
     /// The output itself, unless it is in a file of its own
@@ -87,6 +90,7 @@ pub(super) mod tests {
             attempt: 3,
             outcome: Outcome::Succeeded,
             result: b"a result".to_vec(),
+            large: None,
             checkpoint: Some((2, b"half way".to_vec())),
             streams: [StreamEnd { len: 5, sha256: Sha256::digest(b"hello").into() }, StreamEnd::default()],
             inline: [Some(b"hello".to_vec()), Some(Vec::new())],

@@ -13,6 +13,7 @@ use smol::channel::{Receiver, Sender, unbounded};
 
 use super::Folder;
 use super::format::Kept;
+use crate::checkpoint::Large;
 use crate::exec::{self, Outputs};
 
 /// How long is waited for more to write at once; what is settled by then never costs the disk anything
@@ -27,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) kept: Kept,
     /// Where its output is; it has none if it was never executed
     pub(crate) outputs: Option<Outputs>,
+    /// What it returned, where that is in a file
+    pub(crate) large: Option<Large>,
 }
 
 impl Job {

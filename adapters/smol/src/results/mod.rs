@@ -1,7 +1,7 @@
 //! What a worker has finished and the coordinator does not have yet, on disk, so that the next process delivers it (SESS-9)
 //!
 //! One file for each attempt in the folder `results` of the worker's data directory, written under another name, synced
-//! and renamed; beside it files with output that was too large for memory. A file goes when its attempt is settled. What
+//! and renamed; beside it files with output and a result that were too large for memory. A file goes when its attempt is settled. What
 //! is torn or foreign when a worker starts is named, and never taken for a result.
 //!
 //! Room for what is still to be kept is reserved in a file of its own, so that a full disk stops new work and not
@@ -17,14 +17,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rejoin_core::blob::{ChunkName, chunks};
 use rejoin_core::ids::{ClusterId, PeerName, Token};
-use rejoin_core::limits::INLINE_BYTES_MAX;
+use rejoin_core::limits::{BLOB_BYTES_MAX, INLINE_BYTES_MAX};
 use rejoin_core::wire::message::{Stream, StreamEnd};
 use rejoin_core::worker::StreamMeter;
 
 use self::format::Bad;
 pub(crate) use self::format::Kept;
 pub(crate) use self::keeper::{Happened, Job, Keeper};
+use crate::checkpoint::Large;
 use crate::spool::MEMORY_BYTES_MAX;
 
 /// Bytes that a worker may keep for its coordinator, unless something else is said
@@ -34,6 +36,7 @@ const FOLDER: &str = "results";
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
 const RESULT: &str = "result";
+const LARGE: &str = "large";
 const DAMAGED: &str = "damaged";
 /// What a result file has beside result, checkpoint and output, and what the last block of a file wastes
 const OVERHEAD_BYTES: u64 = 8 * 1024;
@@ -106,7 +109,7 @@ pub(crate) struct Folder {
     /// Bytes of each attempt that is kept
     kept: BTreeMap<Token, u64>,
     bytes_max: u64,
-    /// Largest that an attempt may need beside output in files
+    /// Largest that an attempt may need beside output and a result in files
     place_bytes: u64,
     /// Attempts for which there should be room, and is
     wanted: u16,
@@ -122,6 +125,8 @@ pub(crate) struct Folder {
 pub(crate) struct Found {
     pub(crate) kept: Kept,
     pub(crate) output: FoundOutput,
+    /// What it returned, where that is in a file
+    pub(crate) large: Option<Large>,
 }
 
 /// The output of an attempt of an earlier process
@@ -222,21 +227,22 @@ impl Folder {
                     return Err(OpenError::Foreign(path.clone(), Box::new([kept.worker, worker.clone()])));
                 }
                 Ok(kept) if self.file(kept.token, RESULT) != *path => Err("it has another one's name".to_owned()),
-                Ok(kept) => self.with_output(kept).map_err(|error| failed(path, error))?,
+                Ok(kept) => self.with_files(kept).map_err(|error| failed(path, error))?,
             };
             match result {
-                Ok((found_one, output_bytes)) => {
+                Ok((found_one, in_files)) => {
                     if found.first().is_some_and(|first| first.kept.cluster != found_one.kept.cluster) {
                         return Err(OpenError::Mixed(self.path.clone()));
                     }
-                    self.kept.insert(found_one.kept.token, bytes.len() as u64 + output_bytes);
+                    self.kept.insert(found_one.kept.token, bytes.len() as u64 + in_files);
                     found.push(found_one);
                 }
                 Err(why) => self.set_aside(path, &why).map_err(|error| failed(path, error))?,
             }
         }
         // Written in part, or output of what never came to be kept.
-        for path in names.iter().filter(|path| ["tmp", "out", "err"].iter().any(|ext| has_extension(path, ext))) {
+        for path in names.iter().filter(|path| ["tmp", "out", "err", LARGE].iter().any(|ext| has_extension(path, ext)))
+        {
             if token_of(path).is_none_or(|token| !self.kept.contains_key(&token)) {
                 remove(path).map_err(|error| failed(path, error))?;
             }
@@ -244,8 +250,8 @@ impl Folder {
         Ok(found)
     }
 
-    /// Looks at the output that belongs to a result; its bytes in files, or what is wrong with it
-    fn with_output(&self, kept: Kept) -> io::Result<Result<(Found, u64), String>> {
+    /// Looks at the files that belong to a result; how many bytes they have, or what is wrong with them
+    fn with_files(&self, kept: Kept) -> io::Result<Result<(Found, u64), String>> {
         let mut kept = kept;
         let mut in_files = 0;
         let mut places = [Place::Inline(Vec::new()), Place::Inline(Vec::new())];
@@ -274,12 +280,25 @@ impl Folder {
             }
             places[stream.index()] = place;
         }
-        Ok(Ok((Found { kept, output: FoundOutput(places) }, in_files)))
+        let mut large = None;
+        if let Some((length, names)) = kept.large.take() {
+            let path = self.file(kept.token, LARGE);
+            match Large::reopen(&path, length, names) {
+                Ok(Some(same)) => large = Some(same),
+                Ok(None) => return Ok(Err(format!("{} is not what the task returned", path.display()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Err(format!("{} with what the task returned is missing", path.display())));
+                }
+                Err(error) => return Err(named(&path, error)),
+            }
+            in_files += length;
+        }
+        Ok(Ok((Found { kept, output: FoundOutput(places), large }, in_files)))
     }
 
     /// Gives a file that is no good another name, so that somebody may look into it
     fn set_aside(&self, path: &Path, why: &str) -> io::Result<()> {
-        for ext in [RESULT, "out", "err"] {
+        for ext in [RESULT, "out", "err", LARGE] {
             let (old, new) = (path.with_extension(ext), path.with_extension(format!("{ext}.{DAMAGED}")));
             match fs::rename(&old, &new) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -321,6 +340,11 @@ impl Folder {
             bytes += if inline.is_none() { kept.streams[stream.index()].len } else { 0 };
             kept.inline[stream.index()] = inline;
         }
+        if let Some(large) = &job.large {
+            let path = self.file(token, LARGE);
+            large.copy_to(&path).map_err(|error| named(&path, error))?;
+            bytes += large.len();
+        }
         let sealed = format::seal(&kept).map_err(io::Error::other)?;
         let (temporary, path) = (self.file(token, "tmp"), self.file(token, RESULT));
         let written = || {
@@ -338,7 +362,7 @@ impl Folder {
     fn remove(&mut self, token: Token) -> io::Result<()> {
         self.kept.remove(&token);
         // The result goes first: output without one means nothing.
-        for ext in [RESULT, "tmp", "out", "err"] {
+        for ext in [RESULT, "tmp", "out", "err", LARGE] {
             let path = self.file(token, ext);
             remove(&path).map_err(|error| named(&path, error))?;
         }
@@ -401,9 +425,10 @@ impl Folder {
     }
 }
 
-/// Largest that a worker keeps of an attempt, beside output in files
+/// Largest that a worker keeps of an attempt, beside output and a result in files
 pub(crate) fn place_bytes(result_bytes_max: u32) -> u64 {
-    OVERHEAD_BYTES + u64::from(result_bytes_max) + INLINE_BYTES_MAX as u64 + 2 * MEMORY_BYTES_MAX as u64
+    let names = (chunks(BLOB_BYTES_MAX) * size_of::<ChunkName>()) as u64;
+    OVERHEAD_BYTES + u64::from(result_bytes_max).max(names) + INLINE_BYTES_MAX as u64 + 2 * MEMORY_BYTES_MAX as u64
 }
 
 /// The cluster whose coordinator is to have what was found

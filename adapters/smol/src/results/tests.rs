@@ -1,3 +1,5 @@
+use rejoin_core::blob::chunk_name;
+
 use super::format::tests::kept;
 use super::*;
 
@@ -8,7 +10,11 @@ fn open(data: &Path) -> Result<(Folder, Vec<Found>), OpenError> {
 }
 
 fn job(token: u64) -> Job {
-    Job { kept: Kept { streams: Default::default(), inline: Default::default(), ..kept(token) }, outputs: None }
+    Job {
+        kept: Kept { streams: Default::default(), inline: Default::default(), ..kept(token) },
+        outputs: None,
+        large: None,
+    }
 }
 
 fn files(data: &Path) -> Vec<String> {
@@ -71,6 +77,44 @@ fn sess_9_output_in_files_is_compared_with_what_it_was() {
     write(b"hello");
     fs::remove_file(data.path().join(FOLDER).join("0000000000000007.out")).unwrap();
     assert!(open(data.path()).unwrap().1.is_empty());
+}
+
+#[test]
+fn sess_9_a_large_result_is_a_file_beside_it_and_compared_with_its_names() {
+    let data = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..150_000u32).map(|n| (n / 7) as u8).collect();
+    let names: Vec<ChunkName> = bytes.chunks(65_536).map(chunk_name).collect();
+    let left = data.path().join("left");
+    fs::write(&left, &bytes).unwrap();
+    let length = bytes.len() as u64;
+    let large = Large::reopen(&left, length, names.clone()).unwrap().unwrap();
+    let write = || {
+        let (mut folder, _) = open(data.path()).unwrap();
+        let Job { kept, .. } = job(7);
+        let kept = Kept { result: Vec::new(), large: Some((length, names.clone())), ..kept };
+        folder.write(&Job { kept, outputs: None, large: Some(large.clone()) }).unwrap();
+        assert!(folder.kept[&Token(7)] > length, "it counts");
+        folder.file(Token(7), LARGE)
+    };
+    let path = write();
+    let (mut folder, found) = open(data.path()).unwrap();
+    let found = found[0].large.as_ref().unwrap();
+    let mut piece = [0; 100];
+    assert_eq!((found.len(), found.names(), found.read_at(149_950, &mut piece).unwrap()), (length, &names[..], 50));
+    assert_eq!(&piece[..50], &bytes[149_950..]);
+    assert!(folder.kept[&Token(7)] > length);
+    folder.remove(Token(7)).unwrap();
+    assert_eq!(files(data.path()), [RESERVE]);
+    drop(folder);
+    let mut other = bytes.clone();
+    other[149_999] ^= 1;
+    let longer = [&bytes[..], b"!"].concat();
+    for damaged in [Some(&other[..]), Some(&bytes[1..]), Some(&longer[..]), None] {
+        write();
+        damaged.map_or_else(|| fs::remove_file(&path), |damaged| fs::write(&path, damaged)).unwrap();
+        assert!(open(data.path()).unwrap().1.is_empty());
+        assert!(files(data.path()).contains(&"0000000000000007.result.damaged".to_owned()));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rejoin_core::Loss;
 use rejoin_core::coordinator;
-use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
+use rejoin_core::limits::{ROTATION_SINCE, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::worker;
 
 use super::super::nodes::{Machine, Peer, Snapshot};
@@ -12,6 +12,9 @@ use super::super::spools::{Foreign, Store};
 use super::super::{Happening, Simulation, Who};
 use crate::menu::Kind;
 use crate::schedule::Fault;
+
+/// How long join tokens are good: whatever clocks do, nobody has to bring another one
+const TOKEN_VALID: Duration = Duration::MAX;
 
 /// Most processes with somebody else's key at a time
 const CLONES_MAX: usize = 8;
@@ -43,7 +46,9 @@ impl Simulation {
             Kind::StoreFull => self.fill_store(peer, fault.span),
             Kind::Upgrade if lives => {
                 self.tally.hit(fault.kind);
-                self.peers[peer].wire_version = Some(self.version(fault.amount));
+                if !self.peers[peer].joins {
+                    self.peers[peer].wire_version = Some(self.version(fault.amount));
+                }
                 self.kill_peer(peer);
                 self.happen(fault.span, peer as u64, Happening::Start(who));
             }
@@ -54,16 +59,22 @@ impl Simulation {
                 }
             }
             Kind::CrashResuming => self.peers[peer].dies_resuming = Some((fault.amount, fault.span)),
-            Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key => {
+            Kind::Snapshot if !self.peers[peer].revoked && !self.peers[peer].wrong_key && !self.peers[peer].joins => {
                 let node = &mut self.peers[peer];
                 let Some(machine) = node.machine.clone() else { return };
+                if matches!(&machine, Machine::Worker(worker) if worker.next_key().is_some()) {
+                    // Nobody would tell it, put back, what became of its key.
+                    return;
+                }
                 let running = node.running.iter().map(|(token, e)| (*token, e.id, e.over)).collect();
-                let (saved, restores, dialled) = (node.saved.clone(), node.restores.clone(), node.dialled);
+                let (saved, restores, fed) = (node.saved.clone(), node.restores.clone(), node.fed.clone());
+                let dialled = node.dialled;
                 let store = node.store.clone();
-                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, store, dialled }));
+                node.snapshot = Some(Box::new(Snapshot { machine, running, saved, restores, fed, store, dialled }));
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
-            Kind::Clone => self.start_clone(peer, fault.span),
+            // A token is one holder's, and good for nothing where version 1 is spoken.
+            Kind::Clone if !self.peers[peer].joins => self.start_clone(peer, fault.span),
             Kind::WrongKey if lives && !self.peers[peer].revoked => {
                 self.tally.hit(fault.kind);
                 self.peers[peer].wrong_key = true;
@@ -77,6 +88,13 @@ impl Simulation {
                 self.revoke(peer);
                 self.happen(fault.span, peer as u64, Happening::Enrols { peer });
             }
+            Kind::Token if !self.peers[peer].revoked && self.chief.machine.is_some() && !self.has_double(peer) => {
+                self.tally.hit(fault.kind);
+                self.revoke(peer);
+                self.peers[peer].token = Some(Duration::from_micros(fault.amount));
+                self.happen(fault.span, peer as u64, Happening::Enrols { peer });
+            }
+            Kind::Rotate if lives && !self.has_double(peer) => self.rotate(peer, fault),
             Kind::Drain if lives && !self.peers[peer].draining => {
                 self.drain_worker(peer);
                 self.tally.hit(fault.kind);
@@ -110,9 +128,9 @@ impl Simulation {
         self.tally.hit(Kind::Snapshot);
         self.clocks_differ = true;
         self.kill_peer(peer);
-        let Snapshot { machine, running, saved, restores, store, dialled } = *snapshot;
+        let Snapshot { machine, running, saved, restores, fed, store, dialled } = *snapshot;
         let node = &mut self.peers[peer];
-        (node.saved, node.restores) = (saved, restores);
+        (node.saved, node.restores, node.fed) = (saved, restores, fed);
         node.life.number += 1;
         node.draining = matches!(&machine, Machine::Worker(worker) if worker.is_draining());
         node.machine = Some(machine);
@@ -200,15 +218,24 @@ impl Simulation {
 
     /// The coordinator takes back a worker's key (AUTH-6)
     fn revoke(&mut self, peer: usize) {
-        let key = self.key_of(peer).id;
+        let name = self.key_of(peer).name;
         self.peers[peer].revoked = true;
         self.peers[peer].snapshot = None;
-        self.chief.config.revoked.push(key);
+        // All that the name has, those that came about by rotation included.
+        let config = &mut self.chief.config;
+        let good = config.keys.iter().filter(|key| key.name == name && !config.revoked.contains(&key.id));
+        let keys: Vec<_> = good.map(|key| key.id).collect();
+        config.next.retain(|key| !keys.contains(key));
+        config.revoked.extend(&keys);
         let now = self.clock(Who::Chief);
-        if let Some(machine) = &mut self.chief.machine {
-            // After its journal has failed it takes nothing in; the next one has it from its settings.
-            let _ = machine.handle(now, coordinator::Input::RevokeKey { key });
-            self.dirty.insert(Who::Chief);
+        for key in keys {
+            self.auditor.retired(key);
+            if let Some(machine) = &mut self.chief.machine {
+                // After its journal has failed it takes nothing in; the next one has it from its settings. One that it has
+                // not been told of yet it is never told of.
+                let _ = machine.handle(now, coordinator::Input::RevokeKey { key });
+                self.dirty.insert(Who::Chief);
+            }
         }
     }
 
@@ -218,11 +245,25 @@ impl Simulation {
             return;
         }
         self.peers[peer].enrolled += 1;
+        self.peers[peer].rotated = None;
+        let speaks = self.chief.config.wire_version.min(self.peers[peer].wire_version.unwrap_or(WIRE_VERSION));
+        let token = self.peers[peer].token.take().filter(|_| speaks >= ROTATION_SINCE);
+        self.peers[peer].joins = token.is_some();
         let key = self.key_of(peer);
         self.chief.config.keys.push(key.clone());
+        if let Some(takes) = token {
+            (self.peers[peer].keeping, self.chief.keeping) = (takes, takes);
+            self.chief.config.tokens.push((key.id, TOKEN_VALID));
+        }
         let now = self.clock(Who::Chief);
         if let Some(machine) = &mut self.chief.machine {
-            let _ = machine.handle(now, coordinator::Input::AddKey { key: &key });
+            let _ = machine.handle(
+                now,
+                match token {
+                    Some(_) => coordinator::Input::AddToken { key: &key, valid: TOKEN_VALID },
+                    None => coordinator::Input::AddKey { key: &key },
+                },
+            );
             self.dirty.insert(Who::Chief);
         }
         self.kill_peer(peer);
@@ -251,7 +292,9 @@ impl Simulation {
             Kind::PlannedRestart => self.send_all_away(fault.span),
             Kind::Roll if self.chief.machine.is_some() => {
                 self.tally.hit(fault.kind);
-                self.chief.config.wire_version = self.version(fault.amount);
+                if self.peers.iter().all(|peer| !peer.joins) {
+                    self.chief.config.wire_version = self.version(fault.amount);
+                }
                 self.kill_chief(0);
                 self.happen(fault.span, 0, Happening::Start(Who::Chief));
             }
@@ -273,6 +316,7 @@ impl Simulation {
         }
         let Some(machine) = &mut self.chief.machine else { return };
         self.tally.hit(Kind::PlannedRestart);
+        self.chief.slots_end = self.chief.slots_end.max(self.now + away * 5 / 4 + Duration::from_secs(1));
         machine.handle(now, coordinator::Input::GoAway { back_in: away }).expect("an end is never refused");
         self.dirty.insert(Who::Chief);
         self.drain();

@@ -6,6 +6,7 @@
 //! | `network` | what networks and dials are like for a while |
 //! | `connections` | what befalls a connection |
 //! | `strikes` | what befalls the next bytes or messages |
+//! | `rotation` | keys that are replaced while their holders are connected |
 //! | `lives` | crashes, pauses, clones, keys, and the coordinator's disk |
 //! | `clocks` | clocks that are wrong |
 //! | `intruders` | those who have no business here |
@@ -17,6 +18,7 @@ mod connections;
 mod intruders;
 mod lives;
 mod network;
+mod rotation;
 mod strikes;
 
 use std::time::Duration;
@@ -129,6 +131,8 @@ impl Simulation {
             | Kind::Clone
             | Kind::WrongKey
             | Kind::Rekey
+            | Kind::Token
+            | Kind::Rotate
             | Kind::Drain
             | Kind::Upgrade
             | Kind::WipeStore

@@ -247,7 +247,8 @@ fn is_of_kind(message: &[u8], role: Role, towards: Side, kind: u64) -> bool {
                 | Control::Digest { .. }
                 | Control::Compare
                 | Control::GoAway { .. }
-                | Control::Mtbf { .. },
+                | Control::Mtbf { .. }
+                | Control::NextKey,
             ) => false,
             Said::Numbered(..) | Said::Void(_) | Said::Loose(_) => kind == 4,
             Said::Unreadable => false,
