@@ -4,10 +4,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Fleet, lives, until};
-use rejoin_smol::disrupt::{Profile, Proxy, Settings};
+use rejoin_smol::chaos::{Fault, Kind, Profile, Proxy};
 use serde_json::Value;
 
 /// Puts a checkpoint in place
@@ -137,10 +138,13 @@ fn frame_3_ten_mib_go_in_and_come_out_while_all_links_are_cut_again_and_again() 
     let mut fleet = Fleet::start(&["--heartbeat", "100ms"]);
     let coordinator = fleet.dial(String::new()).parse().expect("an address");
     let loopback = "127.0.0.1:0".parse().expect("an address");
-    // Each of them lasts until after a while it is reset, or falls silent.
-    let cut_after = Duration::from_millis(400)..=Duration::from_millis(1200);
-    let cuts = Settings { cut_after, half_open_share: 0.3, ..Settings::of(Profile::Cuts) };
-    let proxy = smol::block_on(Proxy::start(loopback, coordinator, cuts, 7)).expect("a proxy");
+    let proxy = smol::block_on(Proxy::start(loopback, coordinator, Profile::Calm, 7)).expect("a proxy");
+    // Every now and then all are reset, or fall silent.
+    let proxy = Arc::new(proxy);
+    let cuts =
+        (1..500).map(|n| (Duration::from_millis(600) * n, Fault::of_all([Kind::Dead, Kind::Reset][n as usize % 2])));
+    let breaks = proxy.clone();
+    let _cutting = smol::spawn(async move { breaks.follow(cuts).await });
     fleet.dial(proxy.local_addr().to_string());
     let _worker = fleet.worker("w1", &[]);
     let (given, fetched) = (fleet.path("given"), fleet.path("fetched"));
@@ -160,7 +164,7 @@ fn frame_3_ten_mib_go_in_and_come_out_while_all_links_are_cut_again_and_again() 
     assert!(fs::read(&fetched).expect("a result") == text.as_bytes(), "the result is another one");
     let printed = fleet.client("result", ["id:both", "--fetch", "-"]).end();
     assert!(printed.out == text, "{}", printed.err);
-    assert!(proxy.disruptions() >= 5, "{:?}", proxy.counts());
+    assert!(proxy.counts().disruptions() >= 5, "{:?}", proxy.counts());
     // The same again is the same task, and another input another one.
     fleet.submit(&["--id", "both", "--input", input], &["sh", "-c", r#"cat > "$REJOIN_RESULT""#]);
     fs::write(&given, &text[1..]).expect("a file");
