@@ -130,7 +130,7 @@ impl Backoff {
         now + pause.max(floor)
     }
 
-    /// Returns when to dial again after the coordinator has named a slot (BACK-3)
+    /// Returns when to dial again after the coordinator has named a slot (BACK-3), or another key (AUTH-6)
     ///
     /// Neither a failure nor a success: the pause behind the next loss is what it would have been. Not at once in any
     /// case, so that no coordinator can have itself dialled for ever.

@@ -186,6 +186,11 @@ impl Receiving {
         &self.missing
     }
 
+    /// Where the chunk begins that comes next
+    pub(crate) fn chunk_begins(&self) -> Option<u64> {
+        self.missing.first().map(|chunk| chunk_span(self.length, chunk).start)
+    }
+
     /// How much has come of the chunk that comes next
     pub(crate) fn done(&self) -> u64 {
         self.done

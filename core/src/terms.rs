@@ -103,10 +103,10 @@ impl fmt::Display for BadTerms {
         f.write_str(match self {
             BadTerms::Time => "a time is above 0 and at most 365 days",
             BadTerms::NoReplacementToKeep => {
-                "a task that is never replaced has no replacement to keep: leave out on-return, or let it be replaced"
+                "a task that is never replaced has no replacement to keep: leave out --on-return, or let it be replaced"
             }
             BadTerms::LostAndReplaced => {
-                "a task that is replaced after a time of its own is not replaced when it is lost: leave out lost-after, \
+                "a task that is replaced after a time of its own is not replaced when it is lost: leave out --lost-after, \
                  or replace it when it is lost"
             }
             BadTerms::StopsTooLate => {
@@ -242,7 +242,7 @@ mod tests {
         }
         assert_eq!(Span::try_from(Duration::ZERO), Err(BadTerms::Time));
         assert_eq!(Span::try_from(TERM_MAX + Duration::from_secs(1)), Err(BadTerms::Time));
-        assert!(format!("{}", BadTerms::NoReplacementToKeep).contains("leave out on-return"));
+        assert!(format!("{}", BadTerms::NoReplacementToKeep).contains("leave out --on-return"));
     }
 
     #[test]

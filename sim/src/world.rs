@@ -74,15 +74,21 @@ pub(crate) fn secret(kind: u8, n: usize) -> [u8; 32] {
 /// Keeps that a key was used, and that those in front of it are retired; with a join token, all others of its name
 pub(crate) fn retire(config: &mut coordinator::Config, name: &PeerName, used: KeyId) -> Vec<KeyId> {
     config.next.retain(|key| *key != used);
-    let is_token = |key: &KeyId| config.tokens.iter().any(|(token, _)| token == key);
     let others = config.keys.iter().filter(|key| key.name == *name && key.id != used);
     let others: Vec<KeyId> = others.map(|key| key.id).filter(|key| !config.revoked.contains(key)).collect();
     let before: Vec<KeyId> = config.keys.iter().map(|key| key.id).take_while(|key| *key != used).collect();
-    let burns = others.iter().any(|key| is_token(key) && before.contains(key));
+    let in_use = |key: &KeyId| !config.next.contains(key) && !config.tokens.iter().any(|(token, _)| token == key);
+    let burns = !others.iter().any(|key| in_use(key) && before.contains(key));
     let retired: Vec<KeyId> = others.into_iter().filter(|key| burns || before.contains(key)).collect();
     config.next.retain(|key| !retired.contains(key));
     config.revoked.extend(&retired);
     retired
+}
+
+/// Forgets a key that nobody was told of
+pub(crate) fn forget(config: &mut coordinator::Config, key: KeyId) {
+    config.next.retain(|next| *next != key);
+    config.keys.retain(|known| known.id != key);
 }
 
 /// One coordinator, its workers and clients, and the network between them
@@ -182,6 +188,11 @@ enum Happening {
 }
 
 impl World {
+    /// Keys that the coordinator has for good, and that were not used yet
+    pub fn next_keys(&self) -> usize {
+        self.coordinator_config.next.len()
+    }
+
     /// Makes a world in which everybody is about to dial
     pub fn new(setup: Setup) -> Self {
         let keys = (0..setup.workers).map(worker_key).chain((0..setup.clients).map(client_key)).collect();
@@ -947,7 +958,7 @@ impl World {
                         self.coordinator_config.keys.push(Key::clone(&key));
                     }
                     if self.keeps_keys[Side::Coordinator as usize] {
-                        let kept = coordinator::Input::KeyKept { key: key.id };
+                        let kept = coordinator::Input::KeyKept { key: key.id, kept: true };
                         self.coordinator.handle(self.now, kept).expect("an answer is never refused");
                     } else {
                         self.unsaid_keys.push(key.id);
@@ -956,6 +967,9 @@ impl World {
                 coordinator::Output::Event(event) => {
                     if let (coordinator::Event::KeyUsed { peer, key }, true) = (&event, self.keeps_retired) {
                         retire(&mut self.coordinator_config, peer, *key);
+                    }
+                    if let coordinator::Event::KeyUntold { key } = &event {
+                        forget(&mut self.coordinator_config, *key);
                     }
                     self.events.push(event);
                 }

@@ -517,7 +517,7 @@ fn a_task_that_is_never_to_be_replaced_is_not_given_out_again() {
 fn a_contradictory_policy_is_not_accepted() {
     let never = Terms { replace: Replace::Never, on_return: OnReturn::KeepReplacement, ..PLAIN };
     let about = About { terms: never, ..About::default() };
-    assert!(about.encode().expect_err("refused").to_string().contains("leave out on-return"));
+    assert!(about.encode().expect_err("refused").to_string().contains("leave out --on-return"));
     // Whoever writes it all the same is refused by the coordinator.
     let bytes = postcard::to_allocvec(&("", 0u8, never)).expect("it can be written");
     let mut world = connected(Setup::default());

@@ -97,11 +97,11 @@ pub fn drain(args: &Drain) -> u8 {
     with(&args.reach, false, async |caller| {
         if caller.drain(&args.worker).await? {
             return Ok(printed(&format!(
-                "{} drains: it takes nothing new, and ends when it has nothing left\n",
+                "{} drains, now or when it is back: it takes nothing new, and ends when it has nothing left\n",
                 args.worker
             )));
         }
-        complain(&format!("there is no worker {}: `rejoin workers` lists them", args.worker));
+        complain(&format!("there is no worker {}, or its key is revoked: `rejoin workers` lists them", args.worker));
         Ok(EXIT_INTERNAL)
     })
 }
@@ -118,7 +118,9 @@ pub fn rotate_key(args: &KeyRotate) -> u8 {
         }
         let refused = match caller.rotate_key(worker).await? {
             RotationView::Begun => {
-                return Ok(printed(&format!("{worker} is given another key; the logs say when it uses that\n")));
+                let then =
+                    "the coordinator's log says when it uses that, and the log of an end that cannot keep it why";
+                return Ok(printed(&format!("{worker} is to be given another key: {then}\n")));
             }
             RotationView::Unknown => format!("there is no worker {worker}: `rejoin workers` lists them"),
             RotationView::Away => format!("{worker} is not connected: try again when it is"),
@@ -339,7 +341,7 @@ pub fn result(args: &ResultOf) -> u8 {
             lines(&value)
         } else {
             let reason = views::reason(outcome, message).map_or_else(String::new, |reason| format!(": {reason}"));
-            let attempts = if task.attempts > 1 { format!(" (attempt {})", task.attempts) } else { String::new() };
+            let attempts = if task.attempts > 1 { format!(" ({} attempts)", task.attempts) } else { String::new() };
             let returned = match returned {
                 0 => String::new(),
                 bytes => format!("; it returned {bytes} bytes, which --fetch FILE gets"),

@@ -227,6 +227,7 @@ impl Local {
                 | Event::Outdated { .. }
                 | Event::UnknownKey { .. }
                 | Event::KeyUsed { .. }
+                | Event::KeyUntold { .. }
                 | Event::Stopped,
             ) => Happened::Nothing,
         })

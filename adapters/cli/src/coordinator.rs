@@ -36,6 +36,8 @@ pub fn coordinator(args: &Coordinator) -> u8 {
 }
 
 async fn serve(args: &Coordinator) -> Result<(), Failed> {
+    // What changes behind this is found by its first look.
+    let mut watch = KeysWatch::new(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
     let known = keys::load_keys(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
     let cluster = args.cluster.map_or_else(|| entropy().map(ClusterId), Ok)?;
     let mut config = Config::new(cluster, 1, known.iter().map(|(key, _)| key.clone()).collect());
@@ -97,7 +99,6 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
             }
         }
     };
-    let mut watch = KeysWatch::new(&args.keys).map_err(|error| Failed::Usage(error.to_string()))?;
     let reloading = async {
         loop {
             // A key that was just made is looked for when its holder comes, who may be faster than any pause.
@@ -183,9 +184,11 @@ async fn reload(changes: Result<Changes, KeysError>, handle: &Handle) {
     }
     for key in changes.barred {
         let id = key.id;
-        // One that came about by rotation is known already.
-        let _ = handle.add_key(key).await;
-        revoke(handle, id).await;
+        // One that came about by rotation is known already, and must not be good for a moment.
+        if handle.revoke_key(id).await == Err(Rejected::Unknown) {
+            let _ = handle.add_key(key).await;
+            revoke(handle, id).await;
+        }
     }
     for key in changes.added {
         let name = key.name.clone();
@@ -209,19 +212,24 @@ async fn keep(notice: &Notice, path: &Path, handle: &Handle) {
     match notice {
         Notice::KeepKey { key, after } => {
             let (key, after, name, id) = (key.clone(), *after, key.name.clone(), key.id);
-            match smol::unblock(move || keys::keep_next(&path, &key, after)).await {
-                Ok(true) => {
-                    tracing::info!(%name, key = %id, "another key is kept, and its holder is told");
-                    let _ = handle.key_kept(id).await;
-                }
+            let kept = smol::unblock(move || keys::keep_next(&path, &key, after)).await;
+            match &kept {
+                Ok(true) => tracing::info!(%name, key = %id, "another key is kept, and its holder is told"),
                 Ok(false) => tracing::warn!(%name, "its key was revoked meanwhile: it gets no other one"),
                 Err(error) => tracing::error!(%name, %error, "another key cannot be kept: the one before stays in use"),
             }
+            let _ = handle.key_kept(id, kept.unwrap_or(false)).await;
         }
         Notice::Event(Event::KeyUsed { peer, key }) => {
             let (name, id) = (peer.clone(), *key);
             if let Err(error) = smol::unblock(move || keys::key_used(&path, &name, id)).await {
                 tracing::error!(%peer, %error, "cannot keep that the key before is retired: a restart would let it in");
+            }
+        }
+        Notice::Event(Event::KeyUntold { key }) => {
+            let id = *key;
+            if let Err(error) = smol::unblock(move || keys::drop_next(&path, id)).await {
+                tracing::warn!(key = %id, %error, "a key that nobody was told of stays in the keys file");
             }
         }
         Notice::Event(_) | Notice::Ended(_) => {}
@@ -272,6 +280,7 @@ fn log(notice: &Notice) {
             Event::KeyUsed { peer, key } => {
                 tracing::info!(%peer, %key, "its new key is used: those before are retired")
             }
+            Event::KeyUntold { key } => tracing::debug!(%key, "its holder was gone before it was told of its new key"),
             Event::UnknownKey { key } => tracing::debug!(%key, "somebody came with a key that is not known"),
             Event::Accepted { task } => tracing::debug!(%task, "task accepted"),
             Event::Running { task, token } => tracing::debug!(%task, %token, "task runs"),

@@ -35,7 +35,7 @@ use crate::items::label;
 
 pub use change::{Revoked, new_key, revoke, run};
 pub use enrol::{enrol_key, load_token, now_s};
-pub use rotate::{keep_next, key_used, replace_key};
+pub use rotate::{drop_next, keep_next, key_used, replace_key};
 pub use watch::{Changes, KeysWatch};
 
 /// Most bytes of a key file; room for some 100,000 keys
@@ -123,6 +123,7 @@ enum Why {
     /// The system says so
     Io(&'static str, io::Error),
     Exposed,
+    NoFile,
     NotText,
     TooLarge,
     Line(usize, Fault),
@@ -186,6 +187,7 @@ impl KeysError {
             | Why::Unknown(_) => true,
             Why::Io(..)
             | Why::Exposed
+            | Why::NoFile
             | Why::NotText
             | Why::TooLarge
             | Why::Line(..)
@@ -204,6 +206,7 @@ impl fmt::Display for KeysError {
                 write!(f, "{path} can be read or written by others than its owner: run `chmod 600 {path}`")?;
                 f.write_str(", and replace its keys if others may have seen them")
             }
+            Why::NoFile => write!(f, "{path} is no file: give one made by `rejoin key new`"),
             Why::NotText => write!(f, "{path} is no text: give a file made by `rejoin key new`"),
             Why::TooLarge => {
                 write!(f, "{path} has more than {FILE_BYTES_MAX} bytes: give a file made by `rejoin key new`")
@@ -317,6 +320,9 @@ fn read(path: &Path) -> Result<(Metadata, Zeroizing<String>), KeysError> {
     let mut file = File::open(path).map_err(cannot())?;
     // Of the open file: whoever replaces it meanwhile changes nothing about what is read.
     let metadata = file.metadata().map_err(cannot())?;
+    if !metadata.is_file() {
+        return Err(KeysError::new(path, Why::NoFile));
+    }
     if metadata.mode() & OTHERS_MAY != 0 {
         return Err(KeysError::new(path, Why::Exposed));
     }

@@ -1,11 +1,12 @@
 //! `rejoin worker`: a worker on its own
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use rejoin_core::about::Tags;
-use rejoin_core::ids::Role;
+use rejoin_core::ids::{KeyId, Role};
 use rejoin_core::link::Reason;
 use rejoin_core::wire::message::Denied;
 use rejoin_core::worker::Config;
@@ -67,6 +68,8 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     config.offers = offers;
     let (spool_dir, _temporary) = spool_dir(args)?;
     let path = args.access.key.clone();
+    let in_use = Arc::new(Mutex::new(key.id));
+    let kept_id = in_use.clone();
     let options = Options {
         endpoints: args.access.coordinators.clone(),
         trust,
@@ -81,7 +84,8 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
                 Some(cluster) => keys::enrol_key(&path, key, cluster),
                 None => keys::replace_key(&path, key),
             };
-            kept.map_err(std::io::Error::other)
+            kept.map(|()| *kept_id.lock().unwrap_or_else(PoisonError::into_inner) = key.id)
+                .map_err(std::io::Error::other)
         })),
     };
     tracing::info!(name = %key.name, slots = args.slots, "worker started");
@@ -93,16 +97,21 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     };
     let ended = run(options, Watch::default(), orders).or(told).await;
     if let Ended::Refused(Reason::Denied(denied)) = &ended {
-        let (enrols, key) = (token_file.is_some(), &args.access.key);
-        what_to_do(*denied, enrols, key).into_iter().for_each(|hint| complain(&hint));
+        let (enrols, file) = (token_file.is_some(), &args.access.key);
+        let in_use = *in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        what_to_do(*denied, enrols, file, in_use).into_iter().for_each(|hint| complain(&hint));
     }
     Ok(ended)
 }
 
 /// How a worker that was refused for good comes to a key that is good
-fn what_to_do(denied: Denied, enrols: bool, key: &Path) -> Option<String> {
-    let file = key.display();
-    if enrols && !key.exists() {
+fn what_to_do(denied: Denied, enrols: bool, path: &Path, in_use: KeyId) -> Option<String> {
+    let file = path.display();
+    if keys::load_key(path).is_ok_and(|key| key.id != in_use) {
+        let why = "another process has the same key file, and was given another key: one of the two is too many";
+        return Some(format!("{file} has another key by now: {why}"));
+    }
+    if enrols && !path.exists() {
         let why = "the join token is of no use: used already, revoked, or too old";
         return Some(format!("{why}; ask for another one (`rejoin key token`)"));
     }

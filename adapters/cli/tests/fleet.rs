@@ -286,7 +286,7 @@ fn auth_6_a_workers_key_is_replaced_while_it_works_and_each_end_starts_again_wit
     let old = fs::read_to_string(&path).expect("a key");
     fs::copy(&path, fleet.path("old.key")).expect("a copy");
     let rotate = ["key", "rotate", "w1", "--coordinator", &fleet.url(), "--key", "client.key"];
-    assert!(fleet.rejoin(&rotate).contains("is given another key"));
+    assert!(fleet.rejoin(&rotate).contains("is to be given another key"));
     let keys = || fs::read_to_string(fleet.path("keys")).expect("keys");
     until("the old key is retired", || keys().lines().filter(|line| line.ends_with(" revoked")).count() == 1);
     let new = fs::read_to_string(&path).expect("a key");

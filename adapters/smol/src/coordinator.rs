@@ -96,7 +96,7 @@ enum Ask {
     AddKey { key: Key, answer: Sender<Result<(), Rejected>> },
     AddToken { key: Key, valid: Duration, answer: Sender<Result<(), Rejected>> },
     RevokeKey { key: KeyId, answer: Sender<Result<(), Rejected>> },
-    KeyKept { key: KeyId, answer: Sender<Result<(), Rejected>> },
+    KeyKept { key: KeyId, kept: bool, answer: Sender<Result<(), Rejected>> },
     Ended { task: TaskId, answer: Sender<Option<Ended>> },
     Stop { back_in: Option<Duration> },
     Overview { answer: Sender<Overview> },
@@ -141,9 +141,9 @@ impl Handle {
         self.ask(|answer| Ask::RevokeKey { key, answer }).await
     }
 
-    /// Says that the key of [`Notice::KeepKey`] is kept for good (AUTH-6)
-    pub async fn key_kept(&self, key: KeyId) -> Result<(), Rejected> {
-        self.ask(|answer| Ask::KeyKept { key, answer }).await
+    /// Says whether the key of [`Notice::KeepKey`] is kept for good (AUTH-6)
+    pub async fn key_kept(&self, key: KeyId, kept: bool) -> Result<(), Rejected> {
+        self.ask(|answer| Ask::KeyKept { key, kept, answer }).await
     }
 
     /// Returns how a task ended, if it has; of a forgotten one there is only the outcome
@@ -638,8 +638,8 @@ impl<J: Journal> Desk<J> {
             Ask::RevokeKey { key, answer } => {
                 let _ = answer.try_send(self.machine.handle(now, Input::RevokeKey { key }));
             }
-            Ask::KeyKept { key, answer } => {
-                let _ = answer.try_send(self.machine.handle(now, Input::KeyKept { key }));
+            Ask::KeyKept { key, kept, answer } => {
+                let _ = answer.try_send(self.machine.handle(now, Input::KeyKept { key, kept }));
             }
             Ask::Ended { task, answer } => {
                 let _ = answer.try_send(self.end_of(task));

@@ -11,12 +11,15 @@ use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, PeerName, Role};
 use crate::limits::{HANDSHAKE_TIME, ROTATION_SINCE, TOKEN_KEYS_MAX};
 use crate::link::Reason;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::wire::keys::Key;
 use crate::wire::message::{Control, Denied};
 
 use super::door::Verified;
 use super::{Desk, Timer};
+
+/// In what time some of the keys that are being made durable should be
+const KEEPING_TIME: Duration = Duration::from_secs(1);
 
 /// A connection whose holder waits for a key of its own
 #[derive(Clone, Debug)]
@@ -47,8 +50,12 @@ impl Desk {
         if verified.version < ROTATION_SINCE {
             return self.turn_away(conn, *verified, Denied::Version);
         }
-        if until <= self.now || self.roster.next_keys(&name) >= TOKEN_KEYS_MAX {
+        if until <= self.now || self.roster.next_keys_kept(&name) >= TOKEN_KEYS_MAX {
             return self.turn_away(conn, *verified, Denied::Spent);
+        }
+        if self.roster.next_keys(&name) >= TOKEN_KEYS_MAX {
+            let retry_after_us = micros(KEEPING_TIME);
+            return self.turn_away(conn, *verified, Denied::Busy { retry_after_us });
         }
         let entry = Enrolling { conn, name, role: Role::Worker, verified };
         if let Some(before) = self.enrolling.insert(token, entry) {
@@ -65,18 +72,17 @@ impl Desk {
         Some((Box::new(entry.key()), entry.verified.key))
     }
 
-    /// A key is durable: whoever enrols is told, and is to come back with it; `false` if nobody waits for it
-    pub(super) fn enrolled(&mut self, key: KeyId) -> bool {
+    /// A key is durable, if it is good: whoever enrols is told, and is to come back with it; `false` if nobody waits for it
+    pub(super) fn enrolled(&mut self, key: KeyId, good: bool) -> bool {
         let mut waiting = self.enrolling.iter();
         let Some(token) = waiting.find(|(_, entry)| entry.verified.next.id == key).map(|(token, _)| *token) else {
             return false;
         };
         let Some(entry) = self.enrolling.remove(&token) else { return false };
         self.timers.set(Timer::Conn(entry.conn), None);
-        if self.roster.add_key(entry.key()) && self.roster.is_next(key) {
+        if good {
             self.dismiss(entry.conn, *entry.verified, Control::NextKey, Reason::Rekeyed);
         } else {
-            // Its id stands for another key: as unlikely as guessing one.
             self.closes.push_back((entry.conn, Reason::Crowded));
         }
         true

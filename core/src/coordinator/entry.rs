@@ -468,8 +468,8 @@ impl Desk {
         self.timers.set(Timer::Conn(conn), None);
         self.timers.set(Timer::Contender(conn), None);
         self.dirty.remove(&conn);
-        let ix = match self.conns.remove(&conn) {
-            Some(Conn::Live(live)) => live.peer,
+        let (ix, rekeyed) = match self.conns.remove(&conn) {
+            Some(Conn::Live(live)) => (live.peer, live.rotation == Rotation::Told),
             Some(Conn::Contending(contending)) => {
                 let peer = self.roster.get_mut(contending.peer);
                 peer.contender = peer.contender.filter(|newcomer| *newcomer != conn);
@@ -489,7 +489,7 @@ impl Desk {
         let event = Event::Disconnected { peer: peer.name.clone(), reason };
         self.events.push_back(event);
         if role == Role::Worker {
-            self.count_cut(ix, reason);
+            self.count_cut(ix, reason, rekeyed);
             self.watch_absence(ix);
         }
         self.timers.set(Timer::Session(ix), Some(self.now + self.config.session_lifetime));

@@ -15,9 +15,9 @@ pub(crate) const CUTS_MAX: usize = 5;
 const LAST: usize = 1 << 20;
 
 impl Desk {
-    /// A worker's connection has ended
-    pub(super) fn count_cut(&mut self, ix: PeerIx, reason: Option<Reason>) {
-        let meant = matches!(reason, Some(Reason::Left | Reason::Stopping | Reason::Denied(_)));
+    /// A worker's connection has ended; not counted if that was meant, as it is where the worker comes back with another key
+    pub(super) fn count_cut(&mut self, ix: PeerIx, reason: Option<Reason>, rekeyed: bool) {
+        let meant = rekeyed || matches!(reason, Some(Reason::Left | Reason::Stopping | Reason::Denied(_)));
         let (now, within) = (self.now, self.config.flapping_within);
         let peer = self.roster.get(ix);
         if peer.role != Role::Worker || meant {

@@ -1,6 +1,6 @@
 //! The journal's seam: records out, durability in, and nothing derived leaves before (JOURN-3)
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::ids::{ConnId, SessionId, TaskId, Token};
@@ -74,6 +74,8 @@ pub(crate) struct Gate {
     durable: u64,
     records: VecDeque<(u64, Vec<u8>)>,
     waiting: VecDeque<(u64, Effect)>,
+    /// How many of these are messages, by peer
+    says: BTreeMap<PeerIx, usize>,
     failed: bool,
 }
 
@@ -86,6 +88,9 @@ impl Gate {
 
     /// Lets something happen once all records written so far are durable
     pub(crate) fn then(&mut self, effect: Effect) {
+        if let Effect::Say(peer, ..) = &effect {
+            *self.says.entry(*peer).or_default() += 1;
+        }
         self.waiting.push_back((self.written, effect));
     }
 
@@ -100,6 +105,7 @@ impl Gate {
         self.failed = true;
         self.records.clear();
         self.waiting.clear();
+        self.says.clear();
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -126,7 +132,21 @@ impl Gate {
         if !self.is_open() {
             return None;
         }
-        self.waiting.pop_front().map(|(_, effect)| effect)
+        let (_, effect) = self.waiting.pop_front()?;
+        if let Effect::Say(peer, ..) = &effect
+            && let Some(says) = self.says.get_mut(peer)
+        {
+            *says -= 1;
+            if *says == 0 {
+                self.says.remove(peer);
+            }
+        }
+        Some(effect)
+    }
+
+    /// Messages to a peer that wait for the journal
+    pub(crate) fn says(&self, peer: PeerIx) -> usize {
+        self.says.get(&peer).copied().unwrap_or(0)
     }
 
     /// Takes in what waits, and for how many records

@@ -94,9 +94,23 @@ pub(crate) struct Draft {
     home: Option<u64>,
     /// Somebody has asked for it to be stopped
     cancel: bool,
+    /// It was submitted again: pieces may be under way that answer what was wanted before
+    again: bool,
 }
 
 impl Draft {
+    /// Whether a piece is of no use: it answers what was wanted before the task was submitted again, or comes once more
+    ///
+    /// Where a chunk begins anew, what has come of it is dropped; returns where that was kept.
+    fn passes_over(&mut self, offset: u64) -> (bool, Option<u64>) {
+        let Some(begins) = self.receiving.chunk_begins().filter(|_| self.again) else { return (false, None) };
+        if offset == begins && self.receiving.done() > 0 {
+            self.receiving.rewind();
+            return (false, self.home.take());
+        }
+        (offset != begins + self.receiving.done(), None)
+    }
+
     /// Which chunks are wanted, as they are named on the wire
     pub(crate) fn wanted(&self) -> heapless::Vec<u8, { ChunkSet::BYTES_MAX }> {
         self.receiving.missing().bytes(self.input.names.len())
@@ -136,17 +150,18 @@ impl Desk {
                 return Ok(());
             }
         }
-        if self.tasks.drafts.get(&(ix, task)).is_some_and(|draft| draft.content == content) {
-            // In a session of its own again: what has come of it is still here.
-            if let Some(draft) = self.tasks.drafts.get_mut(&(ix, task)) {
-                draft.follow = follow;
-            }
-            self.restart_draft(ix, task);
+        if let Some(draft) = self.tasks.drafts.get_mut(&(ix, task)).filter(|draft| draft.content == content) {
+            // In a session of its own again, or its client has begun anew: what has come of it is still here.
+            draft.follow = follow;
+            draft.again = true;
+            self.roster.get_mut(ix).inputs_due.insert(task);
+            self.touch(ix);
             return Ok(());
         }
         self.drop_draft(ix, task);
-        let kept = self.tasks.checkpoint_bytes + self.tasks.promised + self.tasks.result_bytes + self.tasks.input_bytes;
-        if kept + length > self.config.blob_bytes_max {
+        // A draft has as much that is to be remembered as a task.
+        let tasks = self.tasks.all.len() + self.tasks.drafts.len();
+        if self.tasks.kept_bytes() + length > self.config.blob_bytes_max || tasks >= self.config.tasks_max {
             self.refuse_draft(ix, task, Refused::Full);
             return Ok(());
         }
@@ -157,7 +172,8 @@ impl Desk {
         };
         let receiving = Receiving::new(length, missing);
         let (about, payload) = (about.into(), payload.into());
-        let draft = Draft { spec, about, payload, content, follow, input, receiving, home: None, cancel: false };
+        let draft =
+            Draft { spec, about, payload, content, follow, input, receiving, home: None, cancel: false, again: false };
         self.tasks.input_bytes += length;
         self.tasks.drafts.insert((ix, task), draft);
         self.roster.get_mut(ix).inputs_due.insert(task);
@@ -181,12 +197,19 @@ impl Desk {
             self.bulk_dealt_with(conn, len);
             return Ok(());
         };
+        let (passed_over, dropped) = draft.passes_over(offset);
+        if passed_over {
+            self.bulk_dealt_with(conn, len);
+            return Ok(());
+        }
         let within = draft.receiving.done();
         let whole = draft.receiving.arrive(offset, bytes)?;
         let home = *draft.home.get_or_insert(next_home);
         self.next_home = self.next_home.max(home + 1);
         self.gate.write(&Record::Piece { task, home, offset: within, bytes });
         self.gate.then(Effect::Bulk(conn, len));
+        self.chunks_gone(task, dropped.into_iter().collect());
+        let Some(draft) = self.tasks.drafts.get_mut(&(ix, task)) else { return Ok(()) };
         let Some(whole) = whole else { return Ok(()) };
         if draft.input.names[whole.chunk] != whole.name {
             self.refuse_draft(ix, task, Refused::Damaged);
@@ -258,6 +281,7 @@ impl Desk {
     fn restart_draft(&mut self, ix: PeerIx, task: TaskId) {
         let Some(draft) = self.tasks.drafts.get_mut(&(ix, task)) else { return };
         draft.receiving.rewind();
+        draft.again = false;
         let partial = draft.home.take();
         self.chunks_gone(task, partial.into_iter().collect());
         self.roster.get_mut(ix).inputs_due.insert(task);

@@ -80,7 +80,7 @@ use self::entry::{Conn, Goodbye};
 use self::failures::Failures;
 use self::gate::{Effect, Gate};
 use self::inputs::Large;
-use self::peers::{Peer, PeerIx, Reading, Roster, Sent};
+use self::peers::{PeerIx, Reading, Roster, Sent};
 use self::restored::Gap;
 use self::schedule::Schedule;
 pub(crate) use self::tasks::content_digest;
@@ -100,7 +100,7 @@ use crate::story::{Note, Story};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::codec::Scratch;
-use crate::wire::message::{Denied, Outcome, TaskSpec};
+use crate::wire::message::{Outcome, TaskSpec};
 use crate::wire::view::RotationView;
 pub use crate::wire::view::Why;
 
@@ -262,8 +262,8 @@ impl Coordinator {
                 RotationView::Away | RotationView::TooOld => Err(Rejected::NotExpected),
                 RotationView::TooMany => Err(Rejected::Full),
             },
-            Input::KeyKept { key } => {
-                desk.key_kept(key);
+            Input::KeyKept { key, kept } => {
+                desk.key_kept(key, kept);
                 Ok(())
             }
             Input::EndBrake => {
@@ -551,25 +551,6 @@ impl Desk {
         self.timers.set(Timer::Retention(id), Some(until));
         self.gate.write(&Record::Forget { task: id });
         self.chunks_gone(id, chunks.into_values().map(|chunk| chunk.home).collect());
-        Ok(())
-    }
-
-    fn revoke(&mut self, key: KeyId) -> Result<(), Rejected> {
-        if !self.roster.revoke(key) {
-            return Err(Rejected::Unknown);
-        }
-        self.token_revoked(key);
-        let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
-        let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
-        // First whoever waits: the end of the old connection would let it in.
-        holders.sort_by_key(|conn| matches!(self.conns.get(conn), Some(Conn::Live(_))));
-        holders.into_iter().for_each(|conn| self.deny(conn, Denied::Revoked));
-        let away = |(_, peer): &(PeerIx, &Peer)| peer.conn.is_none() && !peer.held.is_empty();
-        for ix in self.roster.iter().filter(away).map(|(ix, _)| ix).collect::<Vec<PeerIx>>() {
-            if !self.roster.may_come_back(ix) {
-                self.watch_absence(ix);
-            }
-        }
         Ok(())
     }
 

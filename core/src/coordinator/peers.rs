@@ -391,6 +391,8 @@ impl Peer {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
     keys: BTreeMap<KeyId, KeyEntry>,
+    /// Places of keys so far
+    places: u64,
     roles: BTreeMap<PeerName, Role>,
     workers: BTreeMap<PeerName, PeerIx>,
     clients: BTreeMap<(PeerName, BootId), PeerIx>,
@@ -402,12 +404,35 @@ pub(crate) struct Roster {
 struct KeyEntry {
     key: Key,
     revoked: bool,
-    /// It came about by rotation, and was not used yet (AUTH-6)
-    next: bool,
+    use_: Use,
+    /// What it came about from, if that is known: after a restart it is not
+    follows: Option<KeyId>,
     /// It is a join token, and good for enrolling until then (AUTH-6)
     token: Option<Instant>,
     /// Its place among those that came
-    place: usize,
+    place: u64,
+}
+
+/// How far a key is that came about by rotation or enrolment (AUTH-6)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// It is about to be durable, and opens nothing yet
+    Keeping,
+    /// Its holder may have it, and has not come with it
+    Next,
+    /// It was used, or came in another way
+    Used,
+}
+
+impl KeyEntry {
+    fn new(key: Key, use_: Use, follows: Option<KeyId>, place: u64) -> Self {
+        KeyEntry { key, revoked: false, use_, follows, token: None, place }
+    }
+
+    /// Whether it opens sessions, and did so before
+    fn is_in_use(&self) -> bool {
+        !self.revoked && self.use_ == Use::Used && self.token.is_none()
+    }
 }
 
 impl Roster {
@@ -435,9 +460,10 @@ impl Roster {
 
     /// Adds a key; a name keeps its role
     ///
-    /// `false` if the name has another role, or the id stands for another key. One that was revoked stays so.
+    /// `false` if the name has another role, or the id stands for another key. One that was revoked is good again.
     pub(crate) fn add_key(&mut self, key: Key) -> bool {
-        if let Some(known) = self.keys.get(&key.id) {
+        if let Some(known) = self.keys.get_mut(&key.id) {
+            known.revoked &= known.key != key;
             return known.key == key;
         }
         if self.roles.get(&key.name).is_some_and(|role| *role != key.role) {
@@ -447,14 +473,38 @@ impl Roster {
         if key.role == Role::Worker {
             self.worker_named(&key.name);
         }
-        let place = self.keys.len();
-        self.keys.insert(key.id, KeyEntry { key, revoked: false, next: false, token: None, place });
+        let place = self.next_place();
+        self.keys.insert(key.id, KeyEntry::new(key, Use::Used, None, place));
         true
+    }
+
+    fn next_place(&mut self) -> u64 {
+        self.places += 1;
+        self.places
     }
 
     /// Flags a key as one that came about by rotation and was not used yet; `false` if there is none of this id
     pub(crate) fn is_next(&mut self, id: KeyId) -> bool {
-        self.keys.get_mut(&id).map(|entry| entry.next = !entry.revoked).is_some()
+        self.keys.get_mut(&id).map(|entry| entry.use_ = if entry.revoked { entry.use_ } else { Use::Next }).is_some()
+    }
+
+    /// A key that follows from another one is to be made durable; `false` if its id stands for another key
+    pub(crate) fn keep(&mut self, key: &Key, follows: KeyId) -> bool {
+        let place = self.next_place();
+        let entry = || KeyEntry::new(key.clone(), Use::Keeping, Some(follows), place);
+        let entry = self.keys.entry(key.id).or_insert_with(entry);
+        entry.key == *key && entry.use_ != Use::Used
+    }
+
+    /// A key that follows from another one is durable, or could not be made so; `true` if its holder may be told
+    pub(crate) fn kept(&mut self, id: KeyId, kept: bool) -> bool {
+        let Some(entry) = self.keys.get_mut(&id).filter(|entry| entry.use_ == Use::Keeping) else { return false };
+        if kept {
+            entry.use_ = Use::Next;
+            return !entry.revoked;
+        }
+        self.keys.remove(&id);
+        false
     }
 
     /// Flags a worker's key as a join token, good until then; `false` if there is no worker's key of this id
@@ -469,23 +519,51 @@ impl Roster {
         entry.token.map(|until| (entry.key.name.clone(), until))
     }
 
-    /// Keys of a name that came about by rotation or enrolment and were not used yet
+    /// Keys of a name that came about by rotation or enrolment and were not used yet, durable or about to be
     pub(crate) fn next_keys(&self, name: &PeerName) -> usize {
-        self.keys.values().filter(|entry| entry.next && !entry.revoked && entry.key.name == *name).count()
+        self.keys.values().filter(|entry| entry.use_ != Use::Used && !entry.revoked && entry.key.name == *name).count()
+    }
+
+    /// Those of them that are durable
+    pub(crate) fn next_keys_kept(&self, name: &PeerName) -> usize {
+        let kept = |entry: &&KeyEntry| entry.use_ == Use::Next && !entry.revoked && entry.key.name == *name;
+        self.keys.values().filter(kept).count()
+    }
+
+    /// Forgets a key that nobody was told of
+    pub(crate) fn forget_next(&mut self, id: KeyId) {
+        if self.keys.get(&id).is_some_and(|entry| entry.use_ == Use::Next) {
+            self.keys.remove(&id);
+        }
     }
 
     /// A key was used: the first time that happens to one that came about by rotation, those in front of it are retired
     ///
-    /// Where a join token is among them, so are those behind it: they followed from the same token, which is good once.
+    /// So are those behind it if it is the first one in use: then all followed from one join token, which is good once.
     pub(crate) fn used(&mut self, id: KeyId) -> Option<(PeerName, Vec<KeyId>)> {
-        let entry = self.keys.get_mut(&id).filter(|entry| entry.next)?;
-        entry.next = false;
+        let entry = self.keys.get_mut(&id).filter(|entry| entry.use_ == Use::Next)?;
         let (name, place) = (entry.key.name.clone(), entry.place);
         let others = || self.keys.iter().filter(|(_, entry)| entry.key.name == name && !entry.revoked);
-        let burns = others().any(|(_, entry)| entry.place < place && entry.token.is_some());
-        let retires = |place_of: usize| place_of < place || (burns && place_of > place);
+        let burns = !others().any(|(_, entry)| entry.place < place && entry.is_in_use());
+        let retires = |place_of: u64| place_of < place || (burns && place_of > place);
         let retired = others().filter(|(_, entry)| retires(entry.place)).map(|(id, _)| *id).collect();
+        self.keys.get_mut(&id)?.use_ = Use::Used;
         Some((name, retired))
+    }
+
+    /// The keys that follow from one and were not used yet
+    ///
+    /// Where it is not known what one follows from, it is taken to be this one if no other key of its name is good.
+    pub(crate) fn followers(&self, id: KeyId) -> Vec<KeyId> {
+        let Some(KeyEntry { key: Key { name, .. }, .. }) = self.keys.get(&id) else { return Vec::new() };
+        let good = || self.keys.iter().filter(|(_, entry)| !entry.revoked && entry.key.name == *name);
+        let last = !good().any(|(other, entry)| *other != id && entry.use_ == Use::Used);
+        let follows = |entry: &KeyEntry| entry.use_ != Use::Used && entry.follows.map_or(last, |from| from == id);
+        good().filter(|(other, entry)| **other != id && follows(entry)).map(|(other, _)| *other).collect()
+    }
+
+    pub(crate) fn has_key(&self, id: KeyId) -> bool {
+        self.keys.contains_key(&id)
     }
 
     /// Flags a key; it is kept, so that the refusal can be sealed (AUTH-6)
@@ -495,7 +573,7 @@ impl Roster {
 
     /// Finds a key by what M1 says; another name or role is as good as no key (AUTH-6)
     pub(crate) fn key(&self, id: KeyId, name: &PeerName, role: Role) -> Option<&Key> {
-        let entry = self.keys.get(&id)?;
+        let entry = self.keys.get(&id).filter(|entry| entry.use_ != Use::Keeping)?;
         (entry.key.name == *name && entry.key.role == role).then_some(&entry.key)
     }
 

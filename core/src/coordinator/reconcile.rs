@@ -28,7 +28,8 @@ impl Desk {
     ) -> Result<(), Violation> {
         let session = self.roster.get_mut(ix).session.as_mut().ok_or(Violation)?;
         let inventory = &mut session.inventory;
-        if session.reconciled || inventory.complete || part != inventory.parts {
+        let adds = last || !items.is_empty();
+        if session.reconciled || inventory.complete || part != inventory.parts || !adds {
             return Err(Violation);
         }
         while !items.is_empty() {

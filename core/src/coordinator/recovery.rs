@@ -293,17 +293,18 @@ impl Desk {
         worker: &PeerName,
     ) -> Result<(), NoSuchHistory> {
         let ix = self.roster.worker_named(worker);
-        let known = self.tasks.attempts.get(&token).map(|known| (known.task, known.peer));
-        if token.0 >= self.token_next || known.is_some_and(|(of, _)| of != task) {
+        if token.0 >= self.token_next {
             return Err(NoSuchHistory);
         }
-        let moved = known.is_some_and(|(_, at)| at != ix);
-        if moved {
-            // Absent at its worker, it came back with another one that has its store (SESS-9).
-            let was_current = self.tasks.current(task) == Some(token);
+        let known = self.tasks.attempts.get(&token).map(|known| (known.task, known.peer));
+        let moved = known.filter(|known| *known != (task, ix));
+        if let Some((of, _)) = moved {
+            // Absent at its worker, it came back with another one that has its store (SESS-9), or says that it is another
+            // task's.
+            let was_current = self.tasks.current(of) == Some(token);
             self.drop_attempt(token);
             if was_current {
-                self.step(task, TaskStep::Requeue)?;
+                self.step(of, TaskStep::Requeue)?;
             }
         }
         let current = self.tasks.current(task);
@@ -327,7 +328,7 @@ impl Desk {
                 self.drop_attempt(other);
             }
         }
-        if known.is_none() || moved {
+        if known.is_none() || moved.is_some() {
             self.tasks.give(token, task, ix, attempt);
             self.roster.get_mut(ix).held.insert(token);
         }

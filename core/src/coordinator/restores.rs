@@ -164,12 +164,23 @@ impl Desk {
         self.readers.insert(ix);
         if bytes.len() >= max as usize {
             peer.piece = Some(Piece { from, bytes: bytes[..max as usize].into() });
-            self.touch(ix);
-        } else if number == INPUT {
-            self.input_is_bad(ix, token);
-        } else {
-            self.take_restore_bad(ix, token, number);
+            return self.touch(ix);
         }
+        // Asked once more the answer would be the same.
+        peer.restoring.retain(|waiting| *waiting != token);
+        if number == INPUT {
+            self.input_is_bad(ix, token);
+        } else if self.is_newest(token) {
+            self.take_restore_bad(ix, token, number);
+        } else {
+            self.recall(ix, token);
+        }
+    }
+
+    /// Whether no later attempt of its task was given out
+    fn is_newest(&self, token: Token) -> bool {
+        let task = self.tasks.attempts.get(&token).and_then(|attempt| self.tasks.all.get(&attempt.task));
+        task.is_some_and(|task| task.live.last() == Some(&token))
     }
 }
 

@@ -7,14 +7,17 @@
 //! rotation begins again by itself.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
+use crate::error::Rejected;
 use crate::ids::{ConnId, KeyId, PeerName};
 use crate::limits::{KEYS_NEXT_MAX, ROTATION_SINCE};
 use crate::wire::keys::Key;
+use crate::wire::message::Denied;
 use crate::wire::view::RotationView;
 
 use super::entry::Conn;
-use super::peers::PeerIx;
+use super::peers::{Peer, PeerIx};
 use super::{Desk, Event};
 
 /// How far the next key of a connection is
@@ -66,47 +69,81 @@ impl Desk {
     }
 
     /// A key that the embedder is to make durable, and the one that it is to replace
+    ///
+    /// It counts from now on, whatever becomes of the connection that it follows from.
     pub(super) fn next_keep(&mut self) -> Option<(Box<Key>, KeyId)> {
         while let Some(conn) = self.keeps.pop_front() {
-            if let Some(enrolled) = self.enrolled_keep(conn) {
-                return Some(enrolled);
+            let Some((key, after)) = self.enrolled_keep(conn).or_else(|| self.rotated_keep(conn)) else { continue };
+            // If its id stands for another key, which is as unlikely as guessing one, there is no other key this time.
+            if self.roster.keep(&key, after) {
+                return Some((key, after));
             }
-            let Some(Conn::Live(live)) = self.conns.get(&conn) else { continue };
-            let peer = self.roster.get(live.peer);
-            return Some((Box::new(live.next.of(&peer.name, peer.role)), live.key));
         }
         None
     }
 
-    /// A key is durable: its holder may be told, if the connection that it follows from is still there
-    pub(super) fn key_kept(&mut self, key: KeyId) {
-        if self.enrolled(key) {
+    fn rotated_keep(&self, conn: ConnId) -> Option<(Box<Key>, KeyId)> {
+        let Some(Conn::Live(live)) = self.conns.get(&conn) else { return None };
+        let peer = self.roster.get(live.peer);
+        Some((Box::new(live.next.of(&peer.name, peer.role)), live.key))
+    }
+
+    /// A key is durable, or could not be made so: its holder is told, if the connection that it follows from is still there
+    pub(super) fn key_kept(&mut self, key: KeyId, kept: bool) {
+        let good = self.roster.kept(key, kept);
+        if self.enrolled(key, good) || self.rotated(key, good) || !good {
             return;
         }
-        let ready = |(conn, entry): (&ConnId, &mut Conn)| match entry {
-            Conn::Live(live) if live.next.id == key && live.rotation == Rotation::Keeping => {
-                live.rotation = Rotation::Due;
-                Some((*conn, live.peer, live.next.clone()))
+        // It follows from a connection that is gone, and from no other.
+        self.roster.forget_next(key);
+        self.events.push_back(Event::KeyUntold { key });
+    }
+
+    /// Whoever waits for this key is told, if it is good; `false` if nobody does
+    fn rotated(&mut self, key: KeyId, good: bool) -> bool {
+        for entry in self.conns.values_mut() {
+            let Conn::Live(live) = entry else { continue };
+            if live.next.id == key && live.rotation == Rotation::Keeping {
+                live.rotation = if good { Rotation::Due } else { Rotation::No };
+                let ix = live.peer;
+                self.touch(ix);
+                return true;
             }
-            Conn::Live(_) | Conn::Contending(_) => None,
-        };
-        let Some((conn, ix, next)) = self.conns.iter_mut().find_map(ready) else { return };
-        let peer = self.roster.get(ix);
-        let known = self.roster.add_key(next.of(&peer.name, peer.role)) && self.roster.is_next(key);
-        if let (false, Some(Conn::Live(live))) = (known, self.conns.get_mut(&conn)) {
-            // Its id stands for another key: as unlikely as guessing one.
-            live.rotation = Rotation::No;
         }
-        self.touch(ix);
+        false
     }
 
     /// A key has opened the door: if it was new, those before it do so no more
     pub(super) fn key_used(&mut self, key: KeyId) {
         let Some((peer, retired)) = self.roster.used(key) else { return };
         self.events.push_back(Event::KeyUsed { peer, key });
-        for key in retired {
-            let known = self.revoke(key);
-            debug_assert!(known.is_ok(), "it was just found");
+        retired.into_iter().for_each(|key| self.shut_out(key));
+    }
+
+    /// Lets nobody in by a key any more, nor by those that follow from it
+    pub(super) fn revoke(&mut self, key: KeyId) -> Result<(), Rejected> {
+        if !self.roster.has_key(key) {
+            return Err(Rejected::Unknown);
+        }
+        let followers = self.roster.followers(key);
+        self.shut_out(key);
+        followers.into_iter().for_each(|key| self.shut_out(key));
+        Ok(())
+    }
+
+    fn shut_out(&mut self, key: KeyId) {
+        self.roster.revoke(key);
+        self.token_revoked(key);
+        let holds = |conn: &&ConnId| self.key_of(**conn) == Some(key);
+        let mut holders: Vec<ConnId> = self.conns.keys().filter(holds).copied().collect();
+        // First whoever waits: the end of the old connection would let it in.
+        holders.sort_by_key(|conn| matches!(self.conns.get(conn), Some(Conn::Live(_))));
+        holders.into_iter().for_each(|conn| self.deny(conn, Denied::Revoked));
+        let away = |(_, peer): &(PeerIx, &Peer)| peer.conn.is_none() && !peer.held.is_empty();
+        for ix in self.roster.iter().filter(away).map(|(ix, _)| ix).collect::<Vec<PeerIx>>() {
+            if !self.roster.may_come_back(ix) {
+                self.watch_absence(ix);
+            }
         }
     }
 }

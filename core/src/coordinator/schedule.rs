@@ -231,10 +231,15 @@ impl Desk {
                 self.take_unstarted_back(token);
                 return self.give_tasks();
             }
-            if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
-                attempt.recalled = true;
-            }
             self.schedule.recalled.insert(token);
+            self.recall(ix, token);
+        }
+    }
+
+    /// An attempt is asked for, if it has not started
+    pub(super) fn recall(&mut self, ix: PeerIx, token: Token) {
+        if let Some(attempt) = self.tasks.attempts.get_mut(&token) {
+            attempt.recalled = true;
             // Behind the gate, as the verdict is which the attempt may be waiting for.
             self.say(ix, Sent::Recall(token));
         }

@@ -95,10 +95,12 @@ pub enum Input<'a> {
         /// Which one
         peer: &'a PeerName,
     },
-    /// The answer to [`Output::KeepKey`]: it is there for good
+    /// The answer to [`Output::KeepKey`]
     KeyKept {
         /// Which one
         key: KeyId,
+        /// Whether it is there for good; if not, it is forgotten, and its holder keeps the one it has
+        kept: bool,
     },
     /// Workers that are away are lost when their time is over, however many they are (TASK-10)
     EndBrake,
@@ -292,11 +294,18 @@ pub enum Event {
     },
     /// A key that came about by rotation or enrolment was used first (AUTH-6)
     ///
-    /// The keys of its name in front of it are retired, which whoever keeps them should keep as well; if a join token is among
-    /// them, so are those behind it.
+    /// The keys of its name in front of it are retired, which whoever keeps them should keep as well; if none of them was in
+    /// use, so are those behind it, since all followed from one join token.
     KeyUsed {
         /// Whose it is
         peer: PeerName,
+        /// The key
+        key: KeyId,
+    },
+    /// A key that was kept is forgotten: the connection that it follows from was gone before its holder was told (AUTH-6)
+    ///
+    /// Whoever keeps keys should forget it as well. If not, it is one of those that were not used.
+    KeyUntold {
         /// The key
         key: KeyId,
     },

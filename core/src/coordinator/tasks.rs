@@ -377,6 +377,11 @@ impl Tasks {
         self.order + 1
     }
 
+    /// Bytes of all chunks, those that are to come included
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.checkpoint_bytes + self.promised + self.result_bytes + self.input_bytes
+    }
+
     /// Forgets an ended task
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let task = self.all.remove(&id)?;
@@ -619,13 +624,14 @@ pub(crate) fn content_digest(spec: TaskSpec, about: &[u8], payload: &[u8], input
     let mut hash = Sha256::new();
     hash.update([spec.priority]);
     hash.update(spec.retries.to_le_bytes());
+    // Each with its length, so that no two ways to cut the same bytes are one content.
     hash.update((about.len() as u64).to_le_bytes());
     hash.update(about);
+    hash.update((payload.len() as u64).to_le_bytes());
     hash.update(payload);
     if let Some((length, names)) = input {
-        hash.update(names);
         hash.update(length.to_le_bytes());
-        hash.update((payload.len() as u64).to_le_bytes());
+        hash.update(names);
     }
     hash.finalize().into()
 }

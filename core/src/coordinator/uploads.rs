@@ -63,7 +63,7 @@ impl Desk {
     ) -> Result<(), Violation> {
         let names = names_of(length, names).filter(|_| number != RESULT).ok_or(Violation)?;
         let backlog = self.roster.get(ix).session.as_ref().map_or(0, PeerSession::backlog);
-        if backlog >= SESSION_UNACKED_MAX {
+        if backlog + self.gate.says(ix) >= SESSION_UNACKED_MAX {
             // Whoever asks without end and takes no answers breaks what credit is for.
             return Err(Violation);
         }
@@ -113,7 +113,7 @@ impl Desk {
         let Some(Body::Chunks { length, names }) = early.map(|early| early.result.clone()) else { return };
         let Some(task) = self.tasks.all.get(&id) else { return };
         let missing = missing(task, length, &names);
-        let kept = self.tasks.checkpoint_bytes + self.tasks.promised + self.tasks.result_bytes;
+        let kept = self.tasks.kept_bytes();
         match missing {
             None => self.spoil_result(token, CONTRADICTION),
             Some(missing) if kept + bytes_of(&missing, length, names.len()) > self.config.blob_bytes_max => {

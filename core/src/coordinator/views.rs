@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::error::Rejected;
-use crate::ids::{Role, SessionId, TaskId};
+use crate::ids::{PeerName, Role, SessionId, TaskId};
 use crate::limits::{ANSWER_BYTES_MAX, ASKS_MAX, ROTATION_SINCE, TERMS_SINCE};
 use crate::time::micros;
 use crate::wire::message::{Outcome, Stream};
@@ -25,7 +25,7 @@ impl Desk {
     /// A client asks; most questions change nothing
     pub(super) fn asked(&mut self, ix: PeerIx, ask: u64, question: Question) {
         if let Question::Drain(name) = &question
-            && let Some(worker) = self.roster.worker(name)
+            && let Some(worker) = self.may_drain(name)
         {
             self.drain_worker(worker);
         }
@@ -52,7 +52,7 @@ impl Desk {
                 page(views.filter(|view| !open || view.outcome.is_none()))
             }
             Question::Task(id) => encoded(&self.task_view(*id, version)),
-            Question::Drain(name) => encoded(&self.roster.worker(name).is_some()),
+            Question::Drain(name) => encoded(&self.may_drain(name).is_some()),
             Question::RotateKey(name) => encoded(&self.rotate_key(name)),
             Question::Brake { end } => {
                 let view = encoded(&self.brake_view());
@@ -102,6 +102,12 @@ impl Desk {
             self.say(worker, Sent::Drain);
         }
         self.place(worker);
+    }
+
+    /// A worker of this name that is there, or may come back
+    fn may_drain(&self, name: &PeerName) -> Option<PeerIx> {
+        let is_there = |ix: &PeerIx| self.roster.get(*ix).conn.is_some() || self.roster.may_come_back(*ix);
+        self.roster.worker(name).filter(is_there)
     }
 
     fn status_view(&self) -> StatusView {

@@ -5,7 +5,7 @@ use crate::blob::{INPUT, names_of};
 use crate::channel::Violation;
 use crate::ids::{ConnId, Role, Token};
 use crate::journal::Record;
-use crate::limits::BLOB_BYTES_MAX;
+use crate::limits::{BLOB_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::planted::{self, Bug};
 use crate::session::Arrival;
 use crate::stream::Piece;
@@ -144,11 +144,11 @@ impl Desk {
         peer.previous = None;
         let role = peer.role;
         let Some(session) = &mut peer.session else { return };
-        session.confirmed = Some(session.numbers.generation);
+        let first = session.confirmed.replace(session.numbers.generation).is_none();
         match role {
             Role::Worker => {
                 self.reconcile(ix);
-                if self.roster.get(ix).to_drain {
+                if first && self.roster.get(ix).to_drain {
                     // Asked for while there was no session to say it in, or in one that ended.
                     self.say(ix, Sent::Drain);
                 }
@@ -176,6 +176,9 @@ impl Desk {
             FromWorker::Inventory { part, last, cut, items } => self.take_inventory(ix, part, last, cut, items)?,
             FromWorker::Running { token, progress } => self.running(ix, token, progress),
             FromWorker::Result { task, token, outcome, result, streams } => {
+                if result.len() > INLINE_BYTES_MAX {
+                    return Err(Violation);
+                }
                 self.take_result(ix, number, task, token, outcome, result.into(), streams);
             }
             FromWorker::LargeResult { task, token, outcome, length, names, streams } => {

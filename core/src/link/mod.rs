@@ -780,8 +780,11 @@ impl<L: Log> Link<L> {
         self.config.key = key;
         self.config.token = false;
         if self.channel.is_some() && self.leaving == Leaving::No {
-            // The old key is good until this one is used: the sooner the better, and a session goes on at once.
-            self.give_up(now, Reason::Rekeyed, Loss::Local);
+            // The old key is good until this one is used: the sooner the better, and a session goes on at once. It is no loss.
+            self.disconnect = Some((self.attempt, Reason::Rekeyed));
+            self.end_connection();
+            self.step(LinkStep::Lost);
+            self.dial_at = Some(self.backoff.sent_away(now, Duration::ZERO));
         }
         Ok(())
     }

@@ -36,6 +36,18 @@ struct Dials {
     keeps_until: Instant,
 }
 
+impl Dials {
+    /// The connection has ended as it was meant to, and the peer is to be back in its slot
+    fn comes_back(&mut self, now: Instant, slot: Option<Duration>) {
+        let BackoffConfig { stable_after, base, .. } = BackoffConfig::default();
+        if self.opened_at.take().is_some_and(|at| now.since(at) >= stable_after) {
+            self.losses = 0;
+        }
+        self.lost_at = Some(now);
+        self.slot = slot.map(|slot| slot.clamp(base, RETRY_AFTER_MAX));
+    }
+}
+
 /// All of them
 #[derive(Clone, Debug, Default)]
 pub(super) struct DialAudit {
@@ -77,16 +89,15 @@ impl Auditor {
 
     /// A peer has heard that; it counts neither as a loss nor as the end of one
     pub(crate) fn sent_away(&mut self, peer: usize, conn: ConnId, now: Instant) {
-        let BackoffConfig { stable_after, base, .. } = BackoffConfig::default();
         let dials = self.dials.peers.entry(peer).or_default();
         let named = dials.named.take().filter(|(on, _)| *on == conn);
-        let was_stable = dials.opened_at.take().is_some_and(|at| now.since(at) >= stable_after);
-        if was_stable {
-            dials.losses = 0;
-        }
-        dials.lost_at = Some(now);
-        dials.slot = named.map(|(_, slot)| slot.clamp(base, RETRY_AFTER_MAX));
+        dials.comes_back(now, named.map(|(_, slot)| slot));
         self.expect(Check::S22, named.is_some(), || format!("peer {peer} is sent away, and nobody has said so"));
+    }
+
+    /// A worker has another key, and comes back with it at once: no loss either (AUTH-6)
+    pub(crate) fn rekeyed(&mut self, peer: usize, now: Instant) {
+        self.dials.peers.entry(peer).or_default().comes_back(now, Some(Duration::ZERO));
     }
 
     /// A peer keeps a key, and dials nobody until that is done

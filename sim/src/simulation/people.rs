@@ -457,7 +457,11 @@ impl Simulation {
         }
         let clock = self.clock(Who::Peer(peer));
         // Of an end by plan it knows since that was said.
-        self.auditor.lost(peer, clock);
+        if reason == Reason::Rekeyed {
+            self.auditor.rekeyed(peer, clock);
+        } else {
+            self.auditor.lost(peer, clock);
+        }
         if reason == Reason::Left {
             let over: Vec<_> = self.peers[peer]
                 .running

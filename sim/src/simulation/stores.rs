@@ -9,7 +9,7 @@ use super::{Happening, Simulation, Who};
 use crate::audit::Check;
 use crate::menu::Kind;
 use crate::schedule::Fault;
-use crate::world::retire;
+use crate::world::{forget, retire};
 
 /// How long the start of a coordinator takes on that clock: longer than here, where it takes no time
 const START_TAKES_MS: u64 = 10_000;
@@ -114,6 +114,7 @@ impl Simulation {
                 let retired = retire(&mut self.chief.config, peer, *key);
                 retired.into_iter().for_each(|key| self.auditor.retired(key));
             }
+            Event::KeyUntold { key } => forget(&mut self.chief.config, *key),
             Event::Connected { .. }
             | Event::Accepted { .. }
             | Event::Running { .. }

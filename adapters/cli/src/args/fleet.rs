@@ -123,7 +123,7 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
     pub flapping_within: Duration,
 
-    /// How long an exclusive task may run without a word from here; at least three heartbeats
+    /// How long an exclusive task may run without a word from here; or three heartbeats
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
     pub lease: Duration,
 

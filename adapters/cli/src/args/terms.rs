@@ -38,7 +38,7 @@ pub(super) struct TermsOptions {
           hide_default_value = true)]
     on_return: OnReturn,
 
-    /// A worker that is cut off for D stops the task by itself
+    /// A worker that is cut off for D, and not frozen itself, stops the task
     #[arg(long, value_name = "D", value_parser = duration)]
     self_stop_after: Option<Duration>,
 

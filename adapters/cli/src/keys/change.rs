@@ -117,6 +117,8 @@ pub enum Revoked {
 ///
 /// If the name has no key, or the file cannot be read or written.
 pub fn revoke(name: &PeerName, keys: &Path) -> Result<Revoked, KeysError> {
+    // Before there is a file that locks it: where there are no keys, nothing is to be left behind.
+    read(keys)?;
     let _lock = lock(keys)?;
     let old = read(keys)?.1;
     let entries = parse(keys, &old)?;
@@ -173,7 +175,12 @@ pub(super) fn made_line(
     let old = read_or_begin(keys)?;
     let entries = parse(keys, &old)?;
     check_free(name, role, keys, &entries)?;
-    let over: Vec<usize> = entries.iter().filter(|entry| is_over(entry.standing)).map(|entry| entry.line).collect();
+    let pending = |entry: &Entry| {
+        entries.iter().any(|other| other.key.name == entry.key.name && other.standing == Standing::Next)
+    };
+    // What has followed from a token before its time was over is good, and would be revoked with it.
+    let over = entries.iter().filter(|entry| is_over(entry.standing) && !pending(entry));
+    let over: Vec<usize> = over.map(|entry| entry.line).collect();
     let old = if over.is_empty() { old } else { marked(&old, |line| over.contains(&line).then_some(REVOKED)) };
     let id = KeyId(entropy().map_err(KeysError::io(keys, "make a key for"))?);
     let secret = Secret::new(entropy().map_err(KeysError::io(keys, "make a key for"))?);

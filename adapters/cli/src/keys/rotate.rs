@@ -33,7 +33,7 @@ pub fn keep_next(keys: &Path, key: &Key, after: KeyId) -> Result<bool, KeysError
 
 /// Marks a key of a coordinator's file as good, and those of its name in front of it as revoked
 ///
-/// If a join token is among these, so are those behind it, which followed from the same token.
+/// If none of these was in use, all followed from one join token, and those behind it are revoked as well.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn key_used(keys: &Path, name: &PeerName, used: KeyId) -> Result<(), KeysErr
         // Somebody has revoked it meanwhile, or taken it away.
         return Ok(());
     };
-    let burns = of_name().any(|entry| entry.line < used.line && matches!(entry.standing, Standing::Token(_)));
+    let burns = !of_name().any(|entry| entry.line < used.line && entry.standing == Standing::Good);
     let other = |entry: &Entry| entry.line < used.line || (burns && entry.line > used.line);
     let retired = |entry: &&Entry| other(entry) && entry.standing != Standing::Revoked;
     let retired: Vec<usize> = of_name().filter(retired).map(|entry| entry.line).collect();
@@ -56,6 +56,20 @@ pub fn key_used(keys: &Path, name: &PeerName, used: KeyId) -> Result<(), KeysErr
         good.or(retired.contains(&line).then_some(REVOKED))
     };
     replace(keys, &marked(&old, becomes))
+}
+
+/// Takes a key out of a coordinator's file that its holder was not told of
+///
+/// # Errors
+///
+/// If the file cannot be read or written.
+pub fn drop_next(keys: &Path, key: KeyId) -> Result<(), KeysError> {
+    let _lock = lock(keys)?;
+    let old = read(keys)?.1;
+    let untold = |entry: &&Entry| entry.key.id == key && entry.standing == Standing::Next;
+    let Some(line) = parse(keys, &old)?.iter().find(untold).map(|entry| entry.line) else { return Ok(()) };
+    let others = old.lines().enumerate().filter(|(index, _)| index + 1 != line);
+    replace(keys, &concat(&others.flat_map(|(_, text)| [text, "\n"]).collect::<Vec<_>>()))
 }
 
 /// Puts a key in the place of the one in its holder's file
@@ -119,6 +133,18 @@ mod tests {
         assert!(!keep_next(&path, &next(5), old).unwrap(), "not after one that is revoked");
         assert!(fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn auth_6_a_key_that_nobody_was_told_of_leaves_no_line() {
+        let text = format!("# mine\n{}\n", line("worker", "a", 1));
+        let (_dir, path) = file(&text);
+        assert!(keep_next(&path, &next(2), KeyId(1u64.to_be_bytes())).unwrap());
+        drop_next(&path, next(2).id).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // What is in use stays.
+        drop_next(&path, KeyId(1u64.to_be_bytes())).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 
     #[test]

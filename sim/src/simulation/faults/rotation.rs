@@ -50,7 +50,7 @@ impl Simulation {
         let now = self.clock(Who::Chief);
         if let Some(machine) = self.chief.machine.as_mut().filter(|_| self.chief.life.number == life) {
             // After its journal has failed it takes nothing in; the next one has it from its settings.
-            let _ = machine.handle(now, coordinator::Input::KeyKept { key });
+            let _ = machine.handle(now, coordinator::Input::KeyKept { key, kept: true });
             self.dirty.insert(Who::Chief);
         }
     }
