@@ -127,7 +127,7 @@ fn auth_6_with_a_key_those_that_follow_from_it_are_revoked() {
 fn enter(world: &mut World, n: usize, items: &[InventoryItem]) -> (Puppet, Vec<Heard>) {
     let mut p = Puppet::worker(n).with_version(2);
     let mut heard = p.enter(world);
-    let bytes: Vec<u8> = items.iter().flat_map(|i| postcard::to_allocvec(i).unwrap()).collect();
+    let bytes: Vec<u8> = items.iter().flat_map(|i| postcard::to_allocvec(i).expect("serialises")).collect();
     let credit = Credit { tasks: 1, messages: 4096, bulk: 1 << 20 };
     p.say(world, |body| {
         assert!(body.push(Class::Control, &Control::Credit(credit)));
@@ -140,7 +140,7 @@ fn enter(world: &mut World, n: usize, items: &[InventoryItem]) -> (Puppet, Vec<H
 
 fn assigned(heard: &[Heard]) -> Token {
     let assign = |(_, m)| if let ToWorker::Assign { token, .. } = m { Some(token) } else { None };
-    heard.iter().filter_map(to_worker).find_map(assign).unwrap()
+    heard.iter().filter_map(to_worker).find_map(assign).expect("it was assigned")
 }
 
 /// An attempt that was replaced and has not started asks for a checkpoint whose chunks cannot be read
