@@ -139,10 +139,10 @@ fn frame_3_ten_mib_go_in_and_come_out_while_all_links_are_cut_again_and_again() 
     let coordinator = fleet.dial(String::new()).parse().expect("an address");
     let loopback = "127.0.0.1:0".parse().expect("an address");
     let proxy = smol::block_on(Proxy::start(loopback, coordinator, Profile::Calm, 7)).expect("a proxy");
-    // Every now and then all are reset, or fall silent.
+    // Every now and then all are reset, or fall silent; not for ever, since on a slow machine nothing might come through.
     let proxy = Arc::new(proxy);
     let cuts =
-        (1..500).map(|n| (Duration::from_millis(600) * n, Fault::of_all([Kind::Dead, Kind::Reset][n as usize % 2])));
+        (1..25).map(|n| (Duration::from_millis(700) * n, Fault::of_all([Kind::Dead, Kind::Reset][n as usize % 2])));
     let breaks = proxy.clone();
     let _cutting = smol::spawn(async move { breaks.follow(cuts).await });
     fleet.dial(proxy.local_addr().to_string());
