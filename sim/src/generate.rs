@@ -236,7 +236,7 @@ fn settings(seed: u64, draws: &mut Draws) -> Vec<Setting> {
 fn load(schedule: &mut Schedule, profile: Profile, usual: Duration) {
     let mut draws = Draws::new(schedule.seed, Purpose::Load, 0);
     let safety = schedule.safety.as_micros() as u64;
-    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(40, 80) };
+    let count = if profile == Profile::Wide { draws.between_log(20, 600) } else { draws.between(36, 70) };
     // In a time that was made longer or shorter as many a minute.
     let count = if schedule.safety == usual {
         count
