@@ -74,7 +74,7 @@ impl Simulation {
                 self.happen(fault.span, peer as u64, Happening::PutBack { peer });
             }
             // A token is one holder's, and good for nothing where version 1 is spoken.
-            Kind::Clone if !self.peers[peer].joins => self.start_clone(peer, fault.span),
+            Kind::Clone if !self.peers[peer].joins && !self.awaits_key(peer) => self.start_clone(peer, fault.span),
             Kind::WrongKey if lives && !self.peers[peer].revoked => {
                 self.tally.hit(fault.kind);
                 self.peers[peer].wrong_key = true;

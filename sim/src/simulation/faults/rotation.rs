@@ -33,6 +33,12 @@ impl Simulation {
         self.peers.iter().any(|other| other.clone_of == Some(peer) && other.machine.is_some())
     }
 
+    /// Whether a worker is to have another key, which would be given to whoever comes first under its name
+    pub(super) fn awaits_key(&self, peer: usize) -> bool {
+        let (name, config) = (self.key_of(peer).name, &self.chief.config);
+        config.keys.iter().any(|key| key.name == name && config.next.contains(&key.id))
+    }
+
     pub(in super::super) fn chief_keeps(&mut self, key: Key, after: KeyId, life: u64) {
         let config = &mut self.chief.config;
         if self.chief.life.number != life || self.chief.machine.is_none() || config.revoked.contains(&after) {
