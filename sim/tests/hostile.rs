@@ -41,6 +41,13 @@ fn newcomer() -> World {
     })
 }
 
+/// The embedder is done with the key that it was to keep last
+fn the_last_key_is_kept(world: &mut World) {
+    if let Some(key) = world.unsaid_keys.last().copied() {
+        assert_eq!(world.tell_coordinator(Input::KeyKept { key, kept: true }), Ok(()));
+    }
+}
+
 /// However connections end, few keys of a name are durable that nobody has used
 #[test]
 fn auth_6_no_more_than_four_unused_keys_are_made_durable_however_connections_end() {
@@ -60,9 +67,7 @@ fn auth_6_no_more_than_four_unused_keys_are_made_durable_however_connections_end
         puppet.enter(&mut world);
         puppet.close(&mut world);
         world.run_for(ms(10));
-        if let Some(key) = world.unsaid_keys.last().copied() {
-            assert_eq!(world.tell_coordinator(Input::KeyKept { key, kept: true }), Ok(()));
-        }
+        the_last_key_is_kept(&mut world);
     }
     let kept = world.next_keys();
     assert!(kept <= KEYS_NEXT_MAX, "{kept} keys of one name were made durable, and none was used");
@@ -81,9 +86,7 @@ fn auth_6_no_more_than_sixteen_keys_of_a_token_are_made_durable_however_connecti
         puppet.prove(&mut world);
         puppet.close(&mut world);
         world.run_for(ms(10));
-        if let Some(key) = world.unsaid_keys.last().copied() {
-            assert_eq!(world.tell_coordinator(Input::KeyKept { key, kept: true }), Ok(()));
-        }
+        the_last_key_is_kept(&mut world);
     }
     let kept = world.next_keys();
     assert!(kept <= TOKEN_KEYS_MAX, "{kept} keys followed from one token");

@@ -203,6 +203,17 @@ fn auth_6_a_rotation_that_was_cut_off_goes_on_by_itself() {
 }
 
 #[test]
+fn auth_6_a_worker_that_is_given_one_key_after_the_other_is_back_at_once_each_time_and_flaps_by_none() {
+    let mut world = connected(Setup::default());
+    for n in 1..=10 {
+        assert_eq!(rotate(&mut world), Ok(()));
+        world.run_for(secs(1));
+        assert_eq!((used(&world).len(), world.state(0)), (n, LinkState::Connected));
+    }
+    assert!(world.coordinator.peers().any(|peer| peer.name == name(0) && !peer.flapping));
+}
+
+#[test]
 fn auth_6_keys_that_never_reach_their_holder_are_few() {
     let mut world = connected(Setup::default());
     world.wire(0).refuses = true;

@@ -404,7 +404,7 @@ pub(crate) struct Roster {
 struct KeyEntry {
     key: Key,
     revoked: bool,
-    use_: Use,
+    stage: Stage,
     /// What it came about from, if that is known: after a restart it is not
     follows: Option<KeyId>,
     /// It is a join token, and good for enrolling until then (AUTH-6)
@@ -415,7 +415,7 @@ struct KeyEntry {
 
 /// How far a key is that came about by rotation or enrolment (AUTH-6)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+enum Stage {
     /// It is about to be durable, and opens nothing yet
     Keeping,
     /// Its holder may have it, and has not come with it
@@ -425,13 +425,13 @@ enum Use {
 }
 
 impl KeyEntry {
-    fn new(key: Key, use_: Use, follows: Option<KeyId>, place: u64) -> Self {
-        KeyEntry { key, revoked: false, use_, follows, token: None, place }
+    fn new(key: Key, stage: Stage, follows: Option<KeyId>, place: u64) -> Self {
+        KeyEntry { key, revoked: false, stage, follows, token: None, place }
     }
 
     /// Whether it opens sessions, and did so before
     fn is_in_use(&self) -> bool {
-        !self.revoked && self.use_ == Use::Used && self.token.is_none()
+        !self.revoked && self.stage == Stage::Used && self.token.is_none()
     }
 }
 
@@ -474,7 +474,7 @@ impl Roster {
             self.worker_named(&key.name);
         }
         let place = self.next_place();
-        self.keys.insert(key.id, KeyEntry::new(key, Use::Used, None, place));
+        self.keys.insert(key.id, KeyEntry::new(key, Stage::Used, None, place));
         true
     }
 
@@ -485,22 +485,25 @@ impl Roster {
 
     /// Flags a key as one that came about by rotation and was not used yet; `false` if there is none of this id
     pub(crate) fn is_next(&mut self, id: KeyId) -> bool {
-        self.keys.get_mut(&id).map(|entry| entry.use_ = if entry.revoked { entry.use_ } else { Use::Next }).is_some()
+        self.keys
+            .get_mut(&id)
+            .map(|entry| entry.stage = if entry.revoked { entry.stage } else { Stage::Next })
+            .is_some()
     }
 
     /// A key that follows from another one is to be made durable; `false` if its id stands for another key
     pub(crate) fn keep(&mut self, key: &Key, follows: KeyId) -> bool {
         let place = self.next_place();
-        let entry = || KeyEntry::new(key.clone(), Use::Keeping, Some(follows), place);
+        let entry = || KeyEntry::new(key.clone(), Stage::Keeping, Some(follows), place);
         let entry = self.keys.entry(key.id).or_insert_with(entry);
-        entry.key == *key && entry.use_ != Use::Used
+        entry.key == *key && entry.stage != Stage::Used
     }
 
     /// A key that follows from another one is durable, or could not be made so; `true` if its holder may be told
     pub(crate) fn kept(&mut self, id: KeyId, kept: bool) -> bool {
-        let Some(entry) = self.keys.get_mut(&id).filter(|entry| entry.use_ == Use::Keeping) else { return false };
+        let Some(entry) = self.keys.get_mut(&id).filter(|entry| entry.stage == Stage::Keeping) else { return false };
         if kept {
-            entry.use_ = Use::Next;
+            entry.stage = Stage::Next;
             return !entry.revoked;
         }
         self.keys.remove(&id);
@@ -521,18 +524,21 @@ impl Roster {
 
     /// Keys of a name that came about by rotation or enrolment and were not used yet, durable or about to be
     pub(crate) fn next_keys(&self, name: &PeerName) -> usize {
-        self.keys.values().filter(|entry| entry.use_ != Use::Used && !entry.revoked && entry.key.name == *name).count()
+        self.unused(name).count()
     }
 
     /// Those of them that are durable
     pub(crate) fn next_keys_kept(&self, name: &PeerName) -> usize {
-        let kept = |entry: &&KeyEntry| entry.use_ == Use::Next && !entry.revoked && entry.key.name == *name;
-        self.keys.values().filter(kept).count()
+        self.unused(name).filter(|entry| entry.stage == Stage::Next).count()
+    }
+
+    fn unused<'a>(&'a self, name: &'a PeerName) -> impl Iterator<Item = &'a KeyEntry> {
+        self.keys.values().filter(move |entry| entry.stage != Stage::Used && !entry.revoked && entry.key.name == *name)
     }
 
     /// Forgets a key that nobody was told of
     pub(crate) fn forget_next(&mut self, id: KeyId) {
-        if self.keys.get(&id).is_some_and(|entry| entry.use_ == Use::Next) {
+        if self.keys.get(&id).is_some_and(|entry| entry.stage == Stage::Next) {
             self.keys.remove(&id);
         }
     }
@@ -541,13 +547,13 @@ impl Roster {
     ///
     /// So are those behind it if it is the first one in use: then all followed from one join token, which is good once.
     pub(crate) fn used(&mut self, id: KeyId) -> Option<(PeerName, Vec<KeyId>)> {
-        let entry = self.keys.get_mut(&id).filter(|entry| entry.use_ == Use::Next)?;
+        let entry = self.keys.get_mut(&id).filter(|entry| entry.stage == Stage::Next)?;
         let (name, place) = (entry.key.name.clone(), entry.place);
         let others = || self.keys.iter().filter(|(_, entry)| entry.key.name == name && !entry.revoked);
         let burns = !others().any(|(_, entry)| entry.place < place && entry.is_in_use());
         let retires = |place_of: u64| place_of < place || (burns && place_of > place);
         let retired = others().filter(|(_, entry)| retires(entry.place)).map(|(id, _)| *id).collect();
-        self.keys.get_mut(&id)?.use_ = Use::Used;
+        self.keys.get_mut(&id)?.stage = Stage::Used;
         Some((name, retired))
     }
 
@@ -557,8 +563,8 @@ impl Roster {
     pub(crate) fn followers(&self, id: KeyId) -> Vec<KeyId> {
         let Some(KeyEntry { key: Key { name, .. }, .. }) = self.keys.get(&id) else { return Vec::new() };
         let good = || self.keys.iter().filter(|(_, entry)| !entry.revoked && entry.key.name == *name);
-        let last = !good().any(|(other, entry)| *other != id && entry.use_ == Use::Used);
-        let follows = |entry: &KeyEntry| entry.use_ != Use::Used && entry.follows.map_or(last, |from| from == id);
+        let last = !good().any(|(other, entry)| *other != id && entry.stage == Stage::Used);
+        let follows = |entry: &KeyEntry| entry.stage != Stage::Used && entry.follows.map_or(last, |from| from == id);
         good().filter(|(other, entry)| **other != id && follows(entry)).map(|(other, _)| *other).collect()
     }
 
@@ -573,7 +579,7 @@ impl Roster {
 
     /// Finds a key by what M1 says; another name or role is as good as no key (AUTH-6)
     pub(crate) fn key(&self, id: KeyId, name: &PeerName, role: Role) -> Option<&Key> {
-        let entry = self.keys.get(&id).filter(|entry| entry.use_ != Use::Keeping)?;
+        let entry = self.keys.get(&id).filter(|entry| entry.stage != Stage::Keeping)?;
         (entry.key.name == *name && entry.key.role == role).then_some(&entry.key)
     }
 

@@ -43,7 +43,7 @@ impl Desk {
     pub(super) fn take_restore_bad(&mut self, ix: PeerIx, token: Token, number: u64) {
         let starts = self.restored_by(ix, token, number).filter(|a| a.restoring.is_some() && a.restores && !a.running);
         let Some(id) = starts.map(|attempt| attempt.task) else { return };
-        let Some(task) = self.tasks.all.get(&id).filter(|task| task.live.last() == Some(&token)) else { return };
+        let Some(task) = self.tasks.all.get(&id).filter(|_| self.is_newest(token)) else { return };
         if task.checkpoint.as_ref().is_none_or(|newest| newest.names().is_empty()) {
             return;
         }

@@ -165,8 +165,9 @@ pub enum Output<'b> {
         /// Why
         reason: Reason,
     },
-    /// Keep this key for good behind those of its name, unused, and say [`Input::KeyKept`]; not if `after` has been revoked (AUTH-6)
+    /// Keep this key for good behind those of its name, unused, and say [`Input::KeyKept`] (AUTH-6)
     ///
+    /// Not if `after` has been revoked, or if it cannot be kept: that is to be said as well, or the key counts for ever.
     /// `after` may be a join token.
     ///
     /// With [`Config::next`](super::Config::next) it is known when the coordinator starts again. Its holder is told of it behind that.
