@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rejoin_smol::chaos::Proxy;
+use rejoin_smol::chaos::{Kind, Opaque, Proxy};
 use smol::channel::Sender;
 use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::lock::Semaphore;
@@ -103,10 +103,19 @@ impl Subject<'_> {
             _ => match order(line, self.workers) {
                 Ok(fault) => {
                     self.proxy.strike(fault);
-                    "ok\n".to_owned()
+                    self.proxy.opaque(fault).map_or_else(|| "ok\n".to_owned(), |why| impossible(fault.kind, why))
                 }
                 Err(problem) => format!("error: {problem}\n"),
             },
         }
     }
+}
+
+/// Why nothing comes of a fault
+fn impossible(kind: Kind, why: Opaque) -> String {
+    let why = match why {
+        Opaque::Tls => "they are encrypted (TLS)",
+        Opaque::Other => "it is no WebSocket",
+    };
+    format!("error: {} is impossible, because nobody can tell the messages of that connection apart: {why}\n", kind.name())
 }
