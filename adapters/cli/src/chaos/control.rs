@@ -117,5 +117,8 @@ fn impossible(kind: Kind, why: Opaque) -> String {
         Opaque::Tls => "they are encrypted (TLS)",
         Opaque::Other => "it is no WebSocket",
     };
-    format!("error: {} is impossible, because nobody can tell the messages of that connection apart: {why}\n", kind.name())
+    format!(
+        "error: {} is impossible, because nobody can tell the messages of that connection apart: {why}\n",
+        kind.name()
+    )
 }

@@ -66,9 +66,7 @@ impl Often {
 impl Summary {
     pub(super) fn of(proxy: &Proxy, seed: u64) -> Summary {
         let counts = proxy.counts();
-        let all = Kind::ALL
-            .iter()
-            .map(|kind| (kind.name(), Often::of(&counts, *kind)));
+        let all = Kind::ALL.iter().map(|kind| (kind.name(), Often::of(&counts, *kind)));
         let any = |often: &Often| often.fired + often.effects + often.impossible > 0;
         let faults: BTreeMap<&str, Often> = all.filter(|(_, often)| any(often)).collect();
         Summary {

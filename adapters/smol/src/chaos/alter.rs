@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn a_message_is_cut_in_its_header_its_mask_or_its_payload() {
         let (masked, plain) = (framed(0x82, Some(KEY), b"abcd"), framed(0x82, None, b"abcd"));
-        for (amount, message, at) in [(0, &masked, 1), (1, &masked, 4), (2, &masked, 8), (0, &plain, 1), (2, &plain, 4)] {
+        for (amount, message, at) in [(0, &masked, 1), (1, &masked, 4), (2, &masked, 8), (0, &plain, 1), (2, &plain, 4)]
+        {
             let apart = Altered::Apart(message[..at].to_vec(), SEGMENT_PAUSE, message[at..].to_vec());
             assert_eq!(made(Kind::Segment, amount, message), apart);
         }

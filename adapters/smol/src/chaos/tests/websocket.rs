@@ -180,7 +180,9 @@ fn a_reset_comes_in_front_of_the_nth_message() {
 
 #[test]
 fn upgrades_are_answered_in_the_place_of_the_service() {
-    for (status, more) in [(429, "Retry-After: 5\r\n"), (503, "Retry-After: 5\r\n"), (302, "Location: /\r\n"), (418, "")] {
+    for (status, more) in
+        [(429, "Retry-After: 5\r\n"), (503, "Retry-After: 5\r\n"), (302, "Location: /\r\n"), (418, "")]
+    {
         run(async {
             let rig = Rig::new(Profile::Calm, 1).await;
             rig.proxy.strike(fault(Kind::HttpStatus, status).lasting(millis(4500)));
@@ -189,7 +191,10 @@ fn upgrades_are_answered_in_the_place_of_the_service() {
             let answer = String::from_utf8(receive_all(&client).await.expect("an end")).expect("text");
             let expected = format!("HTTP/1.1 {status} \r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n");
             // The shorter it still lasts, the sooner may one come back.
-            let expected = [4, 3, 2, 1].map(|s| expected.replace("After: 5", &format!("After: {s}"))).into_iter().chain([expected]);
+            let expected = [4, 3, 2, 1]
+                .map(|s| expected.replace("After: 5", &format!("After: {s}")))
+                .into_iter()
+                .chain([expected]);
             assert!(expected.into_iter().any(|expected| expected == answer), "{answer}");
             until_effects(&rig, Kind::HttpStatus, (1, 0)).await;
             assert!(within(millis(20), rig.upstream.accept()).await.is_none());
