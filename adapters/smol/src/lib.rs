@@ -100,6 +100,7 @@ pub mod journal;
 pub mod line;
 mod pump;
 pub mod results;
+pub mod seen;
 pub mod spool;
 pub mod tls;
 pub mod transport;

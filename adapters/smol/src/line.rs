@@ -10,6 +10,7 @@ use smol::future::FutureExt;
 
 use crate::dial::{DialError, Opened, Upgraded, open};
 use crate::pump::{Pump, Queue, Report};
+use crate::seen::Seen;
 use crate::tls::Trust;
 use crate::url::Endpoint;
 
@@ -115,6 +116,7 @@ impl Line {
     /// Starts to open a transport to one of the endpoints
     pub fn connect(&mut self, attempt: u64, endpoint: usize) {
         let Some(url) = self.endpoints.get(endpoint).cloned() else { return };
+        Seen::Dials.by_peer(attempt);
         let (dial_time, trust, dialled) = (self.dial_time, self.trust.clone(), self.dialled.0.clone());
         (self.current, self.opened, self.greeted) = (Some(attempt), None, None);
         self.dialling = Some(smol::spawn(async move {
@@ -126,6 +128,9 @@ impl Line {
 
     /// Closes the transport, or gives up to open it
     pub fn disconnect(&mut self, reason: Reason) {
+        if let Some(attempt) = self.current {
+            Seen::Closes(reason).by_peer(attempt);
+        }
         (self.dialling, self.current, self.opened) = (None, None, None);
         if matches!(reason, Reason::NotAuthenticated | Reason::Rejected | Reason::Unbound | Reason::Audience) {
             // It may have been an old answer out of somebody's memory, or one to something else than was said.
@@ -184,10 +189,10 @@ impl Line {
             let report = async { Ok(self.reports.1.recv().await) };
             let dialled = async { Err(self.dialled.1.recv().await) };
             match report.or(dialled).await {
-                Ok(Ok((attempt, report))) => return self.reported(attempt, report),
+                Ok(Ok((attempt, report))) => return seen(self.reported(attempt, report)),
                 Err(Ok(dialled)) => {
                     if let Some(event) = self.dialled(dialled) {
-                        return event;
+                        return seen(event);
                     }
                 }
                 // This end keeps a sender of each, so that they never close.
@@ -199,10 +204,10 @@ impl Line {
     /// Returns what has happened already
     pub fn try_next(&mut self) -> Option<LineEvent> {
         if let Ok((attempt, report)) = self.reports.1.try_recv() {
-            return Some(self.reported(attempt, report));
+            return Some(seen(self.reported(attempt, report)));
         }
         let dialled = self.dialled.1.try_recv().ok()?;
-        self.dialled(dialled)
+        self.dialled(dialled).map(seen)
     }
 
     fn reported(&mut self, attempt: u64, report: Report) -> LineEvent {
@@ -271,6 +276,16 @@ impl Line {
             tracing::debug!(%endpoint, %error, "cannot reach the coordinator");
         }
     }
+}
+
+fn seen(event: LineEvent) -> LineEvent {
+    match event {
+        LineEvent::Connected { attempt, .. } => Seen::Opened.by_peer(attempt),
+        LineEvent::Message { attempt, .. } => Seen::Hears.by_peer(attempt),
+        LineEvent::Disconnected { attempt, .. } => Seen::Lost.by_peer(attempt),
+        LineEvent::Writable { .. } => {}
+    }
+    event
 }
 
 /// A busy port names a time to stay away, and so do the proxies in front of it (BACK-2)

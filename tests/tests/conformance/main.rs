@@ -1,0 +1,127 @@
+//! One schedule in the simulator and on real sockets: machines see the same of their transports
+//!
+//! What is compared are the kinds of events and their order, connection by connection and end by end. Each difference is
+//! a bug of the virtual socket.
+
+mod real;
+mod simulated;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use rejoin_sim::schedule::Schedule;
+
+/// Seeds that a schedule is simulated with: which of two timers is first, where both are due, is drawn
+const SEEDS: u64 = 40;
+
+/// What one end sees of a connection
+type Events = Vec<String>;
+
+/// What both ends see of the connections between them, in the order in which these begin
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    peer: Vec<Events>,
+    coordinator: Vec<Events>,
+}
+
+impl Seen {
+    /// The same without what is up to timing: how many messages arrive, and how often a dial fails
+    fn canonical(&self) -> Seen {
+        let mut seen = self.clone();
+        for events in seen.peer.iter_mut().chain(&mut seen.coordinator) {
+            events.dedup();
+        }
+        for events in &mut seen.peer {
+            // Whoever refuses behind a proxy cannot refuse the proxy's own system.
+            if *events == ["dials", "opened", "lost"] {
+                events.remove(1);
+            }
+        }
+        seen.peer.dedup_by(|later, before| later == before && *later == ["dials", "lost"]);
+        seen
+    }
+
+    /// Whether all is over but for a last connection, on which both ends have heard something
+    fn is_settled(&self) -> bool {
+        [&self.peer, &self.coordinator].into_iter().all(|all| {
+            let open = |events: &Events| events.last().is_some_and(|last| last == "hears");
+            all.last().is_some_and(open) && all.iter().rev().skip(1).all(|events| !open(events))
+        })
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (end, all) in [("peer", &self.peer), ("coordinator", &self.coordinator)] {
+            for (n, events) in all.iter().enumerate() {
+                writeln!(f, "  {end}, connection {n}: {}", events.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs lines of a schedule in both worlds, and compares
+fn conforms(lines: &str) {
+    let text = format!("rejoin schedule 1\nworkers 1\nsafety 30\nset heartbeat-ms 400\n{lines}");
+    let schedule: Schedule = text.parse().expect("a schedule");
+    let simulated: BTreeSet<Seen> =
+        (0..SEEDS).map(|seed| simulated::run(&Schedule { seed, ..schedule.clone() }).canonical()).collect();
+    let real = real::run(&schedule).canonical();
+    let all: String = simulated.iter().map(|seen| format!("{seen}  or\n")).collect();
+    println!("{lines}\nreal sockets:\n{real}simulated:\n{all}");
+    assert!(simulated.contains(&real), "{lines}\nreal sockets:\n{real}simulated:\n{all}");
+}
+
+macro_rules! schedules {
+    ($($name:ident: $($line:literal),+;)+) => {
+        $(#[test]
+        fn $name() {
+            conforms(concat!($($line, "\n"),+));
+        })+
+    };
+}
+
+schedules! {
+    nothing: "0.5 submit c0 task=1 takes=1";
+    reset: "1.0 reset w0";
+    reset_beside_work: "0.5 submit c0 task=1 takes=2 prints=100000", "1.0 reset w0";
+    reset_behind_bytes_for_the_peer: "1.0 reset-after w0 towards=peer amount=60";
+    reset_behind_bytes_for_the_coordinator: "1.0 reset-after w0 towards=coordinator amount=60";
+    close: "1.0 close w0";
+    half_close_for_the_peer: "1.0 half-close w0 towards=peer";
+    half_close_for_the_coordinator: "1.0 half-close w0 towards=coordinator";
+    half_open_for_the_peer: "1.0 half-open w0 towards=peer";
+    half_open_for_the_coordinator: "1.0 half-open w0 towards=coordinator";
+    dead: "1.0 dead w0";
+    cut_seen_by_the_peer: "1.0 cut-seen-by w0 towards=peer";
+    cut_seen_by_the_coordinator: "1.0 cut-seen-by w0 towards=coordinator";
+    late_close_for_the_peer: "1.0 late-close w0 towards=coordinator for=0.5";
+    late_close_for_the_coordinator: "1.0 late-close w0 towards=peer for=0.5";
+    ghost: "1.0 ghost w0";
+    refuse: "1.0 refuse w0 for=1.5", "1.1 reset w0";
+    accept_reset: "1.0 accept-reset w0 for=1 amount=150000", "1.1 reset w0";
+    mute: "1.0 mute w0 for=5", "1.1 reset w0";
+    hang: "1.0 hang w0 for=13", "1.1 reset w0";
+    hang_for_a_moment: "1.0 hang w0 for=2", "1.1 reset w0";
+    partition: "1.0 partition w0 for=0.5";
+    partition_past_the_patience: "1.0 partition w0 for=4";
+    slow_dial: "1.0 slow-dial w0 for=2 amount=700000", "1.1 reset w0";
+    stall_for_the_peer: "1.0 stall w0 towards=peer for=0.5";
+    stall_for_the_coordinator: "1.0 stall w0 towards=coordinator for=0.5";
+    stall_past_the_patience: "1.0 stall w0 towards=peer for=3";
+    blocked: "1.0 blocked w0 towards=coordinator for=0.5";
+    truncate_for_the_peer: "1.0 truncate w0 towards=peer amount=9";
+    truncate_for_the_coordinator: "1.0 truncate w0 towards=coordinator amount=9";
+    lie: "1.0 lie w0 towards=peer amount=20";
+    lie_beyond_all_limits: "1.0 lie w0 towards=coordinator amount=100000";
+    flip_for_the_peer: "1.0 flip w0 towards=peer amount=100";
+    flip_for_the_coordinator: "1.0 flip w0 towards=coordinator amount=100";
+    drop_for_the_peer: "1.0 drop w0 towards=peer";
+    drop_for_the_coordinator: "1.0 drop w0 towards=coordinator after=2";
+    duplicate_for_the_peer: "1.0 duplicate w0 towards=peer";
+    duplicate_for_the_coordinator: "1.0 duplicate w0 towards=coordinator";
+    swap: "1.0 swap w0 towards=coordinator";
+    insert: "1.0 insert w0 towards=peer amount=50";
+    snip: "1.0 snip w0 towards=peer amount=20";
+}
