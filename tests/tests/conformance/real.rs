@@ -41,7 +41,7 @@ async fn follow(schedule: &Schedule) -> Seen {
     let proxy = rig.proxy(Profile::Calm).await;
     let via = endpoint(proxy.local_addr());
     let mut link = link(key("w0", Role::Worker), &via);
-    // What the simulator's worker has as well.
+    // As patient as the simulator's worker.
     link.handshake_time = LinkConfig::new(link.key.clone(), link.boot, &via.to_string()).handshake_time;
     let worker = rig.worker_with(link, via, |_| {});
     worker.connected().await;
