@@ -248,6 +248,7 @@ impl Server {
         let handle = Handle { asks };
         let door = smol::spawn(serve(listener, certificate, handle.clone(), upgraded_to));
         let desk = Desk {
+            address,
             clock,
             machine,
             outputs: journal.outputs(),
@@ -333,6 +334,8 @@ fn recover<J: Journal>(config: Config, clock: Clock, journal: &mut J) -> io::Res
 }
 
 struct Desk<J: Journal> {
+    /// Where it listens
+    address: SocketAddr,
     clock: Clock,
     machine: Coordinator,
     outputs: J::Outputs,
@@ -445,7 +448,7 @@ impl<J: Journal> Desk<J> {
                     }
                 }
                 Output::Close { conn, reason } => {
-                    Seen::Closes(reason).by_coordinator(conn.0);
+                    Seen::Closes(reason).by_coordinator(self.address, conn);
                     self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
                         self.hang_up(pump, reason);
@@ -658,7 +661,7 @@ impl<J: Journal> Desk<J> {
                 let (address, entropy) = (address_of(address), entropy()?);
                 let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy, binding }) {
                     Ok(()) => {
-                        Seen::Opened.by_coordinator(conn.0);
+                        Seen::Opened.by_coordinator(self.address, conn);
                         self.upgrading.insert(conn, hello.is_some().then(|| answer.clone()));
                         if let Some(hello) = hello {
                             self.tell(Input::Received { conn, bytes: &hello });
@@ -687,8 +690,8 @@ impl<J: Journal> Desk<J> {
     fn tell(&mut self, input: Input<'_>) {
         #[allow(clippy::wildcard_enum_match_arm, reason = "the others are not about transports")]
         match &input {
-            Input::Received { conn, .. } => Seen::Hears.by_coordinator(conn.0),
-            Input::Closed { conn } => Seen::Lost.by_coordinator(conn.0),
+            Input::Received { conn, .. } => Seen::Hears.by_coordinator(self.address, *conn),
+            Input::Closed { conn } => Seen::Lost.by_coordinator(self.address, *conn),
             _ => {}
         }
         expected(self.machine.handle(self.clock.now(), input));

@@ -1,10 +1,17 @@
 //! What machines see of their transports, as log lines of the finest level
 
 use std::fmt;
+use std::net::SocketAddr;
 
+use rejoin_core::ids::ConnId;
 use rejoin_core::link::Reason;
 
-/// Target of these lines; `end` is `peer` or `coordinator`, `conn` the name that the machine has for the connection
+use crate::url::Endpoint;
+
+/// Target of these lines
+///
+/// Their fields are `end`, which is `peer` or `coordinator`; `at`, the URL that was dialled or the address that listens; `conn`, the
+/// machine's number for the connection; and `what`.
 pub const TARGET: &str = "rejoin::transport";
 
 /// What happens to a transport, in the eyes of a machine
@@ -22,14 +29,14 @@ pub(crate) enum Seen {
 }
 
 impl Seen {
-    /// By whoever dials
-    pub(crate) fn by_peer(self, conn: u64) {
-        tracing::trace!(target: TARGET, end = "peer", conn, what = %self);
+    /// By whoever dials, and dialled that last
+    pub(crate) fn by_peer(self, at: Option<&Endpoint>, conn: u64) {
+        tracing::trace!(target: TARGET, end = "peer", at = at.map(tracing::field::display), conn, what = %self);
     }
 
-    /// By whoever was dialled
-    pub(crate) fn by_coordinator(self, conn: u64) {
-        tracing::trace!(target: TARGET, end = "coordinator", conn, what = %self);
+    /// By whoever was dialled, at its own address
+    pub(crate) fn by_coordinator(self, at: SocketAddr, conn: ConnId) {
+        tracing::trace!(target: TARGET, end = "coordinator", %at, conn = conn.0, what = %self);
     }
 }
 

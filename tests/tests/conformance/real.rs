@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rejoin_core::ids::Role;
@@ -21,17 +21,16 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::Seen;
 
-/// What has been seen so far, by end and connection
-static LINES: Mutex<BTreeMap<(String, u64), Vec<String>>> = Mutex::new(BTreeMap::new());
-/// Held by the test whose machines these are
-static TURN: Mutex<()> = Mutex::new(());
-static SUBSCRIBED: Once = Once::new();
+/// What has been seen so far, by end, address and connection
+static LINES: Mutex<BTreeMap<(String, String, u64), Vec<String>>> = Mutex::new(BTreeMap::new());
+
+/// Has it recorded what machines see; to be called once
+pub(super) fn record() {
+    set_global_default(Recorder).expect("there is no other subscriber");
+}
 
 /// Runs a schedule until all is over, and one task behind it is done
 pub(super) fn run(schedule: &Schedule) -> Seen {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    SUBSCRIBED.call_once(|| set_global_default(Recorder).expect("there is no other"));
-    lines().clear();
     run_test(follow(schedule))
 }
 
@@ -43,7 +42,7 @@ async fn follow(schedule: &Schedule) -> Seen {
     let mut link = link(key("w0", Role::Worker), &via);
     // As patient as the simulator's worker.
     link.handshake_time = LinkConfig::new(link.key.clone(), link.boot, &via.to_string()).handshake_time;
-    let worker = rig.worker_with(link, via, |_| {});
+    let worker = rig.worker_with(link, via.clone(), |_| {});
     worker.connected().await;
     let faults = schedule.entries.iter().filter_map(|entry| Some((entry.at, fault(&entry.what)?)));
     let ends = schedule.entries.iter().filter_map(|entry| Some(entry.at + fault(&entry.what)?.span)).max();
@@ -64,6 +63,7 @@ async fn follow(schedule: &Schedule) -> Seen {
         until(async || proxy.counts().felt(fault.kind) > 0).await;
     }
     assert_eq!(rig.done("last", &shell("true")).await.outcome, Outcome::Succeeded);
+    let seen = || seen(&via.to_string(), &rig.address.to_string());
     until(async || seen().is_settled()).await;
     seen()
 }
@@ -78,17 +78,13 @@ fn fault(what: &What) -> Option<Fault> {
     Some(Fault { kind, whom: Whom::Place(0), towards, span: fault.span, amount: fault.amount, after: fault.after })
 }
 
-fn lines() -> MutexGuard<'static, BTreeMap<(String, u64), Vec<String>>> {
-    LINES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn seen() -> Seen {
-    let mut seen = Seen::default();
-    for ((end, _), events) in lines().iter() {
-        let all = if end == "peer" { &mut seen.peer } else { &mut seen.coordinator };
-        all.push(events.clone());
-    }
-    seen
+fn seen(peer: &str, coordinator: &str) -> Seen {
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |end: &str, at: &str| {
+        let all = lines.iter().filter(|((whose, place, _), _)| whose == end && place == at);
+        all.map(|(_, events)| events.clone()).collect()
+    };
+    Seen { peer: of("peer", peer), coordinator: of("coordinator", coordinator) }
 }
 
 /// Takes the lines that say what machines see of their transports
@@ -97,6 +93,7 @@ struct Recorder;
 #[derive(Default)]
 struct Line {
     end: String,
+    at: String,
     conn: u64,
     what: String,
 }
@@ -110,8 +107,9 @@ impl Visit for Line {
         self.end = value.to_owned();
     }
 
-    fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
-        self.what = format!("{value:?}");
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let to = if field.name() == "at" { &mut self.at } else { &mut self.what };
+        *to = format!("{value:?}");
     }
 }
 
@@ -123,7 +121,8 @@ impl Subscriber for Recorder {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        lines().entry((line.end, line.conn)).or_default().push(line.what);
+        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry((line.end, line.at, line.conn)).or_default().push(line.what);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
