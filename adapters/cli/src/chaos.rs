@@ -49,6 +49,8 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     if let Some(lines) = &lines {
         (settings.latency, settings.heartbeat) = (lines.latency, lines.heartbeat);
     }
+    // An order may ask for what was said before it.
+    settings.remembers = args.control.is_some() || lines.as_ref().is_some_and(Lines::repeats);
     descriptors::raise()?;
     let cannot =
         |address: std::net::SocketAddr| move |error: io::Error| Failed::Internal(format!("{address}: {error}"));

@@ -127,8 +127,10 @@ enum Event {
 impl Link {
     fn new(place: Place, client: Arc<Socket>, upstream: Socket) -> Self {
         let settings = place.shared.settings;
-        let pipe =
-            |towards| Pipe::new(Name { seed: settings.seed, connection: place.connection, towards }, settings.latency);
+        let pipe = |towards| {
+            let name = Name { seed: settings.seed, connection: place.connection, towards, place: place.number };
+            Pipe::new(name, settings.latency, place.shared.memory.clone())
+        };
         Link {
             opened: Instant::now(),
             sockets: [Some(client), Some(Arc::new(upstream))],

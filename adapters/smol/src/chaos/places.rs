@@ -9,6 +9,7 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::fault::{Counts, Fault, Kind, Manner, Whom};
 use super::frames::Opaque;
+use super::memory::Memory;
 use super::profile::{Profile, fate};
 use super::random::{Purpose, Random};
 use super::socket::{Socket, is_closed};
@@ -33,12 +34,16 @@ pub struct Settings {
     pub latency: Duration,
     /// Half, one or two of these are between the breaks of `flap`
     pub heartbeat: Duration,
+    /// Whether messages are kept for `replay`, `splice` and `impostor`, which are impossible without
+    ///
+    /// Costs up to 200 KB for each connection at a time.
+    pub remembers: bool,
 }
 
 impl Settings {
     /// A profile as it is
     pub fn of(profile: Profile, seed: u64) -> Settings {
-        Settings { profile, seed, latency: Duration::ZERO, heartbeat: Duration::from_secs(2) }
+        Settings { profile, seed, latency: Duration::ZERO, heartbeat: Duration::from_secs(2), remembers: false }
     }
 }
 
@@ -46,6 +51,8 @@ impl Settings {
 pub(super) struct Shared {
     pub(super) upstream: SocketAddr,
     pub(super) settings: Settings,
+    /// What was said before, if that is kept
+    pub(super) memory: Option<Arc<Memory>>,
     state: Mutex<State>,
 }
 
@@ -125,7 +132,8 @@ impl Lasting {
 
 impl Shared {
     pub(super) fn new(upstream: SocketAddr, settings: Settings) -> Self {
-        Self { upstream, settings, state: Mutex::default() }
+        let memory = settings.remembers.then(Arc::default);
+        Self { upstream, settings, memory, state: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -157,6 +165,7 @@ impl Shared {
                     state.waiting.push(fault);
                 }
             }
+            Manner::Aside if fault.kind == Kind::Impostor && self.memory.is_none() => state.counts.cannot(fault.kind),
             Manner::Aside => {}
         }
     }
@@ -241,7 +250,7 @@ impl State {
 pub(super) struct Place {
     pub(super) shared: Arc<Shared>,
     pub(super) connection: u64,
-    number: u64,
+    pub(super) number: u64,
     fate: Vec<(Duration, Fault)>,
     pub(super) orders: Receiver<Order>,
 }

@@ -7,6 +7,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 mod websocket;
 
 use super::rig::*;
+use super::socket::Socket;
 use super::*;
 
 #[test]
