@@ -54,7 +54,10 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     descriptors::raise()?;
     let cannot =
         |address: std::net::SocketAddr| move |error: io::Error| Failed::Internal(format!("{address}: {error}"));
-    let (proxy, serving) = Proxy::bind(args.listen, args.to, settings).map_err(cannot(args.listen))?;
+    if args.to.address() == Some(args.listen) {
+        return Err(Failed::Usage(format!("--to {} is --listen: give the address of the service", args.to)));
+    }
+    let (proxy, serving) = Proxy::bind(args.listen, args.to.clone(), settings).map_err(cannot(args.listen))?;
     let control = match args.control {
         Some(address) => Some(Control::bind(address).map_err(cannot(address))?),
         None => None,

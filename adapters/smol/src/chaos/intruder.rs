@@ -10,7 +10,7 @@ use super::fault::{Fault, Kind, Whom};
 use super::memory::Memory;
 use super::places::Shared;
 use super::random::{Purpose, Random};
-use super::socket::{Socket, within};
+use super::socket::within;
 
 /// Longest that an intruder may take to connect and say his bytes, and then to listen
 const INTRUDER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(super) async fn comes(shared: Arc<Shared>, fault: Fault) {
     };
     for said in words {
         let heard = within(INTRUDER_TIME_MAX, async {
-            let socket = Socket::connect(shared.upstream).await?;
+            let socket = shared.upstream.connect().await?;
             (&socket).write_all(&said).await?;
             io::Result::Ok(socket)
         });

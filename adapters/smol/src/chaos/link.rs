@@ -69,7 +69,7 @@ pub(super) async fn serve(mut place: Place, client: Arc<Socket>) {
             Err(_) => return,
         }
     }
-    let Some(Ok(upstream)) = within(PATIENCE, Socket::connect(place.shared.upstream)).await else {
+    let Some(Ok(upstream)) = within(PATIENCE, place.shared.upstream.connect()).await else {
         // The client shall see what it would see without a proxy: no connection.
         return reset_on_close(&[&client]);
     };

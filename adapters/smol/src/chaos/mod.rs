@@ -10,7 +10,7 @@
 //! | `fault`, `laws` | what can break; laws of delay |
 //! | `profile`, `random` | the fate of a connection by seed |
 //! | `places` | which connection is meant, and what is in force |
-//! | `link`, `socket` | the life of a connection |
+//! | `link`, `socket`, `upstream` | the life of a connection, and where it leads |
 //! | `pipe`, `frames`, `alter` | its bytes under way, without sockets and clocks; where messages begin, and what befalls them |
 //! | `memory` | what was said before, for faults that say it again |
 //! | `http`, `intruder` | answers in the place of the service; whoever else dials it |
@@ -30,6 +30,7 @@ mod random;
 #[cfg(test)]
 mod rig;
 mod socket;
+mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -42,6 +43,7 @@ pub use fault::{Counts, End, Fault, Kind, Whom};
 pub use frames::Opaque;
 pub use places::Settings;
 pub use profile::{Profile, UnknownProfile, fate};
+pub use upstream::{BadUpstream, Upstream};
 
 use fault::Manner;
 use places::{Place, Shared};
@@ -61,7 +63,12 @@ impl Proxy {
     /// # Errors
     ///
     /// What listening failed with.
-    pub async fn start(listen: SocketAddr, upstream: SocketAddr, profile: Profile, seed: u64) -> io::Result<Self> {
+    pub async fn start(
+        listen: SocketAddr,
+        upstream: impl Into<Upstream> + 'static,
+        profile: Profile,
+        seed: u64,
+    ) -> io::Result<Self> {
         let (proxy, serving) = Proxy::bind(listen, upstream, Settings::of(profile, seed))?;
         Ok(Proxy { _serving: Some(smol::spawn(serving)), ..proxy })
     }
@@ -71,14 +78,14 @@ impl Proxy {
     /// # Errors
     ///
     /// What listening failed with.
-    pub fn bind(
+    pub fn bind<U: Into<Upstream> + 'static>(
         listen: SocketAddr,
-        upstream: SocketAddr,
+        upstream: U,
         settings: Settings,
-    ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<U>)> {
         let listener = Async::<TcpListener>::bind(listen)?;
         let local_addr = listener.get_ref().local_addr()?;
-        let shared = Arc::new(Shared::new(upstream, settings));
+        let shared = Arc::new(Shared::new(upstream.into(), settings));
         let serving = serve(listener, shared.clone());
         Ok((Proxy { local_addr, shared, _serving: None }, serving))
     }

@@ -1,7 +1,6 @@
 //! What a proxy and its links have in common: who stands where, and what is in force
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::memory::Memory;
 use super::profile::{Profile, fate};
 use super::random::{Purpose, Random};
 use super::socket::{Socket, is_closed};
+use super::upstream::Upstream;
 
 /// Most connections at a time; further ones are reset
 pub(super) const LINKS_MAX: usize = 2000;
@@ -49,7 +49,7 @@ impl Settings {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) upstream: SocketAddr,
+    pub(super) upstream: Upstream,
     pub(super) settings: Settings,
     /// What was said before, if that is kept
     pub(super) memory: Option<Arc<Memory>>,
@@ -131,7 +131,7 @@ impl Lasting {
 }
 
 impl Shared {
-    pub(super) fn new(upstream: SocketAddr, settings: Settings) -> Self {
+    pub(super) fn new(upstream: Upstream, settings: Settings) -> Self {
         let memory = settings.remembers.then(Arc::default);
         Self { upstream, settings, memory, state: Mutex::default() }
     }
