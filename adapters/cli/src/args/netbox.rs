@@ -16,7 +16,7 @@ use super::values;
 pub struct Netbox {
     /// Run this on the service's side, 192.0.2.1, by `sh`; what it prints goes to standard error
     ///
-    /// It is started first, gets SIGTERM when CMD has ended, and SIGKILL ten seconds later.
+    /// It starts first, gets SIGTERM when CMD has ended, and SIGKILL ten seconds later.
     #[arg(long, value_name = "COMMAND")]
     pub serve: Option<OsString>,
 
@@ -47,7 +47,7 @@ pub struct Netbox {
     #[arg(long, value_name = "SHARE", value_parser = |text: &str| condition(Kind::Corrupt, text))]
     pub corrupt: Vec<Condition>,
 
-    /// Flip a bit of what that share of the packets carry, and mend the checksum, so that it arrives
+    /// Flip a bit of what that share of the packets carry, and mend the checksum
     #[arg(long, value_name = "SHARE", value_parser = |text: &str| condition(Kind::Flip, text))]
     pub flip: Vec<Condition>,
 
@@ -63,7 +63,7 @@ pub struct Netbox {
     #[arg(long, value_name = "RATE", value_parser = |text: &str| condition(Kind::Bandwidth, text))]
     pub bandwidth: Vec<Condition>,
 
-    /// How much may wait for that, beyond which packets are lost [default: 16KiB, or what passes in 0.25 s]
+    /// How much may wait for that; the rest is lost [default: 16KiB, or 0.25 s of it]
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| condition(Kind::Queue, text))]
     pub queue: Vec<Condition>,
 
@@ -71,15 +71,17 @@ pub struct Netbox {
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| condition(Kind::Blackhole, text))]
     pub blackhole: Vec<Condition>,
 
-    /// So long after CMD has started, a condition comes: 'loss 50% for=3s', partition, down, roam, heal …
+    /// So long after CMD has started, have a condition come, such as 'loss 50% for=3s'
+    ///
+    /// Beside those above there are partition, down, roam, and heal, which ends all.
     #[arg(long, num_args = 2, value_names = ["DURATION", "CONDITION"], action = clap::ArgAction::Append)]
     pub at: Vec<String>,
 
-    /// Take orders at this address, on loopback: a condition, heal, status or help, a line each
+    /// Take orders at this address, on loopback: a condition, heal, status or help
     #[arg(long, value_name = "ADDR", value_parser = values::loopback)]
     pub control: Option<SocketAddr>,
 
-    /// Write to this file what is otherwise said on standard error: the seed and the addresses, and the summary
+    /// Write seed, addresses and summary to this file, and not to standard error
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
@@ -237,7 +239,7 @@ Examples:
     rejoin netbox --serve 'python3 -m http.server --bind 192.0.2.1' --wait-for 8000 \\
       --loss 5% --delay 50ms --bandwidth 64kbit --seed 7 -- curl -sO http://192.0.2.1:8000/file
   A worker whose cable is pulled after 5 s, for 3 s, and which has another address after 10 s:
-    rejoin netbox --serve 'rejoin coordinator --listen 192.0.2.1:7878 --data state --keys fleet.keys --insecure-ws' \\
+    rejoin netbox --serve 'rejoin coordinator --listen 192.0.2.1:7878 --insecure-ws …' \\
       --at 5s 'down for=3s' --at 10s roam \\
       -- rejoin worker --coordinator ws://192.0.2.1:7878 --insecure-ws --key lab-1.key
   Look at it from the inside, and break it by hand meanwhile:

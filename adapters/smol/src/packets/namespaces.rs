@@ -34,8 +34,8 @@ impl fmt::Display for Unavailable {
             f,
             "cannot {what}: {error}. This takes Linux with user namespaces and /dev/net/tun: \
              `unshare -Urnm --pid --fork --mount-proc ip tuntap add dev probe mode tun` must work. \
-             In a container, it may need more rights; some systems ask for \
-             `sysctl kernel.apparmor_restrict_unprivileged_userns=0` or `sysctl kernel.unprivileged_userns_clone=1`"
+             In a container, it may need more rights; of `sysctl`, user.max_user_namespaces must not be 0, and if they are there \
+             kernel.unprivileged_userns_clone must be 1 and kernel.apparmor_restrict_unprivileged_userns 0"
         )
     }
 }
