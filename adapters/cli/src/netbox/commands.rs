@@ -13,7 +13,7 @@ use rejoin_smol::chaos::End;
 use rejoin_smol::packets::Netbox;
 use rustix::process::{Pid, Signal as Kill, WaitOptions, kill_process, kill_process_group, wait};
 use smol::Timer;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
@@ -34,13 +34,15 @@ pub(super) struct Commands<'a> {
     netbox: &'a Netbox,
     /// Whoever was started, by process id, and how it has ended
     ended: RefCell<BTreeMap<i32, Option<ExitStatus>>>,
+    /// Has whoever waits for an end look again
+    reaped: (Sender<()>, Receiver<()>),
     /// The command, which is told to stop when this process is
     command: RefCell<Option<Pid>>,
 }
 
 impl<'a> Commands<'a> {
     pub(super) fn new(netbox: &'a Netbox) -> Commands<'a> {
-        Commands { netbox, ended: RefCell::default(), command: RefCell::new(None) }
+        Commands { netbox, ended: RefCell::default(), reaped: bounded(1), command: RefCell::new(None) }
     }
 
     /// Runs the service and the command, and returns the latter's exit status
@@ -113,8 +115,7 @@ impl<'a> Commands<'a> {
             if let Some(ended) = self.ended(pid) {
                 return ended;
             }
-            // Signals wake the other half, which leaves word here.
-            Timer::after(LOOK_EVERY).await;
+            let _ = self.reaped.1.recv().await;
         }
     }
 
@@ -145,6 +146,7 @@ impl<'a> Commands<'a> {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(ended) = self.ended.borrow_mut().get_mut(&pid.as_raw_nonzero().get()) {
                 *ended = Some(ExitStatus::from_raw(status.as_raw()));
+                let _ = self.reaped.0.try_send(());
             }
         }
     }
