@@ -10,6 +10,7 @@ pub mod caller;
 pub mod certificate;
 pub mod chaos;
 pub mod checkpoints;
+pub mod control;
 pub mod coordinator;
 pub mod descriptors;
 pub mod fleet;
@@ -18,6 +19,8 @@ pub mod items;
 pub mod keys;
 pub mod logs;
 pub mod mutants;
+#[cfg(target_os = "linux")]
+pub mod netbox;
 pub mod printer;
 pub mod report;
 pub mod resume;
@@ -79,6 +82,8 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Brake(options) => ask::brake(options),
         Command::Cert(options) => certificate::cert(options),
         Command::Chaos(options) => chaos::chaos(options),
+        #[cfg(target_os = "linux")]
+        Command::Netbox(options) => netbox::netbox(options)?,
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -6,6 +6,8 @@
 mod chaos;
 mod fleet;
 mod keys;
+#[cfg(target_os = "linux")]
+mod netbox;
 mod pins;
 mod run;
 mod sim;
@@ -22,6 +24,8 @@ pub use fleet::{
     Worker,
 };
 pub use keys::{KeyCommand, KeyNew, KeyRevoke, KeyRotate, KeyToken, TOKEN_VALID_MAX};
+#[cfg(target_os = "linux")]
+pub use netbox::{Netbox, Order};
 pub use run::{Disrupt, Run};
 pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
@@ -152,6 +156,15 @@ pub enum Command {
     /// a seed, or told while it runs. Without any of that all bytes pass as they are.
     #[command(verbatim_doc_comment, after_long_help = chaos::HELP)]
     Chaos(Chaos),
+    /// Run a command behind a network that loses, delays and damages packets
+    ///
+    /// The command and a service have a host each: a network namespace of Linux, without
+    /// any rights. Between them packets suffer what is asked for, beneath the system's
+    /// own TCP. Which packets, by their number, follows from the seed.
+    #[cfg(target_os = "linux")]
+    #[command(verbatim_doc_comment, after_long_help = netbox::HELP,
+              override_usage = "rejoin netbox [OPTIONS] -- CMD [ARG]...")]
+    Netbox(Box<Netbox>),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,

@@ -20,7 +20,7 @@ mod link;
 mod pipe;
 mod places;
 mod profile;
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod rig;
 mod socket;
