@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod chaos;
 pub mod checkpoints;
 pub mod coordinator;
+pub mod crowd;
 pub mod descriptors;
 pub mod fleet;
 pub mod forget;
@@ -79,6 +80,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Brake(options) => ask::brake(options),
         Command::Cert(options) => certificate::cert(options),
         Command::Chaos(options) => chaos::chaos(options),
+        Command::Crowd(options) => crowd::crowd(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -237,7 +237,7 @@ impl Outbox {
 
     /// How much was given back and not said yet
     pub(crate) fn to_give_back(&self) -> usize {
-        self.given_back.iter().count()
+        self.given_back.len()
     }
 
     /// Asks for the next piece of output or of a checkpoint, of at most so many bytes, going round all of them

@@ -124,6 +124,19 @@ impl Pauses {
         }
     }
 
+    /// How many pauses behind a first loss there were, where the peer had ended the connection
+    pub fn first_count(&self) -> usize {
+        self.first.len()
+    }
+
+    /// How long the shortest of these, each next tenth of them, and the longest were; none if there were none
+    pub fn first_deciles(&self) -> Option<[Duration; 11]> {
+        let mut sorted = self.first.clone();
+        sorted.sort_by(f32::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        Some(std::array::from_fn(|tenth| Duration::from_secs_f32(sorted[last * tenth / 10])))
+    }
+
     /// Compares the pauses of each step of which there are at least so many with the law
     ///
     /// `spread` is what the coordinator spreads first dials over (BACK-1).
@@ -210,7 +223,20 @@ mod tests {
                         now = wake_at.expect("it dials again");
                         machine.handle(now, Input::Timeout).expect("time passes");
                     }
-                    other => panic!("{other:?}"),
+                    other @ (Output::Disconnect { .. }
+                    | Output::Send { .. }
+                    | Output::Run { .. }
+                    | Output::Cancel { .. }
+                    | Output::Freeze { .. }
+                    | Output::Thaw { .. }
+                    | Output::WantCheckpoint { .. }
+                    | Output::ReadOutput { .. }
+                    | Output::ReadCheckpoint { .. }
+                    | Output::RestorePiece { .. }
+                    | Output::Checkpointed { .. }
+                    | Output::Keep { .. }
+                    | Output::KeepKey
+                    | Output::Forget { .. }) => panic!("a worker that is never connected wants {other:?}"),
                 }
             }
         }

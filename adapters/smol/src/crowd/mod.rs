@@ -92,7 +92,9 @@ impl Crowd {
     pub fn start(settings: Settings) -> io::Result<Crowd> {
         let Settings { endpoints, trust, link, keys, rate, start_log } = settings;
         if endpoints.is_empty() || rate == 0 || !(1..=WORKERS_MAX).contains(&keys.len()) {
-            return Err(io::Error::other("a crowd has 1 to 50,000 workers, a URL, and begins at 1 worker a second or more"));
+            return Err(io::Error::other(
+                "a crowd has 1 to 50,000 workers, a URL, and begins at 1 worker a second or more",
+            ));
         }
         let start_log = start_log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
         let clock = Clock::start();

@@ -28,7 +28,8 @@ const BATCH: usize = 16;
 const PRETEND_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What becomes of a task that is a command
-const NO_COMMANDS: &[u8] = b"given to a worker of `rejoin crowd`, which runs no commands: have it --need something that \
+const NO_COMMANDS: &[u8] =
+    b"given to a worker of `rejoin crowd`, which runs no commands: have it --need something that \
     only real workers offer, or give the crowd a coordinator of its own";
 
 pub(super) struct Session {
@@ -54,6 +55,8 @@ pub(super) struct Session {
     unexplained: Option<bool>,
     /// Sessions that went on, when it was last welcomed
     resumed: u64,
+    /// Dials, when it was last looked at
+    dials: u64,
 }
 
 /// What it wakes up for
@@ -86,6 +89,7 @@ impl Session {
             kind: None,
             unexplained: None,
             resumed: 0,
+            dials: 0,
         }
     }
 
@@ -285,7 +289,11 @@ impl Session {
             self.tally().connected -= 1;
             self.second(|second| second.lost += 1);
         }
-        let ended = !matches!(before, LinkState::Waiting | LinkState::Stopped) && state == LinkState::Waiting;
+        // A dial that is due at once begins before anybody could see that there was no connection.
+        let dials = self.worker.stats().dials;
+        let redialled = dials > std::mem::replace(&mut self.dials, dials);
+        let ended =
+            !matches!(before, LinkState::Waiting | LinkState::Stopped) && (state == LinkState::Waiting || redialled);
         match self.kind {
             Some(kind) if ended => self.ended(kind, !is_up(before)),
             None if ended => self.unexplained = Some(!is_up(before)),
