@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod checkpoints;
 pub mod control;
 pub mod coordinator;
+pub mod crowd;
 pub mod descriptors;
 pub mod fleet;
 pub mod forget;
@@ -87,6 +88,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Chaos(options) => chaos::chaos(options),
         #[cfg(target_os = "linux")]
         Command::Netbox(options) => netbox::netbox(options)?,
+        Command::Crowd(options) => crowd::crowd(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),

@@ -4,6 +4,7 @@
 //! fleet of separate processes, together.
 
 mod chaos;
+mod crowd;
 mod fleet;
 mod keys;
 #[cfg(target_os = "linux")]
@@ -20,6 +21,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use chaos::Chaos;
+pub use crowd::Crowd;
 pub use fleet::{
     Access, Brake, Cancel, Checkpoints, Coordinator, Drain, Forget, List, Logs, Reach, ResultOf, Submit, Tasks, Wait,
     Worker,
@@ -176,6 +178,14 @@ pub enum Command {
     #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
     Stress(Stress),
 
+    /// Be many lightweight workers at once, to try what a coordinator can carry
+    ///
+    /// Each has a key, a WebSocket and a session of its own, as any worker has, and comes
+    /// back like one. They run no commands: the only tasks they do are those that pretend
+    /// to take some time, and any other one fails. So give them a coordinator of their
+    /// own, or have all other tasks --need what they do not offer.
+    #[command(verbatim_doc_comment, after_long_help = crowd::HELP)]
+    Crowd(Box<Crowd>),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,
