@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use async_signal::{Signal, Signals};
-use rejoin_smol::chaos::{Profile, Proxy, Settings};
+use rejoin_smol::chaos::{Kind, Opaque, Profile, Proxy, Settings};
 use rejoin_smol::clock::entropy;
 use smol::future::{FutureExt, pending};
 use smol::stream::StreamExt;
@@ -109,10 +109,22 @@ fn strike(proxy: &Proxy, line: &str, workers: Option<u16>) -> String {
     match order(line, workers) {
         Ok(fault) => {
             proxy.strike(fault);
-            "ok\n".to_owned()
+            proxy.opaque(fault).map_or_else(|| "ok\n".to_owned(), |why| impossible(fault.kind, why))
         }
         Err(problem) => format!("error: {problem}\n"),
     }
+}
+
+/// Why nothing comes of a fault
+fn impossible(kind: Kind, why: Opaque) -> String {
+    let why = match why {
+        Opaque::Tls => "they are encrypted (TLS)",
+        Opaque::Other => "it is no WebSocket",
+    };
+    format!(
+        "error: {} is impossible, because nobody can tell the messages of that connection apart: {why}\n",
+        kind.name()
+    )
 }
 
 /// Reads a schedule, and says what of it means nothing here

@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod checkpoints;
 pub mod control;
 pub mod coordinator;
+pub mod crowd;
 pub mod descriptors;
 pub mod fleet;
 pub mod forget;
@@ -27,6 +28,7 @@ pub mod resume;
 pub mod run;
 pub mod say;
 pub mod sim;
+pub mod stress;
 pub mod submit;
 pub mod template;
 pub mod views;
@@ -43,6 +45,8 @@ use crate::report::EXIT_USAGE;
 use crate::say::complain;
 
 fn main() -> ExitCode {
+    #[cfg(rejoin_planted)]
+    plant();
     let status = match Cli::try_parse() {
         Ok(Cli { command }) => start(&command),
         Err(said) => conclude(&said),
@@ -84,11 +88,14 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Chaos(options) => chaos::chaos(options),
         #[cfg(target_os = "linux")]
         Command::Netbox(options) => netbox::netbox(options)?,
+        Command::Crowd(options) => crowd::crowd(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]
         Command::Sim { command } => sim::run(command),
         #[cfg(rejoin_planted)]
         Command::Sim { command, planted } => rejoin_sim::mutants::with(*planted, || sim::run(command)),
+        Command::Stress(options) => stress::stress(options),
+        Command::StressTask(options) => stress::task(options),
         Command::Guardian => {
             rejoin_smol::guardian::guard(io::stdin());
             0
@@ -100,4 +107,11 @@ fn run(options: &Run) -> Result<u8, clap::Error> {
     let (command, items) = options.work(io::stdin().is_terminal())?;
     let fleet = options.fleet(std::env::var_os("REJOIN_KEY"))?;
     Ok(run::run(options, (options.needs()?, options.terms()?), fleet, command, items))
+}
+
+/// Plants the bug that whoever started this process wants it to have
+#[cfg(rejoin_planted)]
+fn plant() {
+    let number = std::env::var("REJOIN_PLANTED").ok().and_then(|number| number.parse().ok());
+    rejoin_core::planted::plant(number.and_then(rejoin_core::planted::Bug::numbered));
 }

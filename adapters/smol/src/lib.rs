@@ -91,6 +91,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod coordinator;
+pub mod crowd;
 pub mod dial;
 pub mod exec;
 mod greeting;

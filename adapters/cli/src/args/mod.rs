@@ -4,6 +4,7 @@
 //! fleet of separate processes, together.
 
 mod chaos;
+mod crowd;
 mod fleet;
 mod keys;
 #[cfg(target_os = "linux")]
@@ -11,6 +12,7 @@ mod netbox;
 mod pins;
 mod run;
 mod sim;
+mod stress;
 mod terms;
 mod tls;
 mod values;
@@ -19,6 +21,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use chaos::Chaos;
+pub use crowd::Crowd;
 pub use fleet::{
     Access, Brake, Cancel, Checkpoints, Coordinator, Drain, Forget, List, Logs, Reach, ResultOf, Submit, Tasks, Wait,
     Worker,
@@ -31,6 +34,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
+pub use stress::{Stress, StressTask};
 pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
@@ -165,6 +169,23 @@ pub enum Command {
     #[command(verbatim_doc_comment, after_long_help = netbox::HELP,
               override_usage = "rejoin netbox [OPTIONS] -- CMD [ARG]...")]
     Netbox(Box<Netbox>),
+
+    /// Break real fleets on this machine, and see whether everything holds
+    ///
+    /// Coordinators and workers are processes of their own, with proxies in between; they
+    /// are killed, frozen and cut off while tasks are done, and judged by their journals,
+    /// by marks that the tasks leave, and by what clients were told.
+    #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
+    Stress(Stress),
+
+    /// Be many lightweight workers at once, to try what a coordinator can carry
+    ///
+    /// Each has a key, a WebSocket and a session of its own, as any worker has, and comes
+    /// back like one. They run no commands: the only tasks they do are those that pretend
+    /// to take some time, and any other one fails. So give them a coordinator of their
+    /// own, or have all other tasks --need what they do not offer.
+    #[command(verbatim_doc_comment, after_long_help = crowd::HELP)]
+    Crowd(Box<Crowd>),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,
@@ -183,6 +204,9 @@ pub enum Command {
     /// Watch over a worker's processes; for the program's own use
     #[command(hide = true)]
     Guardian,
+    /// Be a task of `rejoin stress`; for the program's own use
+    #[command(hide = true)]
+    StressTask(StressTask),
 }
 
 /// A usage error as clap would report it for a command

@@ -89,6 +89,20 @@ impl Fleet {
         Process { child: Some(command.spawn().expect("the program to start")), out, err }
     }
 
+    /// Starts the program with these words
+    pub fn start_rejoin<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Process {
+        self.spawn(words)
+    }
+
+    /// Runs the program to its end under limits that a shell sets
+    pub fn limited(&self, limits: &str, words: &[&str]) -> Ended {
+        let mut command = self.command("sh".as_ref());
+        command.args(["-c", &format!("{limits} && exec \"$@\""), "_", env!("CARGO_BIN_EXE_rejoin")]).args(words);
+        let (out, err) = (self.path("limited.out"), self.path("limited.err"));
+        command.stdout(File::create(&out).expect("a file")).stderr(File::create(&err).expect("a file"));
+        Process::of(command.spawn().expect("a shell"), out, err).end()
+    }
+
     /// Runs the program to its end
     pub fn rejoin_unchecked(&self, words: &[&str]) -> Ended {
         self.spawn(words.iter().copied()).end()
@@ -268,6 +282,11 @@ impl Process {
 
     pub fn kill(self) {
         drop(self);
+    }
+
+    /// What it has printed so far
+    pub fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
     }
 
     /// What it has said so far

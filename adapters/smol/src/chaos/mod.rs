@@ -11,10 +11,13 @@
 //! | `profile`, `random` | the fate of a connection by seed |
 //! | `places` | which connection is meant, and what is in force |
 //! | `link`, `socket` | the life of a connection |
-//! | `pipe`, `frames` | its bytes under way, without sockets and clocks; where messages begin |
+//! | `pipe`, `frames`, `alter` | its bytes under way, without sockets and clocks; where messages begin, and what befalls them |
+//! | `http` | answers to upgrades in the place of the service |
 
+mod alter;
 mod fault;
 mod frames;
+mod http;
 mod laws;
 mod link;
 mod pipe;
@@ -34,6 +37,7 @@ use smol::io::AsyncWriteExt;
 use smol::{Async, Executor, Task, Timer, future};
 
 pub use fault::{Counts, End, Fault, Kind, Whom};
+pub use frames::Opaque;
 pub use places::Settings;
 pub use profile::{Profile, UnknownProfile, fate};
 
@@ -97,12 +101,22 @@ impl Proxy {
         self.shared.state().links()
     }
 
+    /// Bytes that have gone through so far, towards whoever dialled and towards the service
+    pub fn carried(&self) -> [u64; 2] {
+        self.shared.carried()
+    }
+
     /// A fault strikes now, whatever was healed before
     pub fn strike(&self, fault: Fault) {
         if fault.kind == Kind::Stranger {
             smol::spawn(stranger(self.shared.clone(), fault.amount)).detach();
         }
         self.shared.strike(fault);
+    }
+
+    /// Why a fault can have no effect on any of the connections that it strikes now, if that is known
+    pub fn opaque(&self, fault: Fault) -> Option<Opaque> {
+        self.shared.opaque(fault)
     }
 
     /// Ends all that lasts, and what the profile does: new connections pass through
