@@ -34,10 +34,11 @@ fn main() -> ExitCode {
         let why = String::from_utf8_lossy(&probe.stderr);
         eprintln!("SKIPPED, NOT PASSED: no packet box can be made on this machine, so nothing of it is tested: {why}");
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
         ("the_exit_status_is_the_commands", the_exit_status_is_the_commands),
         ("whatever_was_started_ends_with_the_box", whatever_was_started_ends_with_the_box),
         ("a_service_that_does_not_start_is_told", a_service_that_does_not_start_is_told),
+        ("conditions_come_and_end_at_their_times", conditions_come_and_end_at_their_times),
         ("the_same_packets_are_lost_each_time", the_same_packets_are_lost_each_time),
         ("every_task_ends_once_at_20_percent_loss", every_task_ends_once_at_20_percent_loss),
         ("every_task_ends_once_in_a_mess", every_task_ends_once_in_a_mess),
@@ -85,6 +86,19 @@ fn a_service_that_does_not_start_is_told() {
     let (status, _, err) = run(netbox(&["--serve", "exit 4", "--wait-for", "80"], &["true"]));
     assert_eq!(status, Some(254), "{err}");
     assert!(err.contains("the service has ended before it accepted connections: exit status: 4"), "{err}");
+}
+
+fn conditions_come_and_end_at_their_times() {
+    // A route is there while the device is up; the table of addresses has the one of the moment.
+    let seen = "seen() { for i in $(seq 1500); do eval \"$2\" && { echo $1; return; }; sleep 0.02; done; exit 9; }
+        seen up 'grep -q rejoin0 /proc/net/route'
+        seen down '! grep -q rejoin0 /proc/net/route'
+        seen up 'grep -q rejoin0 /proc/net/route'
+        seen elsewhere 'grep -qw 192.0.2.3 /proc/net/fib_trie && ! grep -qw 192.0.2.2 /proc/net/fib_trie'";
+    let options = ["--at", "5s", "roam", "--at", "500ms", "down towards=peer for=2s"];
+    let (status, out, err) = run(netbox(&options, &["sh", "-c", seen]));
+    assert_eq!((status, out.as_str()), (Some(0), "up\ndown\nup\nelsewhere\n"), "{err}");
+    assert!(err.contains("the command's side has roamed to 192.0.2.3 (changes of its address: 1)"), "{err}");
 }
 
 fn whatever_was_started_ends_with_the_box() {

@@ -75,7 +75,11 @@ impl Summary {
             text.push('\n');
         }
         if self.roamed > 0 {
-            let _ = writeln!(text, "rejoin: the command's side roamed {} times, to {}", self.roamed, self.peer);
+            let _ = writeln!(
+                text,
+                "rejoin: the command's side has roamed to {} (changes of its address: {})",
+                self.peer, self.roamed
+            );
         }
         text
     }

@@ -96,8 +96,9 @@ fn without_conditions_all_bytes_pass_at_once() {
 
 #[test]
 fn a_share_is_that_of_many_packets_and_the_same_each_time() {
+    type Read = fn(&Counts) -> u64;
     const COUNT: u64 = 4_000;
-    let read: [(Kind, fn(&Counts) -> u64); 5] = [
+    let read: [(Kind, Read); 5] = [
         (Kind::Loss, |counts| counts.lost),
         (Kind::Duplicate, |counts| counts.duplicated),
         (Kind::Reorder, |counts| counts.reordered),
@@ -296,7 +297,7 @@ fn conditions_have_a_bound_and_those_that_can_never_hold_again_do_not_count() {
 #[test]
 fn what_is_no_ipv4_does_not_pass_and_has_no_number() {
     let mut rig = Rig::new(7, &[]);
-    let mut ipv6 = vec![0; 60];
+    let mut ipv6 = [0; 60];
     ipv6[0] = 0x60;
     for packet in [&ipv6[..], &[], &[0x45; 19]] {
         rig.send(packet);
