@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rejoin_core::blob::RESULT;
 use rejoin_core::ids::TaskId;
 use rejoin_core::journal::Record;
 use rejoin_core::terms::Class;
@@ -14,11 +15,11 @@ use rejoin_smol::journal::DurableJournal;
 use crate::audit::{Audit, Ended, Fact, Start, audit};
 use crate::fleet::fact;
 
-use super::findings::Findings;
+use super::findings::{Findings, Story};
 use super::fleet::Fleet;
 use super::hits::{noticed, unplanned};
 use super::load::{Entry, Load};
-use super::log::Word;
+use super::log::{Stamp, Word};
 use super::scenario::Trouble;
 use super::task::{Deed, Mark};
 
@@ -31,9 +32,11 @@ pub(crate) struct Expected {
     pub(crate) faults: u64,
     /// From when a fault is over, and noticed, to when its worker is connected
     pub(crate) resume_max: Duration,
+    /// The same for half of them
+    pub(crate) resume_half_max: Duration,
     /// From the last fault to the end of the last task
     pub(crate) end_within: Duration,
-    /// From then to when every worker is connected
+    /// From then to when every worker is connected; zero if nobody need be
     pub(crate) back_within: Duration,
     /// Share of the work that may be done again, in percent of all that was done
     pub(crate) redone_max_percent: u64,
@@ -47,6 +50,7 @@ impl Default for Expected {
             tasks: 1,
             faults: 1,
             resume_max: Duration::from_secs(5),
+            resume_half_max: Duration::from_secs(2),
             end_within: Duration::from_secs(60),
             back_within: Duration::from_secs(30),
             redone_max_percent: 50,
@@ -76,7 +80,17 @@ pub(super) fn judge(
     let told: BTreeMap<TaskId, Entry> = loads.iter().flat_map(|load| load.book().tasks.clone()).collect();
     let mut facts = Vec::new();
     let journal = DurableJournal::open(&fleet.journal()).map_err(|error| Trouble::new(error.to_string()))?;
-    journal.reader().read(&mut |record| facts.extend(Record::decode(record).and_then(|record| fact(&record))))?;
+    let mut saved: BTreeMap<TaskId, u32> = BTreeMap::new();
+    journal.reader().read(&mut |record| {
+        let Some(record) = Record::decode(record) else { return };
+        facts.extend(fact(&record));
+        if let Record::Manifest { task, number, .. } = record
+            && number != RESULT
+        {
+            *saved.entry(task).or_default() += 1;
+        }
+    })?;
+    findings.saved.append(&mut saved);
     let evidence = Evidence { told, facts, marks: Mark::read(&fleet.marks())? };
     breaking(findings, fleet, expected);
     counts(findings, &evidence, expected);
@@ -91,9 +105,8 @@ pub(super) fn judge(
         true,
         format!("{:.1} s", ended_after.as_secs_f64()),
     );
-    let latency = |entry: &Entry| Some(entry.ended?.saturating_duration_since(entry.submitted).as_micros());
-    let latencies = evidence.told.values().filter_map(latency);
-    findings.latencies.extend(latencies.map(|us| u64::try_from(us).unwrap_or(u64::MAX)));
+    findings.latencies.extend(evidence.told.values().filter_map(Entry::latency));
+    findings.marks.extend(evidence.marks.iter().copied());
     findings.carried_bytes += fleet.carried();
     let payload = evidence.told.values().map(|entry| payload(&entry.job));
     findings.payload_bytes += payload.sum::<u64>();
@@ -132,17 +145,42 @@ fn breaking(findings: &mut Findings, fleet: &Fleet, expected: &Expected) {
     findings.check(None, format!("at least {} faults", expected.faults), felt >= expected.faults, felt.to_string());
     let all = noticed(fleet);
     let mut late = Vec::new();
-    for noticed in &all {
+    let first = fleet.hits.first().map_or(Stamp(0), |hit| hit.at);
+    for (hit, noticed) in fleet.hits.iter().zip(&all) {
+        findings.stories.push(Story {
+            worker: fleet.workers[hit.worker].name.clone(),
+            label: hit.label,
+            at_s: (hit.at.since(first) / 10_000) as f64 / 100.0,
+            noticed_ms: noticed.detected.iter().map(|us| us / 1000).collect(),
+            resumed_ms: noticed.resumed.map(|us| us / 1000),
+            overtaken: noticed.overtaken,
+        });
         findings.detected.entry(noticed.label).or_default().extend(&noticed.detected);
         findings.resumed.entry(noticed.label).or_default().extend(noticed.resumed);
         if let Some(took) = noticed.resumed.filter(|took| u128::from(*took) > expected.resume_max.as_micros()) {
             late.push(format!("{} of w{}: {} ms", noticed.label, noticed.worker, took / 1000));
         }
     }
+    let overtaken = all.iter().filter(|noticed| noticed.overtaken).count();
+    findings.check(
+        None,
+        "at most a quarter of the faults was overtaken by another one before it had to be noticed",
+        overtaken * 4 <= all.len(),
+        format!("{overtaken} of {}", all.len()),
+    );
     let missed: Vec<String> = all.iter().filter_map(|noticed| noticed.fault.clone()).collect();
     findings.check_none(Some("L3"), "every fault is noticed by the ends that must, in time, and mended", &missed);
     let bound = expected.resume_max.as_millis();
     findings.check_none(Some("L2"), format!("connected again within {bound} ms of what was broken being whole"), &late);
+    let mut times: Vec<u64> = all.iter().filter_map(|noticed| noticed.resumed).collect();
+    times.sort_unstable();
+    let half = times.get(times.len() / 2).copied().unwrap_or_default();
+    findings.check(
+        None,
+        format!("half of them within {} ms", expected.resume_half_max.as_millis()),
+        u128::from(half) <= expected.resume_half_max.as_micros(),
+        format!("{} ms", half / 1000),
+    );
     let mended = all.iter().filter(|noticed| noticed.resumed.is_some()).count();
     findings.reconnections += mended as u64;
     if expected.faults > 0 && !fleet.hits.is_empty() {

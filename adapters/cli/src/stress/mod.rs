@@ -9,6 +9,7 @@
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
 //! | `findings`, `measure` | checks, figures and verdicts |
+//! | `mischief` | whatever may befall a fleet, drawn by the seed |
 //! | `mutants` | whether each scenario fails where it must |
 
 mod findings;
@@ -18,6 +19,7 @@ mod judge;
 mod load;
 mod log;
 mod measure;
+mod mischief;
 mod mutants;
 mod scenario;
 mod scenarios;
@@ -106,7 +108,15 @@ fn setting(args: &Stress) -> io::Result<Setting> {
         })?,
         None => std::env::current_exe()?,
     };
-    Ok(Setting { long: args.long, span: args.span, workers: args.workers, seed, program, planted: None })
+    Ok(Setting {
+        long: args.long,
+        span: args.span,
+        workers: args.workers,
+        seed,
+        program,
+        logs: args.report.clone(),
+        planted: None,
+    })
 }
 
 fn play_all(args: &Stress, setting: &Setting, chosen: &[&'static Scenario]) -> io::Result<u8> {
@@ -163,6 +173,9 @@ async fn play(scenario: &Scenario, setting: &Setting) -> io::Result<Findings> {
     stage.looks();
     let _ = sampling.join();
     stage.findings.conclude(begun.elapsed(), played);
+    if let Some(dir) = setting.logs.as_ref().filter(|_| !stage.findings.passed) {
+        stage.keep_logs(&dir.join(scenario.name))?;
+    }
     Ok(stage.findings)
 }
 
