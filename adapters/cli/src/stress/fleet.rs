@@ -22,7 +22,7 @@ use crate::keys::key_line;
 use super::hits::{Hit, Notice};
 use super::log::{Log, Stamp};
 use super::measure::Sampler;
-use super::scenario::{Setting, Trouble};
+use super::scenario::{Planted, Setting, Trouble};
 
 /// Longest that a process may take to start, on a machine that does much else
 const START_MAX: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     dir: PathBuf,
     program: PathBuf,
-    planted: Option<u32>,
+    planted: Option<Planted>,
     address: SocketAddr,
     coordinator: Option<Process>,
     /// What the coordinator has said, through all its lives
@@ -213,8 +213,10 @@ impl Fleet {
         for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
-        if let Some(number) = self.planted {
-            command.env(PLANTED, number.to_string());
+        match self.planted {
+            Some(Planted::Bug(number)) => _ = command.env(PLANTED, number.to_string()),
+            Some(Planted::Options(options, _)) => _ = command.args(options),
+            None => {}
         }
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(log))?;
         command.stderr(log);

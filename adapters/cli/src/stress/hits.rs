@@ -2,7 +2,7 @@
 //!
 //! The rule is strict. A hit has a window: from when it struck to when the next one struck the same worker. Within it the ends
 //! that must notice have to say so by themselves, for a reason that fits: silence where nobody was told, anything but
-//! silence where they were. And then the worker has to be connected again, once. What is found in no window, or does not
+//! silence where they were; the coordinator may also learn it from the worker's next connection, if the worker had to notice first. And then the worker has to be connected again, once. What is found in no window, or does not
 //! fit, is not noticed, however soon things went well again. A hit that is overtaken by the next one before it had to be noticed need
 //! not be, and is counted.
 
@@ -130,7 +130,10 @@ fn judge(hit: &Hit, own: &[&Said], others: &[&Said]) -> Noticed {
     let ends = [("the worker", hit.notice.worker, own), ("the coordinator", hit.notice.coordinator, others)];
     for (who, within, said) in ends {
         let Some(within) = within else { continue };
-        match said.iter().find(|said| is_notice(said, hit.notice.silent)) {
+        // A worker that has noticed silence first comes back, and so tells the coordinator.
+        let told = hit.notice.worker.is_some();
+        let is_told = |said: &Said| told && matches!(said.word, Word::Welcomed { .. });
+        match said.iter().find(|said| is_notice(said, hit.notice.silent) || is_told(said)) {
             Some(said) => {
                 let took = said.at.since(hit.at);
                 if !hit.untimed {

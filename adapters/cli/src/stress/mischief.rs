@@ -1,18 +1,19 @@
 //! Whatever may befall a fleet, drawn by the seed
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rejoin_smol::chaos::{End, Fault, Kind, Whom};
 
 use super::fleet::Fleet;
-use super::hits::Notice;
+use super::hits::{Hit, Notice};
+use super::log::Stamp;
 use super::scenario::{Stage, Trouble, pause};
 
 /// Something that is under way, and ends later
 struct Pending {
     worker: usize,
     what: What,
-    at: std::time::Instant,
+    at: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Mischief {
         // Who is frozen or away could not notice it.
         if self.since > self.coordinator_behind && self.pending.is_empty() {
             self.since = 0;
+            pause(fleet.plan.silence_max()).await;
             fleet.kill_coordinator()?;
             pause(stage.between(20, 200)).await;
             fleet.start_coordinator()?;
@@ -50,7 +52,13 @@ impl Mischief {
             return Ok(());
         }
         fleet.look()?;
-        let free = |n: &usize| fleet.is_connected(*n) && self.pending.iter().all(|pending| pending.worker != *n);
+        // Nobody is struck again before the last time had to be noticed.
+        let rests = |hit: &Hit| Stamp::now().since(hit.at) > fleet.plan.silence_max().as_micros() as u64;
+        let last = |n: usize| fleet.hits.iter().rev().find(|hit| hit.worker == n);
+        let free = |n: &usize| {
+            let left_alone = self.pending.iter().all(|pending| pending.worker != *n);
+            left_alone && fleet.is_connected(*n) && last(*n).is_none_or(rests)
+        };
         let victims: Vec<usize> = (0..fleet.workers.len()).filter(free).collect();
         let Some(victim) = victims.get(stage.below(victims.len())).copied() else { return Ok(()) };
         let silence = Some(fleet.plan.silence_max());
@@ -85,21 +93,25 @@ impl Mischief {
     }
 
     fn later(&mut self, worker: usize, what: What) {
-        self.pending.push(Pending { worker, what, at: std::time::Instant::now() + self.frozen });
+        self.pending.push(Pending { worker, what, at: Instant::now() + self.frozen });
     }
 
     /// Ends what has lasted long enough
     fn due(&mut self, fleet: &mut Fleet) -> Result<(), Trouble> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let (due, pending): (Vec<Pending>, Vec<Pending>) =
             std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.at <= now);
         self.pending = pending;
         due.into_iter().try_for_each(|pending| end(fleet, &pending))
     }
 
-    /// Ends all that lasts
-    pub(crate) fn end(&mut self, fleet: &mut Fleet) -> Result<(), Trouble> {
-        std::mem::take(&mut self.pending).iter().try_for_each(|pending| end(fleet, pending))
+    /// Waits until all that lasts is over
+    pub(crate) async fn end(&mut self, fleet: &mut Fleet) -> Result<(), Trouble> {
+        while !self.pending.is_empty() {
+            self.due(fleet)?;
+            pause(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 }
 

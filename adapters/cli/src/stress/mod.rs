@@ -8,7 +8,7 @@
 //! | `load`, `task` | what is done meanwhile, and the program that does it |
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
-//! | `findings`, `measure` | checks, figures and verdicts |
+//! | `findings`, `measure`, `page` | checks, figures and verdicts; the report |
 //! | `mischief` | whatever may befall a fleet, drawn by the seed |
 //! | `mutants` | whether each scenario fails where it must |
 
@@ -21,6 +21,7 @@ mod log;
 mod measure;
 mod mischief;
 mod mutants;
+mod page;
 mod scenario;
 mod scenarios;
 mod task;
@@ -182,5 +183,6 @@ async fn play(scenario: &Scenario, setting: &Setting) -> io::Result<Findings> {
 /// Writes what was found so far
 fn report(dir: &Path, all: &[Findings]) -> io::Result<()> {
     let text = serde_json::to_string_pretty(all).map_err(io::Error::other)?;
-    fs::write(dir.join("stress.json"), text)
+    fs::write(dir.join("stress.json"), text)?;
+    fs::write(dir.join("stress.html"), page::page(all))
 }

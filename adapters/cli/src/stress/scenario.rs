@@ -28,10 +28,19 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     /// What happens, in a sentence
     pub(super) says: &'static str,
-    /// Numbers of planted bugs, each of which makes it fail
-    pub(super) caught: &'static [u32],
+    /// What makes it fail, each by itself
+    pub(super) caught: &'static [Planted],
     /// Plays it
     pub(super) play: for<'a> fn(&'a mut Stage) -> Played<'a>,
+}
+
+/// Something that is wrong on purpose with coordinator and workers, to see whether a scenario finds it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planted {
+    /// A bug that a build may have, by its number
+    Bug(u32),
+    /// Options of the coordinator and of each worker, and what is wrong with these
+    Options(&'static [&'static str], &'static str),
 }
 
 /// Why a scenario cannot go on, which is a failure
@@ -83,7 +92,7 @@ pub(crate) struct Setting {
     /// Where the logs of what failed are to be left
     pub(crate) logs: Option<PathBuf>,
     /// The bug that these are to have, if they can have any
-    pub(crate) planted: Option<u32>,
+    pub(super) planted: Option<Planted>,
 }
 
 /// Where a scenario is played

@@ -11,14 +11,14 @@ use crate::stress::fleet::{Fleet, Plan};
 use crate::stress::hits::{Hit, Notice};
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
-use crate::stress::log::Stamp;
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::log::{Stamp, Word};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::{Deed, Work};
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "checkpoint-heavy",
     says: "10 MB checkpoints each second over links of 1 KB/s to full speed, which are cut in the midst of a chunk",
-    caught: &[23],
+    caught: &[Planted::Bug(23)],
     play: |stage| Box::pin(play(stage)),
 };
 
@@ -50,11 +50,20 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         let work = Work { steps, step_ms: 1000, checkpoint_bytes, fresh_permille, result_bytes, output_bytes: 0 };
         tasks.push(load.submit(Job { only: Some(n), ..Job::of(work) })?);
     }
-    let begun = Instant::now();
+    let (begun, mut killed) = (Instant::now(), false);
     while load.open() > 0 && begun.elapsed() < Duration::from_secs(steps * 3) {
         pause(stage.between(1500, 2500)).await;
         if begun.elapsed() > Duration::from_secs(steps - 2) {
             break;
+        }
+        let struck = fleet.workers[0].cable.counts().felt(Kind::ResetAfter) == cuts(&fleet, 0);
+        if !killed && struck && begun.elapsed() > Duration::from_secs(steps / 2) {
+            // The next attempt starts from 10 MB.
+            killed = true;
+            fleet.connected(0, Duration::from_secs(20)).await?;
+            fleet.kill_worker(0);
+            fleet.over(0);
+            fleet.start_worker(0)?;
         }
         cut(stage, &mut fleet)?;
     }
@@ -66,11 +75,18 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let expected = Expected {
         tasks: RATES.len() as u64,
         faults: 4,
-        resume_max: Duration::from_secs(20),
         resume_half_max: Duration::from_secs(5),
-        redone_max_percent: 0,
+        redone_max_percent: 10,
         ..Expected::default()
     };
+    fleet.look()?;
+    let restored = fleet.workers[0].log.said.iter().filter(|said| said.word == Word::Restored).count();
+    stage.findings.check(
+        Some("S13"),
+        "a killed worker's task went on from its checkpoint",
+        restored > 0,
+        restored.to_string(),
+    );
     stage.conclude(fleet, vec![load], expected).await?;
     figures(stage, &tasks, &ended, &to_coordinator, took);
     Ok(())
@@ -100,7 +116,7 @@ fn cut(stage: &mut Stage, fleet: &mut Fleet) -> Result<(), Trouble> {
 }
 
 fn cuts(fleet: &Fleet, n: usize) -> u64 {
-    fleet.hits.iter().filter(|hit| hit.worker == n).count() as u64
+    fleet.hits.iter().filter(|hit| hit.worker == n && hit.kind.is_some()).count() as u64
 }
 
 /// What became durable of what went over each link, and how long each result took beside that

@@ -7,7 +7,7 @@ use rejoin_smol::chaos::{End, Fault, Kind, Whom};
 use crate::stress::fleet::Plan;
 use crate::stress::load::{Job, Load};
 use crate::stress::mischief::Mischief;
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 use super::steady_load::{after_mischief, any};
@@ -15,7 +15,7 @@ use super::steady_load::{after_mischief, any};
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "concurrent",
     says: "a flood of messages, checkpoints of megabytes, slow links, kills and black holes at once",
-    caught: &[4],
+    caught: &[Planted::Bug(4)],
     play: |stage| Box::pin(play(stage)),
 };
 
@@ -47,7 +47,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         mischief.strike(stage, &mut fleet).await?;
     }
     loads[0].chatter(false)?;
-    mischief.end(&mut fleet)?;
+    mischief.end(&mut fleet).await?;
     fleet.workers.iter().for_each(|worker| worker.cable.heal());
     stage.conclude(fleet, loads, after_mischief(workers)).await
 }

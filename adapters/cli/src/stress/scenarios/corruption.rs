@@ -9,13 +9,13 @@ use crate::stress::findings::{Often, Table};
 use crate::stress::fleet::{Fleet, Plan};
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "corruption",
     says: "a bit is flipped in one of 10,000 bytes, each way, over ws and over wss: each of these is refused",
-    caught: &[25],
+    caught: &[Planted::Bug(26), Planted::Bug(25)],
     play: |stage| Box::pin(play(stage)),
 };
 

@@ -8,13 +8,13 @@ use crate::stress::fleet::Plan;
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
 use crate::stress::log::Word;
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "suspend",
     says: "workers are frozen, some for so long that their tasks go to others, and return in the midst of their own",
-    caught: &[38],
+    caught: &[Planted::Bug(38), Planted::Bug(6)],
     play: |stage| Box::pin(play(stage)),
 };
 
@@ -50,6 +50,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let expected = Expected {
         tasks: (workers * 2) as u64,
         faults: (workers / 2 * rounds) as u64,
+        resume_max: Duration::from_secs(5),
         redone_max_percent: 35,
         ..Expected::default()
     };
