@@ -320,6 +320,9 @@ impl Link {
             self.is_known = true;
             self.place.is_opaque(opaque);
         }
+        if self.pipes.iter_mut().fold(false, |any, pipe| pipe.take_scar() | any) {
+            self.place.scar();
+        }
     }
 
     // Faults.

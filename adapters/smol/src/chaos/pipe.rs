@@ -76,6 +76,10 @@ pub(super) struct Pipe {
     felt: Vec<Kind>,
     /// Faults that cannot have an effect here
     impossible: Vec<Kind>,
+    /// Whether what is coming in is the HTTP head in front of a WebSocket, which nobody vouches for
+    in_head: bool,
+    /// Whether a bit was flipped of anything else, and nobody has asked about that yet
+    scarred: bool,
 }
 
 /// What is known of the end that bytes come from
@@ -127,6 +131,8 @@ impl Pipe {
             end_told: false,
             felt: Vec::new(),
             impossible: Vec::new(),
+            in_head: false,
+            scarred: false,
         }
     }
 
@@ -239,11 +245,13 @@ impl Pipe {
         while !rest.is_empty() {
             let wanted = !self.messages.is_empty() || self.overtaken.is_some() || self.lacks_pongs(now);
             let collects = !self.partial.is_empty() || (wanted && self.frames.is_between());
+            let was_head = matches!(self.frames, Frames::Head(_));
             let (here, behind) = rest.split_at(self.frames.advance(rest));
             rest = behind;
             if wanted && self.frames.opaque().is_some() {
                 self.give_up();
             }
+            self.in_head = was_head && !matches!(self.frames, Frames::Opaque(_));
             if !collects {
                 self.enter(now, here);
                 continue;
@@ -356,6 +364,11 @@ impl Pipe {
         let pongs = self.spells.extract_if(.., |spell| spell.kind == Kind::NoPong);
         let all = self.messages.drain(..).map(|fault| fault.kind).chain(pongs.map(|spell| spell.kind));
         self.impossible.extend(all);
+    }
+
+    /// Whether a bit was flipped since this was asked last, behind the head of HTTP
+    pub(super) fn take_scar(&mut self) -> bool {
+        std::mem::take(&mut self.scarred)
     }
 
     fn finish(&mut self, now: Instant, source: Source) {
@@ -472,6 +485,7 @@ impl Pipe {
             Kind::Flip => {
                 let Some(place) = place(fault.amount / 8) else { return at + fault.amount / 8 < from };
                 bytes[place] ^= 1 << (fault.amount % 8);
+                self.scarred |= !self.in_head;
                 true
             }
             Kind::Scramble => {
