@@ -1,6 +1,5 @@
 //! What outlives a connection: numbers, acknowledgements and the log of what was sent (SESS-1 to SESS-6)
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use crate::ids::SessionId;
@@ -31,85 +30,6 @@ pub(crate) trait Log {
     fn clear(&mut self);
 }
 
-impl<E: Copy, const N: usize> Log for heapless::Deque<(E, u32), N> {
-    type Entry = E;
-
-    fn push(&mut self, entry: E, bytes: u32) {
-        let fits = self.push_back((entry, bytes)).is_ok();
-        debug_assert!(fits, "room was checked");
-    }
-
-    fn pop(&mut self) -> u32 {
-        self.pop_front().map_or(0, |(_, bytes)| bytes)
-    }
-
-    fn get(&self, index: usize) -> Option<E> {
-        heapless::deque::DequeView::get(self, index).map(|(entry, _)| *entry)
-    }
-
-    fn set(&mut self, index: usize, entry: E) {
-        if let Some(old) = heapless::deque::DequeView::get_mut(self, index) {
-            old.0 = entry;
-        }
-    }
-
-    fn room(&self) -> usize {
-        N - self.storage_len()
-    }
-
-    fn clear(&mut self) {
-        heapless::deque::DequeView::clear(self);
-    }
-}
-
-/// A log of fixed size on the heap
-#[derive(Debug)]
-pub(crate) struct FixedLog<E, const N: usize>(Box<heapless::Deque<(E, u32), N>>);
-
-impl<E, const N: usize> FixedLog<E, N> {
-    /// Allocates all its room
-    pub(crate) fn new() -> Self {
-        FixedLog(Box::new(heapless::Deque::new()))
-    }
-}
-
-impl<E: Copy, const N: usize> Clone for FixedLog<E, N> {
-    /// Copies what is in use, and not the room around it
-    fn clone(&self) -> Self {
-        let mut log = FixedLog::new();
-        log.0.extend(self.0.iter().copied());
-        log
-    }
-}
-
-impl<E: Copy, const N: usize> Log for FixedLog<E, N> {
-    type Entry = E;
-
-    fn push(&mut self, entry: E, bytes: u32) {
-        Log::push(&mut *self.0, entry, bytes);
-    }
-
-    fn pop(&mut self) -> u32 {
-        Log::pop(&mut *self.0)
-    }
-
-    fn get(&self, index: usize) -> Option<E> {
-        Log::get(&*self.0, index)
-    }
-
-    fn set(&mut self, index: usize, entry: E) {
-        Log::set(&mut *self.0, index, entry);
-    }
-
-    fn room(&self) -> usize {
-        Log::room(&*self.0)
-    }
-
-    fn clear(&mut self) {
-        Log::clear(&mut *self.0);
-    }
-}
-
 /// A log on the heap that grows with use up to a bound
 #[derive(Clone, Debug)]
 pub(crate) struct HeapLog<E, const MAX: usize>(VecDeque<(E, u32)>);
@@ -117,6 +37,13 @@ pub(crate) struct HeapLog<E, const MAX: usize>(VecDeque<(E, u32)>);
 impl<E, const MAX: usize> Default for HeapLog<E, MAX> {
     fn default() -> Self {
         HeapLog(VecDeque::new())
+    }
+}
+
+impl<E, const MAX: usize> HeapLog<E, MAX> {
+    /// Allocates all its room; a copy has room for what it holds
+    pub(crate) fn reserved() -> Self {
+        HeapLog(VecDeque::with_capacity(MAX))
     }
 }
 
@@ -437,10 +364,10 @@ impl<L: Log> Session<L> {
 mod tests {
     use super::*;
 
-    type Small = heapless::Deque<(u8, u32), 4>;
+    type Small = HeapLog<u8, 4>;
 
     fn session() -> Session<Small> {
-        Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1000, Small::new())
+        Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1000, Small::default())
     }
 
     #[test]
@@ -458,7 +385,7 @@ mod tests {
         assert!(!s.may_number(), "the window of bytes is used up");
         s.acknowledge(5).unwrap();
         assert!(s.may_number());
-        let mut poor = Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1, Small::new());
+        let mut poor = Session::open(SessionId([1; 16]), Secret::new([2; 32]), 1, Small::default());
         assert_eq!(poor.number(9, 10), 1);
         assert!(!poor.may_number(), "no credit");
         poor.grant(0);

@@ -1,5 +1,6 @@
 //! The last transitions of a machine, for people who ask what happened to a task
 
+use alloc::collections::VecDeque;
 use core::fmt;
 
 use crate::ids::{TaskId, Token};
@@ -30,19 +31,23 @@ impl fmt::Display for Note {
     }
 }
 
-/// A ring of the last transitions; costs 8 KiB
+/// A ring of the last transitions; costs 8 KiB, once it is full
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Story {
-    notes: heapless::Deque<Note, NOTES_MAX>,
+    notes: VecDeque<Note>,
 }
 
 impl Story {
+    /// Allocates all its room
+    pub(crate) fn reserved() -> Self {
+        Story { notes: VecDeque::with_capacity(NOTES_MAX) }
+    }
+
     pub(crate) fn note(&mut self, at: Instant, task: TaskId, token: Option<Token>, what: &'static str) {
-        if self.notes.is_full() {
+        if self.notes.len() == NOTES_MAX {
             self.notes.pop_front();
         }
-        let fits = self.notes.push_back(Note { at, task, token, what }).is_ok();
-        debug_assert!(fits);
+        self.notes.push_back(Note { at, task, token, what });
     }
 
     pub(crate) fn of(&self, task: TaskId) -> impl Iterator<Item = Note> + '_ {

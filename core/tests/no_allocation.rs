@@ -21,6 +21,7 @@ const PRINTED: &[u8] = &[b'x'; BULK_PIECE_BYTES_MAX * 5 / 2];
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, which counts while it is watched
@@ -30,6 +31,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(WATCHED.get()));
+        BYTES.set(BYTES.get() + if WATCHED.get() { layout.size() } else { 0 });
         // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
@@ -64,6 +66,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(settings: impl Fn(&mut worker::Config)) -> Self {
         let now = Instant::from_micros(1);
         let name = "bench".parse().expect("a legal name");
         let key = Key { id: KeyId([2; 8]), secret: Secret::new([3; 32]), name, role: Role::Worker };
@@ -71,7 +77,8 @@ impl Bench {
         config.heartbeat = Some(Duration::from_millis(50));
         let coordinator = Coordinator::new(config, Seed([5; 32]), now).expect("legal settings");
         let link = LinkConfig::new(key, BootId([6; 16]), "memory");
-        let config = worker::Config::new(link);
+        let mut config = worker::Config::new(link);
+        settings(&mut config);
         let worker = watched(|| Worker::new(config, Seed([7; 32]), now)).expect("legal settings");
         let (frame, up) = (vec![0; FRAME_BYTES_MAX], VecDeque::new());
         Bench { now, worker, coordinator, frame, dial: 0, up, runs: 0, reads: 0 }
@@ -203,4 +210,36 @@ fn a_worker_connects_runs_a_thousand_tasks_and_reconnects_without_allocating() {
     assert!(bench.reads >= 3 * TASKS && stats.frames_out > 2 * TASKS && stats.rtt_us.is_some());
     assert_eq!((stats.opened, stats.resumed), (1, 10));
     assert_eq!(ALLOCATIONS.get(), 0, "the worker has allocated");
+}
+
+#[test]
+fn one_of_many_workers_that_reserve_nothing_is_small_and_does_the_same_in_the_end() {
+    let small = |config: &mut worker::Config| {
+        (config.attempts_max, config.result_bytes_max, config.large_result_max) = (4, 256, 0);
+    };
+    let mut figures = Vec::new();
+    for reserve in [true, false] {
+        let before = BYTES.get();
+        let mut bench = Bench::with(|config| {
+            small(config);
+            config.reserve = reserve;
+        });
+        let made = BYTES.get() - before;
+        for n in 0..40 {
+            let (task, spec) = (TaskId::from_text(&n.to_string()), TaskSpec::default());
+            bench.tell_coordinator(coordinator::Input::Submit { task, spec, about: &[], payload: b"an input" });
+            if n % 10 == 5 {
+                bench.worker_acts();
+                bench.cut();
+            }
+        }
+        while bench.coordinator.counts().ended < 40 {
+            bench.step();
+        }
+        bench.worker.check();
+        figures.push((made, bench.runs, bench.reads, bench.now, bench.worker.digest()));
+    }
+    assert!(figures[0].0 > 500_000 && figures[1].0 < 8_000, "bytes allocated: {} and {}", figures[0].0, figures[1].0);
+    let (_, runs, reads, now, digest) = figures[0];
+    assert_eq!((runs, reads, now, digest), (figures[1].1, figures[1].2, figures[1].3, figures[1].4));
 }

@@ -43,6 +43,25 @@ pub fn raise() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
+/// Raises the limit as far as it goes, for a process that has so many links and nothing else
+///
+/// # Errors
+///
+/// If that many would not fit: better now than in the middle.
+pub fn provide_links(links: usize) -> io::Result<()> {
+    raise()?;
+    // A link that was given up may still be saying goodbye while the next one opens, for a second at most.
+    let needed = BASE + links as u64 + links as u64 / 10;
+    let have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if have >= needed {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{links} workers need about {needed} open files, and this process may have {have}: raise `ulimit -Hn`, or lower \
+         --workers"
+    )))
+}
+
 fn needed(workers: u16, slots: u16) -> u64 {
     BASE + u64::from(workers) * (PER_WORKER + u64::from(slots) * PER_SLOT)
 }

@@ -33,7 +33,8 @@ use zeroize::Zeroizing;
 
 use crate::items::label;
 
-pub use change::{Revoked, new_key, revoke, run};
+pub(crate) use change::key_line;
+pub use change::{Revoked, new_crowd, new_key, revoke, run};
 pub use enrol::{enrol_key, load_token, now_s};
 pub use rotate::{drop_next, keep_next, key_used, replace_key};
 pub use watch::{Changes, KeysWatch};
@@ -74,6 +75,29 @@ pub enum Standing {
 pub fn load_keys(path: &Path) -> Result<Vec<(Key, Standing)>, KeysError> {
     let text = read(path)?.1;
     Ok(parse(path, &text)?.into_iter().map(|entry| (entry.key, entry.standing)).collect())
+}
+
+/// Reads all keys of a file that holds one or many workers' keys, as `rejoin key new --count` makes it
+///
+/// # Errors
+///
+/// As [`load_keys`], or if one of them is not a good key of a worker, or there is none.
+pub fn load_crowd(path: &Path) -> Result<Vec<Key>, KeysError> {
+    let text = read(path)?.1;
+    let mut keys = Vec::new();
+    for Entry { line, key, standing } in parse(path, &text)? {
+        let fault = match standing {
+            Standing::Good if key.role == Role::Worker => {
+                keys.push(key);
+                continue;
+            }
+            Standing::Good | Standing::Next => Fault::NoWorker,
+            Standing::Revoked => Fault::Revoked,
+            Standing::Token(_) => Fault::Token,
+        };
+        return Err(KeysError::at(path, line, fault));
+    }
+    if keys.is_empty() { Err(KeysError::new(path, Why::NoKey)) } else { Ok(keys) }
 }
 
 /// Reads the one key of its holder
@@ -140,6 +164,8 @@ enum Why {
     HasKey(PeerName),
     OtherRole(PeerName, Role),
     Unknown(PeerName),
+    /// Names made of this one would be longer than names may be
+    LongName(PeerName),
 }
 
 /// What is wrong with a line
@@ -154,6 +180,7 @@ enum Fault {
     Until,
     Token,
     TokenRole,
+    NoWorker,
     Cluster,
     Revoked,
     SameId(usize),
@@ -184,7 +211,8 @@ impl KeysError {
             | Why::Expired
             | Why::HasKey(_)
             | Why::OtherRole(..)
-            | Why::Unknown(_) => true,
+            | Why::Unknown(_)
+            | Why::LongName(_) => true,
             Why::Io(..)
             | Why::Exposed
             | Why::NoFile
@@ -239,6 +267,9 @@ impl fmt::Display for KeysError {
             Why::Unknown(name) => {
                 write!(f, "{name} has no key in {path}: look there for the name that is meant")
             }
+            Why::LongName(name) => {
+                write!(f, "{name} with a number behind it is longer than a name may be (64 bytes): give a shorter one")
+            }
         }
     }
 }
@@ -264,6 +295,9 @@ impl fmt::Display for Fault {
             Fault::Until => write!(f, "behind `{TOKEN}` there is no time in seconds since 1970: make another token"),
             Fault::Token => f.write_str("this is a join token, and no key: give it by --token-file"),
             Fault::TokenRole => f.write_str("only workers enrol by a join token: make a key for a client"),
+            Fault::NoWorker => f.write_str(
+                "a crowd has workers' keys only, and none of a coordinator's file: make some by `rejoin key new NAME --count N`",
+            ),
             Fault::Cluster => {
                 write!(f, "behind `{CLUSTER}` there are no 32 digits out of 0-9 and a-f: remove the line")
             }

@@ -46,6 +46,12 @@ impl Clock {
             None => smol::future::pending().await,
         }
     }
+
+    /// Waits until that time without looking at the clock in between: for so many at once that looking would cost more
+    /// than they do, and none of whom minds to oversleep by as long as the machine does
+    pub(crate) async fn sleep_until(&self, at: Instant) {
+        smol::Timer::after(at.since(self.now())).await;
+    }
 }
 
 fn since_boot() -> Duration {

@@ -123,6 +123,9 @@ impl Codec {
         if header[1] & FLAG_LZ4 == 0 {
             return if body.len() == full_len { Ok(body) } else { Err(OpenError::Malformed) };
         }
+        if !self.compress {
+            return Err(OpenError::Malformed);
+        }
         let memory = scratch.memory();
         if planted::is(Bug::DecompressesAll) {
             let len = decompress_into(body, &mut memory.buf).map_err(|_| OpenError::Malformed)?;
@@ -130,7 +133,7 @@ impl Codec {
         }
         let buf = &mut memory.buf[..full_len];
         match decompress_into(body, buf) {
-            Ok(len) if len == full_len && self.compress => Ok(buf),
+            Ok(len) if len == full_len => Ok(buf),
             _ => Err(OpenError::Malformed),
         }
     }
@@ -161,6 +164,11 @@ impl Scratch {
         Scratch(Some(Memory::new()))
     }
 
+    /// Allocates nothing until there is something to compress or decompress
+    pub(crate) fn none() -> Self {
+        Scratch(None)
+    }
+
     fn memory(&mut self) -> &mut Memory {
         self.0.get_or_insert_with(Memory::new)
     }
@@ -181,7 +189,7 @@ impl Default for Scratch {
 impl Clone for Scratch {
     /// What it holds has no meaning between calls, so a copy has no memory until it needs some
     fn clone(&self) -> Self {
-        Scratch(None)
+        Scratch::none()
     }
 }
 

@@ -3,8 +3,6 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::limits::WORKER_ATTEMPTS_MAX;
-
 /// A slot that is in use
 #[derive(Debug, PartialEq, Eq, Hash, Clone)]
 pub(crate) struct Slot {
@@ -13,23 +11,19 @@ pub(crate) struct Slot {
 
 /// Slots of one size; holding one is having its room reserved
 ///
-/// A copy has memory for what is in use alone, and allocates more when it needs it.
+/// A copy has memory for what is in use alone, and allocates more when it needs it; so has one that was not reserved.
 #[derive(Clone, Debug)]
 pub(crate) struct Arena {
     slots: Box<[Vec<u8>]>,
     slot_bytes: usize,
-    free: Box<heapless::Vec<u16, { 2 * WORKER_ATTEMPTS_MAX }>>,
+    free: Vec<u16>,
 }
 
 impl Arena {
-    /// Allocates `slots` slots; at most twice [`WORKER_ATTEMPTS_MAX`]
-    pub(crate) fn new(slots: u16, slot_bytes: usize) -> Self {
-        let mut free = Box::new(heapless::Vec::new());
-        for index in (0..slots).rev() {
-            let fits = free.push(index).is_ok();
-            debug_assert!(fits, "the number of slots was validated");
-        }
-        let slots = (0..slots).map(|_| Vec::with_capacity(slot_bytes)).collect();
+    /// So many slots, allocated now or as they are needed
+    pub(crate) fn new(slots: u16, slot_bytes: usize, reserve: bool) -> Self {
+        let free = (0..slots).rev().collect();
+        let slots = (0..slots).map(|_| if reserve { Vec::with_capacity(slot_bytes) } else { Vec::new() }).collect();
         Arena { slots, slot_bytes, free }
     }
 
@@ -67,8 +61,8 @@ impl Arena {
     /// Gives a slot back
     pub(crate) fn free(&mut self, slot: Slot) {
         self.slots[usize::from(slot.index)].clear();
-        let fits = self.free.push(slot.index).is_ok();
-        debug_assert!(fits, "no slot is given back twice");
+        debug_assert!(self.free.len() < self.slots.len(), "no slot is given back twice");
+        self.free.push(slot.index);
     }
 
     /// Returns how many slots there are
@@ -88,7 +82,7 @@ mod tests {
 
     #[test]
     fn slots_are_bounded_keep_their_bytes_apart_and_are_used_again() {
-        let mut arena = Arena::new(2, 4);
+        let mut arena = Arena::new(2, 4, true);
         let mut a = arena.reserve().unwrap();
         let mut b = arena.reserve().unwrap();
         assert_eq!(arena.reserve(), None);

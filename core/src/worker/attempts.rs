@@ -15,15 +15,27 @@ use crate::worker::attempt::Attempt;
 /// themselves lie in as many places as the settings allow.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    /// The place of a token is that of its attempt
-    places: Box<FnvIndexMap<Token, (), WORKER_ATTEMPTS_MAX>>,
+    /// The place of a token is that of its attempt; none where there are so few that looking at all is as fast
+    places: Option<Box<FnvIndexMap<Token, (), WORKER_ATTEMPTS_MAX>>>,
     held: Vec<(Token, Attempt)>,
+    max: usize,
 }
 
+/// Tables of up to so many attempts have no index, which costs 12 KiB
+const UNINDEXED_MAX: u16 = 8;
+
 impl Attempts {
-    /// Room for so many
-    pub(crate) fn new(max: u16) -> Self {
-        Attempts { places: Box::default(), held: Vec::with_capacity(max.into()) }
+    /// Room for so many, allocated now or as it is needed
+    pub(crate) fn new(max: u16, reserve: bool) -> Self {
+        let held = if reserve { Vec::with_capacity(max.into()) } else { Vec::new() };
+        Attempts { places: (max > UNINDEXED_MAX).then(Box::default), held, max: max.into() }
+    }
+
+    fn place(&self, token: &Token) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get_index_of(token),
+            None => self.held.iter().position(|(held, _)| held == token),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -33,7 +45,8 @@ impl Attempts {
     /// Adds an attempt; `false` if there is no room
     pub(crate) fn insert(&mut self, token: Token, attempt: Attempt) -> bool {
         debug_assert!(!self.contains(&token), "an attempt comes once");
-        let fits = self.held.len() < self.held.capacity() && self.places.insert(token, ()).is_ok();
+        let indexed = |places: &mut Box<FnvIndexMap<_, _, _>>| places.insert(token, ()).is_ok();
+        let fits = self.held.len() < self.max && self.places.as_mut().is_none_or(indexed);
         if fits {
             self.held.push((token, attempt));
         }
@@ -42,21 +55,24 @@ impl Attempts {
 
     /// Takes an attempt out; the last one takes its place
     pub(crate) fn swap_remove(&mut self, token: &Token) -> Option<Attempt> {
-        let place = self.places.get_index_of(token)?;
-        self.places.swap_remove(token)?;
+        let place = self.place(token)?;
+        if let Some(places) = &mut self.places {
+            places.swap_remove(token)?;
+        }
         Some(self.held.swap_remove(place).1)
     }
 
     pub(crate) fn contains(&self, token: &Token) -> bool {
-        self.places.contains_key(token)
+        self.place(token).is_some()
     }
 
     pub(crate) fn get(&self, token: &Token) -> Option<&Attempt> {
-        self.get_index(self.places.get_index_of(token)?).map(|(_, attempt)| attempt)
+        self.get_index(self.place(token)?).map(|(_, attempt)| attempt)
     }
 
     pub(crate) fn get_mut(&mut self, token: &Token) -> Option<&mut Attempt> {
-        self.held.get_mut(self.places.get_index_of(token)?).map(|(_, attempt)| attempt)
+        let place = self.place(token)?;
+        self.held.get_mut(place).map(|(_, attempt)| attempt)
     }
 
     /// The attempt in this place
@@ -91,6 +107,6 @@ impl Clone for Attempts {
     fn clone(&self) -> Self {
         let mut held = Vec::with_capacity(self.held.capacity());
         held.extend_from_slice(&self.held);
-        Attempts { places: self.places.clone(), held }
+        Attempts { places: self.places.clone(), held, max: self.max }
     }
 }

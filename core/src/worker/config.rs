@@ -25,6 +25,11 @@ pub struct Config {
     pub large_result_max: u64,
     /// Labels and amounts by which tasks find this worker (TASK-9)
     pub offers: Tags,
+    /// Whether all memory is allocated when the worker is made, and none later; by default it is
+    ///
+    /// Otherwise it is allocated as it is needed, for many workers in one process: one that is idle then has some
+    /// 5 KiB. The bounds are the same.
+    pub reserve: bool,
 }
 
 impl Config {
@@ -38,6 +43,7 @@ impl Config {
             result_bytes_max: 4096,
             large_result_max: BLOB_BYTES_MAX,
             offers: Tags::default(),
+            reserve: true,
         }
     }
 

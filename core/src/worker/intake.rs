@@ -1,9 +1,7 @@
 //! Pieces that have come and wait for the embedder, in memory that is allocated once
 
-use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-
-use heapless::Deque;
 
 use crate::ids::Token;
 use crate::limits::WORKER_BULK_WINDOW_BYTES;
@@ -27,7 +25,7 @@ pub(crate) struct Head {
 /// A copy has memory for what was ever in use alone, and allocates more when it needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
-    heads: Box<Deque<Head, PIECES_MAX>>,
+    heads: VecDeque<Head>,
     /// As far as it was ever in use: most workers never need it, and to clear it costs them their start
     ring: Vec<u8>,
     start: usize,
@@ -35,15 +33,18 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new() -> Self {
-        Intake { heads: Box::new(Deque::new()), ring: Vec::with_capacity(RING_BYTES), start: 0, len: 0 }
+    /// All its room, allocated now or as it is needed
+    pub(crate) fn new(reserve: bool) -> Self {
+        let (pieces, bytes) = if reserve { (PIECES_MAX, RING_BYTES) } else { (0, 0) };
+        Intake { heads: VecDeque::with_capacity(pieces), ring: Vec::with_capacity(bytes), start: 0, len: 0 }
     }
 
     /// Keeps a piece; `false` if there is no room for it
     pub(crate) fn push(&mut self, head: Head, bytes: &[u8]) -> bool {
-        if self.len + bytes.len() > RING_BYTES || self.heads.push_back(head).is_err() {
+        if self.len + bytes.len() > RING_BYTES || self.heads.len() == PIECES_MAX {
             return false;
         }
+        self.heads.push_back(head);
         let at = (self.start + self.len) % RING_BYTES;
         let first = bytes.len().min(RING_BYTES - at);
         self.ring.resize(self.ring.len().max(at + first), 0);
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn pieces_come_out_as_they_went_in_all_around_the_ring_and_no_more_than_there_is_room_for() {
-        let mut intake = Intake::new();
+        let mut intake = Intake::new(true);
         let mut out = vec![0; 60_000];
         let piece = |n: u64| vec![n as u8; 50_000];
         let head = |n| Head { token: Token(n), number: 1, offset: n * 50_000, len: 50_000 };

@@ -63,7 +63,7 @@ use crate::worker::outbox::{Outbox, SentLog, Source, Stores};
 /// A worker as a state machine
 ///
 /// Tell it what happened with [`handle`](Worker::handle), then ask [`poll`](Worker::poll) what to do until it says
-/// [`Output::Idle`]. It allocates when it is made, and never again.
+/// [`Output::Idle`]. It allocates when it is made, and never again, unless [`Config::reserve`] is off.
 #[derive(Clone, Debug)]
 pub struct Worker {
     now: Instant,
@@ -122,19 +122,24 @@ impl Worker {
         let offers = offers.map_err(|_| ConfigError { field: "offers", allowed: "at most 2,400 bytes" })?;
         let cadence = Cadence::new(config.link.pins.checkpoint_every);
         let result_room = config.result_room();
-        let link = Link::new(config.link, seed, now, SentLog::new(), WORKER_BULK_WINDOW_BYTES)?;
+        let reserve = config.reserve;
+        let (scratch, log, story) = match reserve {
+            true => (Scratch::new(), SentLog::reserved(), Story::reserved()),
+            false => (Scratch::none(), SentLog::default(), Story::default()),
+        };
+        let link = Link::new(config.link, seed, now, log, WORKER_BULK_WINDOW_BYTES)?;
         let desk = Desk {
             link,
             slots: config.slots,
             prefetch: config.prefetch,
-            attempts: Attempts::new(config.attempts_max),
-            payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX),
-            checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX),
-            intake: Intake::new(),
-            results: Arena::new(config.attempts_max, result_room),
+            attempts: Attempts::new(config.attempts_max, reserve),
+            payloads: Arena::new(config.slots + config.prefetch, INLINE_BYTES_MAX, reserve),
+            checkpoints: Arena::new(2 * (config.slots + config.prefetch), INLINE_BYTES_MAX, reserve),
+            intake: Intake::new(reserve),
+            results: Arena::new(config.attempts_max, result_room, reserve),
             result_bytes_max: config.result_bytes_max,
             large_result_max: config.large_result_max,
-            outbox: Outbox::new(offers.into()),
+            outbox: Outbox::new(offers.into(), config.attempts_max, reserve),
             assigned: 0,
             arrivals: 0,
             unjudged: 0,
@@ -147,9 +152,9 @@ impl Worker {
             draining: false,
             standing: Standing::default(),
             cadence,
-            story: Story::default(),
+            story,
         };
-        let mut worker = Worker { now, scratch: Scratch::new(), desk: Box::new(desk) };
+        let mut worker = Worker { now, scratch, desk: Box::new(desk) };
         worker.desk.link.expire(now);
         worker.desk.grant();
         Ok(worker)

@@ -1,7 +1,9 @@
 //! What a worker has to say, in the order of its lanes (LANES-1), and how it is said again (SESS-3)
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::blob::{INPUT, RESULT, Sending, chunks};
 use crate::ids::{SessionId, Token};
@@ -11,7 +13,7 @@ use crate::limits::{
 };
 use crate::link::{Account, Link};
 use crate::outline::{Name, Outline};
-use crate::session::{FixedLog, Numbers};
+use crate::session::{HeapLog, Numbers};
 use crate::time::Instant;
 use crate::wire::message::{BodyWriter, Class, Control, Failure, FromWorker, InventoryItem, Outcome, Stream};
 use crate::worker::arena::Arena;
@@ -32,17 +34,18 @@ pub(crate) enum Sent {
     Checkpoint(Token),
 }
 
-pub(crate) type SentLog = FixedLog<Sent, WORKER_UNACKED_MAX>;
+pub(crate) type SentLog = HeapLog<Sent, WORKER_UNACKED_MAX>;
 
-type Lane = heapless::Deque<Token, WORKER_ATTEMPTS_MAX>;
+/// At most [`WORKER_ATTEMPTS_MAX`] of them
+type Lane = VecDeque<Token>;
 
 const INVENTORY_ITEM_BYTES_MAX: usize = 48;
 const HOLDINGS_ITEM_BYTES_MAX: usize = 26;
-const ITEMS_BYTES: usize = {
-    let part = INVENTORY_PART_ITEMS * INVENTORY_ITEM_BYTES_MAX;
-    let holdings = WORKER_ATTEMPTS_MAX * HOLDINGS_ITEM_BYTES_MAX;
-    if part > holdings { part } else { holdings }
-};
+/// Bytes of the largest list of items there can be where so many attempts are held at most
+fn items_bytes(attempts_max: u16) -> usize {
+    let attempts = usize::from(attempts_max);
+    (attempts.min(INVENTORY_PART_ITEMS) * INVENTORY_ITEM_BYTES_MAX).max(attempts * HOLDINGS_ITEM_BYTES_MAX)
+}
 
 /// What waits to be sent: ids only, each attempt at most once per lane
 #[derive(Clone, Debug)]
@@ -69,7 +72,8 @@ pub(crate) struct Outbox {
     piece: Option<Reading>,
     /// Some attempt may have an offer, or what is missing of one, to say
     pub(crate) may_transfer: bool,
-    piece_bytes: Box<[u8]>,
+    /// Never more than [`BULK_PIECE_BYTES_MAX`]
+    piece_bytes: Vec<u8>,
     items: Box<[u8]>,
 }
 
@@ -97,7 +101,9 @@ struct Reading {
 }
 
 impl Outbox {
-    pub(crate) fn new(offers: Box<[u8]>) -> Self {
+    /// With room for what is said of so many attempts, allocated now or as it is needed
+    pub(crate) fn new(offers: Box<[u8]>, attempts_max: u16, reserve: bool) -> Self {
+        let lane = || Lane::with_capacity(if reserve { WORKER_ATTEMPTS_MAX } else { 0 });
         Outbox {
             session: None,
             may_read: false,
@@ -107,16 +113,16 @@ impl Outbox {
             offers,
             offers_due: false,
             draining_due: false,
-            results: Lane::new(),
-            reports: Lane::new(),
-            given_back: Lane::new(),
-            checkpoints: Lane::new(),
+            results: lane(),
+            reports: lane(),
+            given_back: lane(),
+            checkpoints: lane(),
             turn: 0,
             reading: None,
             piece: None,
             may_transfer: false,
-            piece_bytes: vec![0; BULK_PIECE_BYTES_MAX].into(),
-            items: vec![0; ITEMS_BYTES].into(),
+            piece_bytes: Vec::with_capacity(if reserve { BULK_PIECE_BYTES_MAX } else { 0 }),
+            items: vec![0; items_bytes(attempts_max)].into(),
         }
     }
 
@@ -231,7 +237,7 @@ impl Outbox {
 
     /// How much was given back and not said yet
     pub(crate) fn to_give_back(&self) -> usize {
-        self.given_back.iter().count()
+        self.given_back.len()
     }
 
     /// Asks for the next piece of output or of a checkpoint, of at most so many bytes, going round all of them
@@ -259,7 +265,8 @@ impl Outbox {
         let Some(reading) = self.reading.take() else { return };
         let len = bytes.len().min(reading.len);
         if (reading.token, reading.source, reading.offset) == (token, source, offset) && len > 0 {
-            self.piece_bytes[..len].copy_from_slice(&bytes[..len]);
+            self.piece_bytes.clear();
+            self.piece_bytes.extend_from_slice(&bytes[..len]);
             self.piece = Some(Reading { len, ..reading });
         }
     }
@@ -630,7 +637,10 @@ fn next_piece(attempt: &Attempt, source: usize) -> Option<(Source, u64, u64)> {
 
 /// Each attempt is in a lane at most once, so that a lane never overflows
 fn push(lane: &mut Lane, token: Token) -> bool {
-    let fits = lane.push_back(token).is_ok();
+    let fits = lane.len() < WORKER_ATTEMPTS_MAX;
     debug_assert!(fits, "a lane has room for every attempt");
+    if fits {
+        lane.push_back(token);
+    }
     fits
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use rejoin_core::ids::{PeerName, Role};
+use rejoin_smol::crowd::WORKERS_MAX;
 
 use super::Reach;
 use super::values::duration;
@@ -74,6 +75,10 @@ pub struct KeyNew {
     /// The coordinator's file
     #[arg(long, value_name = "FILE")]
     pub keys: PathBuf,
+
+    /// Make so many, named NAME-1 and so on, all in --out: for `rejoin crowd`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX as i64))]
+    pub count: Option<u32>,
 }
 
 /// What `rejoin key token` is called with
@@ -156,6 +161,8 @@ Examples:
   A key for a worker, then one for yourself:
     rejoin key new lab-3 --out lab-3.key --keys coordinator.keys
     rejoin key new alice --role client --out alice.key --keys coordinator.keys
+  For 10,000 lightweight workers in one process, to try a coordinator of that size:
+    rejoin key new crowd --count 10000 --out crowd.keys --keys trial.keys
 
 Exit status:
   0      the key is in both files

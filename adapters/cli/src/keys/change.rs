@@ -1,5 +1,6 @@
 //! Making keys and revoking them
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -19,7 +20,10 @@ use crate::report::{EXIT_INTERNAL, EXIT_USAGE};
 /// Does what `rejoin key` was asked for and returns the exit status
 pub fn run(command: &KeyCommand) -> u8 {
     let done = match command {
-        KeyCommand::New(KeyNew { name, role, out, keys }) => {
+        KeyCommand::New(KeyNew { name, role, out, keys, count: Some(count) }) => {
+            new_crowd(name, *count, *role, out, keys).map(|()| crowd_made(*count, out))
+        }
+        KeyCommand::New(KeyNew { name, role, out, keys, count: None }) => {
             new_key(name, *role, out, keys).map(|()| made(name, *role, out))
         }
         KeyCommand::Revoke(KeyRevoke { name, keys }) => revoke(name, keys).map(|revoked| gone(name, keys, revoked)),
@@ -51,6 +55,11 @@ fn made(name: &PeerName, role: Role, out: &Path) -> String {
     format!("made {out}, the key of {role} {name}; next: rejoin {next} --coordinator URL --key {out}")
 }
 
+fn crowd_made(count: u32, out: &Path) -> String {
+    let out = shown(out);
+    format!("made {out}, with {count} keys; next, for workers: rejoin crowd --coordinator URL --key {out}")
+}
+
 fn token_made(name: &PeerName, out: &Path) -> String {
     let out = shown(out);
     format!(
@@ -74,13 +83,25 @@ fn gone(name: &PeerName, keys: &Path, revoked: Revoked) -> String {
 /// If `out` exists, the name has a key or another role, or a file cannot be read or written. Then nobody has a new key;
 /// after a crash the coordinator's file may have one, which can be revoked.
 pub fn new_key(name: &PeerName, role: Role, out: &Path, keys: &Path) -> Result<(), KeysError> {
-    make(name, role, out, keys, "")
+    make(std::slice::from_ref(name), role, out, keys, "")
+}
+
+/// Makes keys for as many, named NAME-1 and so on, all in one file, as [`rejoin crowd`](crate::crowd) takes it
+///
+/// # Errors
+///
+/// As [`new_key`], or if the names would be too long.
+pub fn new_crowd(name: &PeerName, count: u32, role: Role, out: &Path, keys: &Path) -> Result<(), KeysError> {
+    let name_of = |n: u32| format!("{name}-{n}").parse();
+    let names: Result<Vec<PeerName>, _> = (1..=count).map(name_of).collect();
+    let names = names.map_err(|_| KeysError::new(out, Why::LongName(name.clone())))?;
+    make(&names, role, out, keys, "")
 }
 
 /// As [`new_key`], with something at the end of the line
-pub(super) fn make(name: &PeerName, role: Role, out: &Path, keys: &Path, ending: &str) -> Result<(), KeysError> {
+pub(super) fn make(names: &[PeerName], role: Role, out: &Path, keys: &Path, ending: &str) -> Result<(), KeysError> {
     let _lock = lock(keys)?;
-    let (old, line) = made_line(name, role, keys, ending)?;
+    let (old, lines) = made_lines(names, role, keys, ending)?;
     // The holder's file is only claimed at first, and empty. The key goes to the coordinator's file before it goes
     // there: whatever ends this in between, no key file is left that looks good and that no coordinator knows.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(|error| {
@@ -88,8 +109,13 @@ pub(super) fn make(name: &PeerName, role: Role, out: &Path, keys: &Path, ending:
         KeysError::new(out, if exists { Why::Exists } else { Why::Io("create", error) })
     })?;
     let written = check_two_files(out, keys).and_then(|()| {
-        replace(keys, &with_line(&old, &line))?;
-        let holders = holders_text(name, role, if ending.is_empty() { "key" } else { "join token" }, &line);
+        replace(keys, &with_line(&old, &lines))?;
+        let what = if ending.is_empty() { "key" } else { "join token" };
+        let holders = match names {
+            [name] => holders_text(name.as_str(), role, what, &lines),
+            [first, .., last] => holders_text(&format!("{first} to {last}"), role, "keys", &lines),
+            [] => Zeroizing::new(String::new()),
+        };
         let filled = file.write_all(holders.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(out));
         filled.map_err(KeysError::io(out, "write")).inspect_err(|_| {
             // Nobody has this key, so that nobody should be let in with it. If that fails too, it can be revoked.
@@ -161,20 +187,20 @@ const COORDINATORS: &str = "\
 const HOLDERS: &str = " of rejoin. Keep this file secret: whoever has it can pass for its holder.\n";
 
 /// What is in a holder's file
-pub(super) fn holders_text(name: &PeerName, role: Role, what: &str, lines: &str) -> Zeroizing<String> {
-    concat(&["# The ", what, " of ", role_word(role), " ", name.as_str(), HOLDERS, lines, "\n"])
+pub(super) fn holders_text(name: &str, role: Role, what: &str, lines: &str) -> Zeroizing<String> {
+    concat(&["# The ", what, " of ", role_word(role), " ", name, HOLDERS, lines, "\n"])
 }
 
-/// The coordinator's file as it is without tokens whose time is over, and the line of a new key for it
-pub(super) fn made_line(
-    name: &PeerName,
+/// The coordinator's file as it is without tokens whose time is over, and the lines of new keys for it
+pub(super) fn made_lines(
+    names: &[PeerName],
     role: Role,
     keys: &Path,
     ending: &str,
 ) -> Result<(Zeroizing<String>, Zeroizing<String>), KeysError> {
     let old = read_or_begin(keys)?;
     let entries = parse(keys, &old)?;
-    check_free(name, role, keys, &entries)?;
+    check_free(names, role, keys, &entries)?;
     let pending = |entry: &Entry| {
         entries.iter().any(|other| other.key.name == entry.key.name && other.standing == Standing::Next)
     };
@@ -182,10 +208,18 @@ pub(super) fn made_line(
     let over = entries.iter().filter(|entry| is_over(entry.standing) && !pending(entry));
     let over: Vec<usize> = over.map(|entry| entry.line).collect();
     let old = if over.is_empty() { old } else { marked(&old, |line| over.contains(&line).then_some(REVOKED)) };
-    let id = KeyId(entropy().map_err(KeysError::io(keys, "make a key for"))?);
-    let secret = Secret::new(entropy().map_err(KeysError::io(keys, "make a key for"))?);
-    let line = key_line(&Key { id, secret, name: name.clone(), role });
-    Ok((old, concat(&[&line, ending])))
+    let lines: Result<Vec<_>, _> = names.iter().map(|name| new_line(name, role)).collect();
+    let lines = lines.map_err(KeysError::io(keys, "make a key for"))?;
+    let mut pieces = Vec::with_capacity(3 * lines.len());
+    for line in &lines {
+        pieces.extend([if pieces.is_empty() { "" } else { "\n" }, line, ending]);
+    }
+    Ok((old, concat(&pieces)))
+}
+
+fn new_line(name: &PeerName, role: Role) -> io::Result<Zeroizing<String>> {
+    let (id, secret) = (KeyId(entropy()?), Secret::new(entropy()?));
+    Ok(key_line(&Key { id, secret, name: name.clone(), role }))
 }
 
 /// Whether this is a join token that is good no more
@@ -193,7 +227,7 @@ fn is_over(standing: Standing) -> bool {
     matches!(standing, Standing::Token(until) if until <= now_s())
 }
 
-pub(super) fn key_line(key: &Key) -> Zeroizing<String> {
+pub(crate) fn key_line(key: &Key) -> Zeroizing<String> {
     let mut digits = Zeroizing::new(String::with_capacity(64));
     for nibble in key.secret.reveal().iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
         digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
@@ -213,8 +247,10 @@ pub(super) fn concat(pieces: &[&str]) -> Zeroizing<String> {
     text
 }
 
-fn check_free(name: &PeerName, role: Role, keys: &Path, entries: &[Entry]) -> Result<(), KeysError> {
-    for entry in entries.iter().filter(|entry| entry.key.name == *name) {
+fn check_free(names: &[PeerName], role: Role, keys: &Path, entries: &[Entry]) -> Result<(), KeysError> {
+    let names: BTreeSet<&PeerName> = names.iter().collect();
+    for entry in entries.iter().filter(|entry| names.contains(&entry.key.name)) {
+        let name = &entry.key.name;
         if entry.key.role != role {
             return Err(KeysError::new(keys, Why::OtherRole(name.clone(), entry.key.role)));
         }

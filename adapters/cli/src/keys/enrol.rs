@@ -8,7 +8,7 @@ use rejoin_core::ids::{ClusterId, PeerName, Role};
 use rejoin_core::wire::keys::Key;
 use zeroize::Zeroizing;
 
-use super::change::{concat, folder, holders_text, key_line, lock, made_line, make, replace, sync_folder, with_line};
+use super::change::{concat, folder, holders_text, key_line, lock, made_lines, make, replace, sync_folder, with_line};
 use super::{CLUSTER, KeysError, Standing, TOKEN, Why, parse, read};
 
 /// Most bytes of a token that come by standard input
@@ -29,7 +29,7 @@ fn ending(valid: Duration) -> String {
 ///
 /// As [`new_key`](super::new_key).
 pub(super) fn new_token(name: &PeerName, valid: Duration, out: &Path, keys: &Path) -> Result<(), KeysError> {
-    make(name, Role::Worker, out, keys, &ending(valid))
+    make(std::slice::from_ref(name), Role::Worker, out, keys, &ending(valid))
 }
 
 /// Makes a join token for whoever reads it, and puts it into the coordinator's file
@@ -39,7 +39,7 @@ pub(super) fn new_token(name: &PeerName, valid: Duration, out: &Path, keys: &Pat
 /// As [`new_key`](super::new_key).
 pub(super) fn print_token(name: &PeerName, valid: Duration, keys: &Path) -> Result<String, KeysError> {
     let _lock = lock(keys)?;
-    let (old, line) = made_line(name, Role::Worker, keys, &ending(valid))?;
+    let (old, line) = made_lines(std::slice::from_ref(name), Role::Worker, keys, &ending(valid))?;
     replace(keys, &with_line(&old, &line))?;
     Ok(String::clone(&line))
 }
@@ -72,7 +72,7 @@ fn from_input(path: &Path) -> Result<Zeroizing<String>, KeysError> {
 /// If the file exists, or cannot be written.
 pub fn enrol_key(path: &Path, key: &Key, cluster: ClusterId) -> Result<(), KeysError> {
     let lines = concat(&[CLUSTER, &cluster.to_string(), "\n", &key_line(key)]);
-    let text = holders_text(&key.name, key.role, "key", &lines);
+    let text = holders_text(key.name.as_str(), key.role, "key", &lines);
     let whole = || -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".rejoin-key-").tempfile_in(folder(path))?;
         file.write_all(text.as_bytes())?;

@@ -89,6 +89,20 @@ impl Fleet {
         Process { child: Some(command.spawn().expect("the program to start")), out, err }
     }
 
+    /// Starts the program with these words
+    pub fn start_rejoin<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Process {
+        self.spawn(words)
+    }
+
+    /// Runs the program to its end under limits that a shell sets
+    pub fn limited(&self, limits: &str, words: &[&str]) -> Ended {
+        let mut command = self.command("sh".as_ref());
+        command.args(["-c", &format!("{limits} && exec \"$@\""), "_", env!("CARGO_BIN_EXE_rejoin")]).args(words);
+        let (out, err) = (self.path("limited.out"), self.path("limited.err"));
+        command.stdout(File::create(&out).expect("a file")).stderr(File::create(&err).expect("a file"));
+        Process::of(command.spawn().expect("a shell"), out, err).end()
+    }
+
     /// Runs the program to its end
     pub fn rejoin_unchecked(&self, words: &[&str]) -> Ended {
         self.spawn(words.iter().copied()).end()
@@ -270,6 +284,11 @@ impl Process {
         drop(self);
     }
 
+    /// What it has printed so far
+    pub fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
     /// What it has said so far
     pub fn err(&self) -> String {
         fs::read_to_string(&self.err).unwrap_or_default()
@@ -329,11 +348,7 @@ impl Chaos {
 
     /// What it answers to an order
     pub fn order(&self, line: &str) -> String {
-        let mut stream = TcpStream::connect(&self.control).expect("somebody who takes orders");
-        writeln!(stream, "{line}").expect("an order");
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).expect("an answer");
-        answer.trim().to_owned()
+        order_at(&self.control, line)
     }
 
     pub fn status(&self) -> Value {
@@ -353,6 +368,15 @@ impl Drop for Process {
 fn signal(name: &str, pid: u32) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
     assert!(sent.expect("kill").success());
+}
+
+/// What is answered to an order at a control address
+pub fn order_at(control: &str, line: &str) -> String {
+    let mut stream = TcpStream::connect(control).expect("somebody who takes orders");
+    writeln!(stream, "{line}").expect("an order");
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).expect("an answer");
+    answer.trim().to_owned()
 }
 
 /// Whether a process runs; one that has ended and was not waited for does not

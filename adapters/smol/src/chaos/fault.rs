@@ -188,9 +188,9 @@ pub enum End {
 
 impl End {
     /// Both
-    pub(super) const BOTH: [End; 2] = [End::Peer, End::Coordinator];
+    pub(crate) const BOTH: [End; 2] = [End::Peer, End::Coordinator];
 
-    pub(super) fn other(self) -> End {
+    pub(crate) fn other(self) -> End {
         match self {
             End::Peer => End::Coordinator,
             End::Coordinator => End::Peer,

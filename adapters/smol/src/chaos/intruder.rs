@@ -19,9 +19,10 @@ const STRANGER_BYTES_MAX: u64 = 100_000;
 
 /// Somebody who has no business there connects, and says something: nothing of sense, or what others have said
 pub(super) async fn comes(shared: Arc<Shared>, fault: Fault) {
-    let words = match fault.kind {
-        Kind::Stranger => vec![nonsense(&shared, fault.amount)],
-        _ => shared.memory.as_ref().map(|memory| said_by(memory, fault)).unwrap_or_default(),
+    let words = if fault.kind == Kind::Stranger {
+        vec![nonsense(&shared, fault.amount)]
+    } else {
+        shared.memory.as_ref().map(|memory| said_by(memory, fault)).unwrap_or_default()
     };
     for said in words {
         let heard = within(INTRUDER_TIME_MAX, async {

@@ -26,7 +26,7 @@ mod memory;
 mod pipe;
 mod places;
 mod profile;
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod rig;
 mod socket;
@@ -103,6 +103,18 @@ impl Proxy {
     /// Number of connections now, those included of which one end alone is left
     pub fn connections_now(&self) -> usize {
         self.shared.state().links()
+    }
+
+    /// Bytes that have gone through so far, towards whoever dialled and towards the service
+    pub fn carried(&self) -> [u64; 2] {
+        self.shared.carried()
+    }
+
+    /// How long a connection has gone on in which a bit was flipped, the longest of those that are open
+    ///
+    /// Bits of the HTTP head in front of a WebSocket do not count: what is in it is vouched for by nobody.
+    pub fn scarred_for(&self) -> Option<Duration> {
+        self.shared.state().scarred().map(|at| at.elapsed())
     }
 
     /// A fault strikes now, whatever was healed before

@@ -84,6 +84,10 @@ pub(super) struct Pipe {
     felt: Vec<Kind>,
     /// Faults that cannot have an effect here
     impossible: Vec<Kind>,
+    /// Whether what is coming in is the HTTP head in front of a WebSocket, which nobody vouches for
+    in_head: bool,
+    /// Whether a bit was flipped of anything else, and nobody has asked about that yet
+    scarred: bool,
 }
 
 /// What is known of the end that bytes come from
@@ -137,6 +141,8 @@ impl Pipe {
             end_told: false,
             felt: Vec::new(),
             impossible: Vec::new(),
+            in_head: false,
+            scarred: false,
         }
     }
 
@@ -259,6 +265,7 @@ impl Pipe {
             if wanted && self.frames.opaque().is_some() {
                 self.give_up();
             }
+            self.in_head = is_head && self.frames.opaque().is_none();
             if !collects {
                 self.enter(now, here);
                 continue;
@@ -361,6 +368,11 @@ impl Pipe {
         self.frames.opaque()
     }
 
+    /// Whether a bit was flipped since this was asked last, behind the head of HTTP
+    pub(super) fn take_scar(&mut self) -> bool {
+        std::mem::take(&mut self.scarred)
+    }
+
     fn finish(&mut self, now: Instant, source: Source) {
         if self.source == Source::Open {
             self.let_go(now);
@@ -414,6 +426,7 @@ impl Pipe {
             Kind::Flip => {
                 let Some(place) = place(fault.amount / 8) else { return at + fault.amount / 8 < from };
                 bytes[place] ^= 1 << (fault.amount % 8);
+                self.scarred |= !self.in_head;
                 true
             }
             Kind::Scramble => {

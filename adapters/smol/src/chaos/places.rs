@@ -1,12 +1,13 @@
 //! What a proxy and its links have in common: who stands where, and what is in force
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use smol::channel::{self, Receiver, Sender};
 
-use super::fault::{Counts, Fault, Kind, Manner, Whom};
+use super::fault::{Counts, End, Fault, Kind, Manner, Whom};
 use super::frames::Opaque;
 use super::memory::Memory;
 use super::profile::{Profile, fate};
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     /// What was said before, if that is kept
     pub(super) memory: Option<Arc<Memory>>,
+    /// Bytes written towards each end
+    carried: [AtomicU64; 2],
     state: Mutex<State>,
 }
 
@@ -80,6 +83,8 @@ struct Entry {
     open: bool,
     /// Why it has no messages, if that is known
     opaque: Option<Opaque>,
+    /// When a bit of it was flipped first
+    scarred: Option<Instant>,
 }
 
 /// A fault with the time for which it holds
@@ -133,11 +138,20 @@ impl Lasting {
 impl Shared {
     pub(super) fn new(upstream: Upstream, settings: Settings) -> Self {
         let memory = settings.remembers.then(Arc::default);
-        Self { upstream, settings, memory, state: Mutex::default() }
+        Self { upstream, settings, memory, carried: Default::default(), state: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes have gone towards an end
+    pub(super) fn carry(&self, towards: End, bytes: usize) {
+        self.carried[towards as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn carried(&self) -> [u64; 2] {
+        End::BOTH.map(|end| self.carried[end as usize].load(Ordering::Relaxed))
     }
 
     pub(super) fn feel(&self, kind: Kind) {
@@ -194,6 +208,11 @@ impl Shared {
 }
 
 impl State {
+    /// When a bit was flipped of the open connection that has gone on longest with that
+    pub(super) fn scarred(&self) -> Option<Instant> {
+        self.links.values().filter_map(|link| link.scarred).min()
+    }
+
     pub(super) fn links(&self) -> usize {
         self.links.len()
     }
@@ -266,12 +285,20 @@ impl Place {
         }
         let number = state.free_place();
         let (sender, orders) = channel::bounded(ORDERS_MAX);
-        let entry = Entry { place: number, orders: sender, client: Arc::downgrade(client), open: false, opaque: None };
+        let client = Arc::downgrade(client);
+        let entry = Entry { place: number, orders: sender, client, open: false, opaque: None, scarred: None };
         state.links.insert(connection, entry);
         let profile = if state.healed { Profile::Calm } else { shared.settings.profile };
         drop(state);
         let fate = fate(profile, shared.settings.seed, connection);
         Some(Self { shared, connection, number, fate, orders })
+    }
+
+    /// A bit of this connection was flipped
+    pub(super) fn scar(&self) {
+        if let Some(link) = self.shared.state().links.get_mut(&self.connection) {
+            link.scarred.get_or_insert_with(Instant::now);
+        }
     }
 
     /// What this connection meets before it is one
