@@ -19,6 +19,7 @@ use smol::Timer;
 
 use crate::keys::key_line;
 
+use super::boxes;
 use super::hits::{Hit, Notice};
 use super::log::{Log, Stamp};
 use super::measure::Sampler;
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) secure: bool,
     /// Whether each worker keeps what it has finished
     pub(crate) keeps: bool,
+    /// Conditions of the packet box of each worker; none if there are to be no boxes
+    pub(crate) boxes: Vec<Vec<String>>,
     /// What cables do by themselves from the beginning
     pub(crate) noise: Option<Profile>,
     /// Further options of the coordinator
@@ -69,6 +72,7 @@ impl Plan {
             lost_after: Duration::from_secs(60),
             secure: false,
             keeps: true,
+            boxes: Vec::new(),
             noise: None,
             coordinator: Vec::new(),
             worker: Vec::new(),
@@ -180,7 +184,11 @@ impl Fleet {
         for n in 0..fleet.plan.workers {
             let name = format!("w{n}");
             let log = Log::new(fleet.dir.join(format!("{name}.log")));
-            workers.push(Worker { name, process: None, cable: cable(n as u64).await?, log });
+            let cable = cable(n as u64).await?;
+            if !fleet.plan.boxes.is_empty() {
+                boxes::bridge(&fleet.dir, &name, cable.local_addr())?;
+            }
+            workers.push(Worker { name, process: None, cable, log });
         }
         (fleet.clients, fleet.workers) = (clients, workers);
         for n in 0..fleet.workers.len() {
@@ -213,10 +221,8 @@ impl Fleet {
         for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
-        match self.planted {
-            Some(Planted::Bug(number)) => _ = command.env(PLANTED, number.to_string()),
-            Some(Planted::Options(options, _)) => _ = command.args(options),
-            None => {}
+        if let Some(Planted::Bug(number)) = self.planted {
+            command.env(PLANTED, number.to_string());
         }
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(log))?;
         command.stderr(log);
@@ -232,6 +238,9 @@ impl Fleet {
         let words = ["coordinator", "--listen", &address, "--data", "journal", "--keys", "keys"];
         let mut command = self.command("coordinator.log", &words)?;
         command.args(["--heartbeat", &heartbeat, "--lost-after", &lost_after, "--recovery-window", "20s"]);
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         command.args(&self.plan.coordinator).stdout(Stdio::piped());
         if self.plan.secure {
             command.args(["--tls-cert", "cert.pem", "--tls-key", "tls.key"]);
@@ -277,19 +286,37 @@ impl Fleet {
     pub(crate) fn start_worker(&mut self, n: usize) -> Result<(), Trouble> {
         let scheme = if self.plan.secure { "wss" } else { "ws" };
         let worker = &self.workers[n];
-        let (name, url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
+        let (name, mut url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
         let (key, slots, data) = (format!("{name}.key"), self.plan.slots.to_string(), format!("{name}.data"));
         let label = format!("{}={name}", super::load::ONLY);
-        let words = ["worker", "--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label];
-        let mut command = self.command(&format!("{name}.log"), &words)?;
+        let log = format!("{name}.log");
+        let boxed = self.plan.boxes.get(n);
+        let mut command = match boxed {
+            Some(conditions) => {
+                let (command, inside) =
+                    boxes::around(self.command(&log, &["netbox"])?, &self.program, &name, conditions, n as u64)?;
+                url = inside;
+                command
+            }
+            None => self.command(&log, &[])?,
+        };
+        command.args(["worker", "--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label]);
+        if boxed.is_some() {
+            command.arg("--insecure-ws");
+        }
         if self.plan.keeps {
             command.args(["--data", &data]);
         }
         if self.plan.secure {
             command.args(["--ca", "cert.pem"]);
         }
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         let child = command.args(&self.plan.worker).stdout(Stdio::null()).spawn()?;
-        self.sampler.watch("workers", child.id());
+        if self.plan.boxes.is_empty() {
+            self.sampler.watch("workers", child.id());
+        }
         self.workers[n].process = Some(Process(child));
         Ok(())
     }
@@ -399,6 +426,11 @@ impl Fleet {
             self.connected(n, within.saturating_sub(begun.elapsed())).await?;
         }
         Ok(())
+    }
+
+    /// Packets that were lost in a worker's box, and all that there were, once it has ended
+    pub(crate) fn packets_lost(&self, n: usize) -> io::Result<(u64, u64)> {
+        boxes::lost(&self.dir, &self.workers[n].name)
     }
 
     /// Bytes that went over all cables of workers

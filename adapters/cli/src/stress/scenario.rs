@@ -156,12 +156,18 @@ impl Stage {
     }
 
     /// Ends a fleet, and judges it: what was done, what was broken and noticed, what the journal and the marks say
-    pub(crate) async fn conclude(
+    pub(crate) async fn conclude(&mut self, fleet: Fleet, loads: Vec<Load>, expected: Expected) -> Result<(), Trouble> {
+        self.conclude_with(fleet, loads, expected, |_| ()).await
+    }
+
+    /// The same, and has somebody else look at the fleet that has ended as well
+    pub(crate) async fn conclude_with<T>(
         &mut self,
         mut fleet: Fleet,
         loads: Vec<Load>,
         expected: Expected,
-    ) -> Result<(), Trouble> {
+        look: impl FnOnce(&Fleet) -> T,
+    ) -> Result<T, Trouble> {
         let last = Instant::now();
         for load in &loads {
             load.down_to(0, expected.end_within.saturating_sub(last.elapsed())).await?;
@@ -171,7 +177,8 @@ impl Stage {
             fleet.all_connected(expected.back_within).await.map_err(|trouble| Trouble::rule("L2", trouble.what))?;
         }
         fleet.end().await?;
-        judge::judge(&mut self.findings, &fleet, &loads, &expected, ended_after)
+        judge::judge(&mut self.findings, &fleet, &loads, &expected, ended_after)?;
+        Ok(look(&fleet))
     }
 
     /// Leaves the logs of all processes in a directory, for whoever wants to know why something failed
