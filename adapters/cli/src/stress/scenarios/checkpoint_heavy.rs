@@ -15,6 +15,8 @@ use crate::stress::log::{Stamp, Word};
 use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::{Deed, Work};
 
+use super::until_struck;
+
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "checkpoint-heavy",
     says: "10 MB checkpoints each second over links of 1 KB/s to full speed, which are cut in the midst of a chunk",
@@ -68,6 +70,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         cut(stage, &mut fleet)?;
     }
     load.down_to(0, Duration::from_secs(60 + steps * 3)).await?;
+    until_struck(&fleet, &load, Kind::ResetAfter).await?;
     let took = begun.elapsed();
     let to_coordinator: Vec<u64> = fleet.workers.iter().map(|worker| worker.cable.carried()[1]).collect();
     let ended: BTreeMap<TaskId, Stamp> =

@@ -132,7 +132,6 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         // A handshake that had packets lost may take ten seconds, and the pause behind it as long.
         resume_max: Duration::from_secs(60),
         back_within: Duration::from_secs(60),
-        ..Expected::default()
     };
     let lost = stage.conclude_with(fleet, vec![load], expected, |fleet| lost(fleet, cells.len(), boxed)).await??;
     report(stage, &cells, marks, &lost);
