@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::ids::{KeyId, Role};
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_smol::chaos::{Fault, Kind, Profile, Proxy};
+use rejoin_smol::chaos::{End, Fault, Kind, Profile, Proxy};
 use rejoin_smol::clock::entropy;
 use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
@@ -62,13 +62,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Workers with so many slots, and one client; links are looked at twice a second
+    /// Workers with so many slots, and one client; silence is found in 2.5 s, more than a loaded machine makes of it
     pub(crate) fn of(workers: usize, slots: u16) -> Plan {
         Plan {
             workers,
             slots,
             clients: 1,
-            heartbeat: Duration::from_millis(500),
+            heartbeat: Duration::from_secs(1),
             lost_after: Duration::from_secs(60),
             secure: false,
             keeps: true,
@@ -372,6 +372,22 @@ impl Fleet {
         hit.kind = Some(fault.kind);
         hit.over = Stamp(at.0 + u64::try_from(fault.span.as_micros()).unwrap_or(u64::MAX));
         self.hits.push(hit);
+    }
+
+    /// Whether a kind of fault on a worker's cable has not had its effect each time yet
+    pub(crate) fn waits(&self, n: usize, kind: Kind) -> bool {
+        let planned = self.hits.iter().filter(|hit| hit.worker == n && hit.kind == Some(kind)).count() as u64;
+        self.workers[n].cable.counts().felt(kind) < planned
+    }
+
+    /// Does the last fault of a worker again, which has had no effect: behind the next byte towards the coordinator
+    pub(crate) fn strike_again(&mut self, n: usize, kind: Kind) {
+        let fault = Fault { towards: End::Coordinator, amount: 1, ..Fault::of_all(kind) };
+        let now = Stamp::now();
+        if let Some(hit) = self.hits.iter_mut().rev().find(|hit| hit.worker == n) {
+            (hit.at, hit.over) = (now, now);
+        }
+        self.workers[n].cable.strike(fault);
     }
 
     /// Breaks a worker's cable by a reset, which both ends learn at once

@@ -57,7 +57,7 @@ impl Default for Expected {
             end_within: Duration::from_secs(60),
             back_within: PAUSE_MAX + Duration::from_secs(10),
             redone_max_percent: 50,
-            unplanned_max: 2,
+            unplanned_max: 4,
         }
     }
 }

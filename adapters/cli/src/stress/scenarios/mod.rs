@@ -25,6 +25,8 @@ use super::task::Work;
 
 /// Most tasks that are done until a fault strikes which waits for more bytes: one that takes more is out of reach
 const ROUNDS_MAX: usize = 200;
+/// How many tasks it has before it is done again
+const AGAIN_EACH: usize = 20;
 
 /// Their table, in the order in which they are played
 pub(super) const ALL: &[Scenario] = &[
@@ -44,19 +46,21 @@ pub(super) const ALL: &[Scenario] = &[
 ];
 
 /// Has small tasks done until each fault has struck that waits for more bytes
-async fn until_struck(fleet: &Fleet, load: &Load, kind: Kind) -> Result<(), Trouble> {
+///
+/// One that was meant for a connection which then ended by itself is done again, to the next one.
+async fn until_struck(fleet: &mut Fleet, load: &Load, kind: Kind) -> Result<(), Trouble> {
     let work = Work { steps: 1, step_ms: 20, result_bytes: 5000, ..Work::default() };
-    let waits = |n: &usize| {
-        let planned = fleet.hits.iter().filter(|hit| hit.worker == *n && hit.kind == Some(kind)).count() as u64;
-        fleet.workers[*n].cable.counts().felt(kind) < planned
-    };
-    for _ in 0..ROUNDS_MAX {
+    for round in 1..=ROUNDS_MAX {
         pause(Duration::from_millis(50)).await;
-        let waiting: Vec<usize> = (0..fleet.workers.len()).filter(waits).collect();
+        fleet.look()?;
+        let waiting: Vec<usize> = (0..fleet.workers.len()).filter(|n| fleet.waits(*n, kind)).collect();
         if waiting.is_empty() {
             return Ok(());
         }
         for n in waiting {
+            if round % AGAIN_EACH == 0 && fleet.is_connected(n) {
+                fleet.strike_again(n, kind);
+            }
             load.submit(Job { only: Some(n), ..Job::of(work) })?;
         }
         load.down_to(0, Duration::from_secs(40)).await?;

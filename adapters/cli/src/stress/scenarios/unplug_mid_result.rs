@@ -53,7 +53,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
             load.submit(Job { only: Some(n), ..Job::of(work) })?;
         }
         load.down_to(0, Duration::from_secs(40)).await?;
-        until_struck(&fleet, &load, Kind::ResetAfter).await?;
+        until_struck(&mut fleet, &load, Kind::ResetAfter).await?;
     }
     let expected = Expected {
         tasks: (workers * rounds) as u64,
