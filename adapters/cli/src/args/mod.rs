@@ -34,7 +34,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
-pub use stress::{Stress, StressTask};
+pub use stress::{Stress, StressRelay, StressTask};
 pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
@@ -207,6 +207,9 @@ pub enum Command {
     /// Be a task of `rejoin stress`; for the program's own use
     #[command(hide = true)]
     StressTask(StressTask),
+    /// Be a relay of `rejoin stress`; for the program's own use
+    #[command(hide = true)]
+    StressRelay(StressRelay),
 }
 
 /// A usage error as clap would report it for a command

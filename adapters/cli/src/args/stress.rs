@@ -1,5 +1,6 @@
 //! The options of `rejoin stress`
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,6 +58,15 @@ pub struct StressTask {
     pub marks: PathBuf,
     /// What it is to do
     pub numbers: Vec<u64>,
+}
+
+/// What the relay of a packet box is called with
+#[derive(Debug, Args)]
+pub struct StressRelay {
+    /// Where it listens
+    pub listen: SocketAddr,
+    /// The Unix socket to which it takes what comes
+    pub socket: PathBuf,
 }
 
 /// Most workers: each is a process with a proxy

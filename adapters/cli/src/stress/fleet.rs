@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use rejoin_core::ids::{KeyId, Role};
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_smol::chaos::{Fault, Kind, Profile, Proxy};
+use rejoin_smol::chaos::{End, Fault, Kind, Profile, Proxy};
 use rejoin_smol::clock::entropy;
 use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
 use crate::keys::key_line;
 
+use super::boxes;
 use super::hits::{Hit, Notice};
 use super::log::{Log, Stamp};
 use super::measure::Sampler;
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) secure: bool,
     /// Whether each worker keeps what it has finished
     pub(crate) keeps: bool,
+    /// Conditions of the packet box of each worker; none if there are to be no boxes
+    pub(crate) boxes: Vec<Vec<String>>,
     /// What cables do by themselves from the beginning
     pub(crate) noise: Option<Profile>,
     /// Further options of the coordinator
@@ -59,16 +62,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Workers with so many slots, and one client; links are looked at twice a second
+    /// Workers with so many slots, and one client; silence is found in 2.5 s, more than a loaded machine makes of it
     pub(crate) fn of(workers: usize, slots: u16) -> Plan {
         Plan {
             workers,
             slots,
             clients: 1,
-            heartbeat: Duration::from_millis(500),
+            heartbeat: Duration::from_secs(1),
             lost_after: Duration::from_secs(60),
             secure: false,
             keeps: true,
+            boxes: Vec::new(),
             noise: None,
             coordinator: Vec::new(),
             worker: Vec::new(),
@@ -180,7 +184,11 @@ impl Fleet {
         for n in 0..fleet.plan.workers {
             let name = format!("w{n}");
             let log = Log::new(fleet.dir.join(format!("{name}.log")));
-            workers.push(Worker { name, process: None, cable: cable(n as u64).await?, log });
+            let cable = cable(n as u64).await?;
+            if !fleet.plan.boxes.is_empty() {
+                boxes::bridge(&fleet.dir, &name, cable.local_addr())?;
+            }
+            workers.push(Worker { name, process: None, cable, log });
         }
         (fleet.clients, fleet.workers) = (clients, workers);
         for n in 0..fleet.workers.len() {
@@ -213,10 +221,8 @@ impl Fleet {
         for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
-        match self.planted {
-            Some(Planted::Bug(number)) => _ = command.env(PLANTED, number.to_string()),
-            Some(Planted::Options(options, _)) => _ = command.args(options),
-            None => {}
+        if let Some(Planted::Bug(number)) = self.planted {
+            command.env(PLANTED, number.to_string());
         }
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(log))?;
         command.stderr(log);
@@ -232,6 +238,9 @@ impl Fleet {
         let words = ["coordinator", "--listen", &address, "--data", "journal", "--keys", "keys"];
         let mut command = self.command("coordinator.log", &words)?;
         command.args(["--heartbeat", &heartbeat, "--lost-after", &lost_after, "--recovery-window", "20s"]);
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         command.args(&self.plan.coordinator).stdout(Stdio::piped());
         if self.plan.secure {
             command.args(["--tls-cert", "cert.pem", "--tls-key", "tls.key"]);
@@ -277,19 +286,37 @@ impl Fleet {
     pub(crate) fn start_worker(&mut self, n: usize) -> Result<(), Trouble> {
         let scheme = if self.plan.secure { "wss" } else { "ws" };
         let worker = &self.workers[n];
-        let (name, url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
+        let (name, mut url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
         let (key, slots, data) = (format!("{name}.key"), self.plan.slots.to_string(), format!("{name}.data"));
         let label = format!("{}={name}", super::load::ONLY);
-        let words = ["worker", "--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label];
-        let mut command = self.command(&format!("{name}.log"), &words)?;
+        let log = format!("{name}.log");
+        let boxed = self.plan.boxes.get(n);
+        let mut command = match boxed {
+            Some(conditions) => {
+                let (command, inside) =
+                    boxes::around(self.command(&log, &["netbox"])?, &self.program, &name, conditions, n as u64)?;
+                url = inside;
+                command
+            }
+            None => self.command(&log, &[])?,
+        };
+        command.args(["worker", "--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label]);
+        if boxed.is_some() {
+            command.arg("--insecure-ws");
+        }
         if self.plan.keeps {
             command.args(["--data", &data]);
         }
         if self.plan.secure {
             command.args(["--ca", "cert.pem"]);
         }
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         let child = command.args(&self.plan.worker).stdout(Stdio::null()).spawn()?;
-        self.sampler.watch("workers", child.id());
+        if self.plan.boxes.is_empty() {
+            self.sampler.watch("workers", child.id());
+        }
         self.workers[n].process = Some(Process(child));
         Ok(())
     }
@@ -347,6 +374,22 @@ impl Fleet {
         self.hits.push(hit);
     }
 
+    /// Whether a kind of fault on a worker's cable has not had its effect each time yet
+    pub(crate) fn waits(&self, n: usize, kind: Kind) -> bool {
+        let planned = self.hits.iter().filter(|hit| hit.worker == n && hit.kind == Some(kind)).count() as u64;
+        self.workers[n].cable.counts().felt(kind) < planned
+    }
+
+    /// Does the last fault of a worker again, which has had no effect: behind the next byte towards the coordinator
+    pub(crate) fn strike_again(&mut self, n: usize, kind: Kind) {
+        let fault = Fault { towards: End::Coordinator, amount: 1, ..Fault::of_all(kind) };
+        let now = Stamp::now();
+        if let Some(hit) = self.hits.iter_mut().rev().find(|hit| hit.worker == n) {
+            (hit.at, hit.over) = (now, now);
+        }
+        self.workers[n].cable.strike(fault);
+    }
+
     /// Breaks a worker's cable by a reset, which both ends learn at once
     pub(crate) fn reset(&mut self, n: usize) {
         let notice =
@@ -399,6 +442,11 @@ impl Fleet {
             self.connected(n, within.saturating_sub(begun.elapsed())).await?;
         }
         Ok(())
+    }
+
+    /// Packets that were lost in a worker's box, and all that there were, once it has ended
+    pub(crate) fn packets_lost(&self, n: usize) -> io::Result<(u64, u64)> {
+        boxes::lost(&self.dir, &self.workers[n].name)
     }
 
     /// Bytes that went over all cables of workers

@@ -57,7 +57,7 @@ impl Default for Expected {
             end_within: Duration::from_secs(60),
             back_within: PAUSE_MAX + Duration::from_secs(10),
             redone_max_percent: 50,
-            unplanned_max: 2,
+            unplanned_max: 4,
         }
     }
 }
@@ -353,7 +353,7 @@ fn work(findings: &mut Findings, evidence: &Evidence, expected: &Expected) {
 }
 
 /// What no log may say
-fn words(findings: &mut Findings, fleet: &Fleet) {
+pub(super) fn words(findings: &mut Findings, fleet: &Fleet) {
     let (mut panics, mut drifts) = (Vec::new(), Vec::new());
     let logs = fleet.workers.iter().map(|worker| (worker.name.as_str(), &worker.log));
     for (who, log) in logs.chain([("coordinator", &fleet.said)]) {

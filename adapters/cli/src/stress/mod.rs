@@ -5,6 +5,7 @@
 //! | `scenario` | what a scenario is, and the stage it is played on |
 //! | `scenarios` | all of them, a file each, and their table |
 //! | `fleet`, `log` | coordinator and workers as processes, each worker behind a proxy of its own; what they say |
+//! | `boxes` | a worker behind a packet box |
 //! | `load`, `task` | what is done meanwhile, and the program that does it |
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
@@ -12,6 +13,7 @@
 //! | `mischief` | whatever may befall a fleet, drawn by the seed |
 //! | `mutants` | whether each scenario fails where it must |
 
+mod boxes;
 mod findings;
 mod fleet;
 mod hits;
@@ -36,7 +38,7 @@ use rejoin_smol::clock::entropy;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use crate::args::{Stress, StressTask};
+use crate::args::{Stress, StressRelay, StressTask};
 use crate::descriptors;
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE};
 use crate::say::{complain, print};
@@ -83,6 +85,17 @@ pub fn stress(args: &Stress) -> u8 {
 /// Does the work of a task of the suite
 pub fn task(args: &StressTask) -> u8 {
     task::task(&args.marks, &args.numbers)
+}
+
+/// Takes connections to a Unix socket, for a worker in a packet box
+pub fn relay(args: &StressRelay) -> u8 {
+    match boxes::relay(args.listen, &args.socket) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(&error.to_string());
+            EXIT_INTERNAL
+        }
+    }
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
