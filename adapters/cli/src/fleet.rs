@@ -366,7 +366,8 @@ pub fn claim(data: &Path) -> io::Result<File> {
     }
 }
 
-fn fact(record: &Record<'_>) -> Option<Fact> {
+/// What a record of the journal says happened to a task, if it is about that
+pub(crate) fn fact(record: &Record<'_>) -> Option<Fact> {
     match *record {
         Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => Some(Fact::Submitted { task: task.0 }),
         Record::Assign { task, token, attempt, .. } => Some(Fact::Assigned { task: task.0, token: token.0, attempt }),

@@ -33,6 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::items::label;
 
+pub(crate) use change::key_line;
 pub use change::{Revoked, new_crowd, new_key, revoke, run};
 pub use enrol::{enrol_key, load_token, now_s};
 pub use rotate::{drop_next, keep_next, key_used, replace_key};

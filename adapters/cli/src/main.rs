@@ -25,6 +25,7 @@ pub mod resume;
 pub mod run;
 pub mod say;
 pub mod sim;
+pub mod stress;
 pub mod submit;
 pub mod template;
 pub mod views;
@@ -41,6 +42,8 @@ use crate::report::EXIT_USAGE;
 use crate::say::complain;
 
 fn main() -> ExitCode {
+    #[cfg(rejoin_planted)]
+    plant();
     let status = match Cli::try_parse() {
         Ok(Cli { command }) => start(&command),
         Err(said) => conclude(&said),
@@ -86,6 +89,8 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Sim { command } => sim::run(command),
         #[cfg(rejoin_planted)]
         Command::Sim { command, planted } => rejoin_sim::mutants::with(*planted, || sim::run(command)),
+        Command::Stress(options) => stress::stress(options),
+        Command::StressTask(options) => stress::task(options),
         Command::Guardian => {
             rejoin_smol::guardian::guard(io::stdin());
             0
@@ -97,4 +102,11 @@ fn run(options: &Run) -> Result<u8, clap::Error> {
     let (command, items) = options.work(io::stdin().is_terminal())?;
     let fleet = options.fleet(std::env::var_os("REJOIN_KEY"))?;
     Ok(run::run(options, (options.needs()?, options.terms()?), fleet, command, items))
+}
+
+/// Plants the bug that whoever started this process wants it to have
+#[cfg(rejoin_planted)]
+fn plant() {
+    let number = std::env::var("REJOIN_PLANTED").ok().and_then(|number| number.parse().ok());
+    rejoin_core::planted::plant(number.and_then(rejoin_core::planted::Bug::numbered));
 }

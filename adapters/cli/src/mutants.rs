@@ -1,5 +1,8 @@
 //! `rejoin sim mutants`: how soon bugs are found that were planted in the core on purpose
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use crate::args::SimMutants;
 #[cfg(not(rejoin_planted))]
 use crate::report::EXIT_INTERNAL;
@@ -9,24 +12,33 @@ use crate::sim::{Unusable, outputs};
 #[cfg(rejoin_planted)]
 pub use hunting::mutants;
 
-/// Builds the program with planted bugs, and has that one do it
-#[cfg(not(rejoin_planted))]
-pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
-    use std::process::Command;
-    let unusable = |what: &str| Unusable(EXIT_INTERNAL, format!("{what}; run it in a checkout of rejoin"));
-    if let Some(dir) = &args.report {
-        outputs::folder(dir)?;
-    }
+/// Builds the program with planted bugs, and returns where it is
+///
+/// # Errors
+///
+/// If it cannot be built here, and what to do about that.
+pub fn build() -> Result<PathBuf, String> {
+    let unusable = |what: String| format!("{what}; run it in a checkout of rejoin");
     complain("building rejoin with planted bugs");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "-p", "rejoin", "--profile", "planted", "--target-dir", "target/planted"])
         .env("RUSTFLAGS", "--cfg rejoin_planted")
         .status();
-    if !built.map_err(|error| unusable(&format!("cargo cannot be run: {error}")))?.success() {
-        return Err(unusable("it cannot be built here"));
+    if !built.map_err(|error| unusable(format!("cargo cannot be run: {error}")))?.success() {
+        return Err(unusable("it cannot be built here".to_owned()));
     }
-    let mut hunt = Command::new("target/planted/planted/rejoin");
+    Ok(PathBuf::from("target/planted/planted/rejoin"))
+}
+
+/// Builds the program with planted bugs, and has that one do it
+#[cfg(not(rejoin_planted))]
+pub fn mutants(args: &SimMutants) -> Result<u8, Unusable> {
+    let unusable = |what: &str| Unusable(EXIT_INTERNAL, format!("{what}; run it in a checkout of rejoin"));
+    if let Some(dir) = &args.report {
+        outputs::folder(dir)?;
+    }
+    let mut hunt = Command::new(build().map_err(|problem| Unusable(EXIT_INTERNAL, problem))?);
     hunt.args(["sim", "mutants", "--seeds", &args.seeds.to_string()]);
     for bug in &args.only {
         hunt.args(["--only", &bug.says().0.to_string()]);

@@ -10,6 +10,7 @@ mod keys;
 mod pins;
 mod run;
 mod sim;
+mod stress;
 mod terms;
 mod tls;
 mod values;
@@ -29,6 +30,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
+pub use stress::{Stress, StressTask};
 pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
@@ -162,6 +164,13 @@ pub enum Command {
     /// own, or have all other tasks --need what they do not offer.
     #[command(verbatim_doc_comment, after_long_help = crowd::HELP)]
     Crowd(Box<Crowd>),
+    /// Break real fleets on this machine, and see whether everything holds
+    ///
+    /// Coordinators and workers are processes of their own, with proxies in between; they
+    /// are killed, frozen and cut off while tasks are done, and judged by their journals,
+    /// by marks that the tasks leave, and by what clients were told.
+    #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
+    Stress(Stress),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,
@@ -180,6 +189,9 @@ pub enum Command {
     /// Watch over a worker's processes; for the program's own use
     #[command(hide = true)]
     Guardian,
+    /// Be a task of `rejoin stress`; for the program's own use
+    #[command(hide = true)]
+    StressTask(StressTask),
 }
 
 /// A usage error as clap would report it for a command

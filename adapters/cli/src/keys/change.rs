@@ -227,7 +227,7 @@ fn is_over(standing: Standing) -> bool {
     matches!(standing, Standing::Token(until) if until <= now_s())
 }
 
-pub(super) fn key_line(key: &Key) -> Zeroizing<String> {
+pub(crate) fn key_line(key: &Key) -> Zeroizing<String> {
     let mut digits = Zeroizing::new(String::with_capacity(64));
     for nibble in key.secret.reveal().iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
         digits.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));

@@ -249,7 +249,10 @@ impl Link {
             let Some(socket) = self.sockets[at].as_ref().filter(|_| !self.full[at]) else { return unblocked };
             match pipe.next(now) {
                 Next::Bytes(bytes) => match socket.get_ref().write(bytes) {
-                    Ok(count) => pipe.sent(now, count),
+                    Ok(count) => {
+                        self.place.shared.carry(towards, count);
+                        pipe.sent(now, count);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.full[at] = true,
                     Err(error) if is_passing(error.kind()) => {}
                     Err(_) => {

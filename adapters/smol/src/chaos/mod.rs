@@ -97,6 +97,11 @@ impl Proxy {
         self.shared.state().links()
     }
 
+    /// Bytes that have gone through so far, towards whoever dialled and towards the service
+    pub fn carried(&self) -> [u64; 2] {
+        self.shared.carried()
+    }
+
     /// A fault strikes now, whatever was healed before
     pub fn strike(&self, fault: Fault) {
         if fault.kind == Kind::Stranger {

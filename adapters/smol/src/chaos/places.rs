@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use smol::channel::{self, Receiver, Sender};
 
-use super::fault::{Counts, Fault, Kind, Manner, Whom};
+use super::fault::{Counts, End, Fault, Kind, Manner, Whom};
 use super::profile::{Profile, fate};
 use super::random::{Purpose, Random};
 use super::socket::{Socket, is_closed};
@@ -45,6 +46,8 @@ impl Settings {
 pub(super) struct Shared {
     pub(super) upstream: SocketAddr,
     pub(super) settings: Settings,
+    /// Bytes written towards each end
+    carried: [AtomicU64; 2],
     state: Mutex<State>,
 }
 
@@ -120,11 +123,20 @@ impl Lasting {
 
 impl Shared {
     pub(super) fn new(upstream: SocketAddr, settings: Settings) -> Self {
-        Self { upstream, settings, state: Mutex::default() }
+        Self { upstream, settings, carried: Default::default(), state: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes have gone towards an end
+    pub(super) fn carry(&self, towards: End, bytes: usize) {
+        self.carried[towards as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn carried(&self) -> [u64; 2] {
+        End::BOTH.map(|end| self.carried[end as usize].load(Ordering::Relaxed))
     }
 
     pub(super) fn feel(&self, kind: Kind) {

@@ -1,0 +1,44 @@
+//! `rejoin stress mutants`: whether each scenario fails where coordinator and workers have a bug that it must find
+//!
+//! They are processes of another build, which can have bugs that are planted on purpose; the judge is this one, which has none.
+
+use std::io;
+
+use async_signal::{Signal, Signals};
+use rejoin_core::planted::Bug;
+
+use crate::mutants::build;
+use crate::report::EXIT_INTERRUPTED;
+use crate::say::print;
+
+use super::scenario::{Scenario, Setting};
+use super::{EXIT_FAILED, play_or_stop};
+
+/// Plays each scenario with each bug that it is to find, and returns the exit status
+pub(super) fn hunt(mut setting: Setting, chosen: &[&'static Scenario]) -> io::Result<u8> {
+    if setting.program == std::env::current_exe()? {
+        setting.program = build().map_err(io::Error::other)?.canonicalize()?;
+    }
+    let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
+    let mut missed = 0;
+    for scenario in chosen {
+        for number in scenario.caught {
+            setting.planted = Some(*number);
+            let Some(findings) = smol::block_on(play_or_stop(scenario, &setting, &mut signals))? else {
+                return Ok(EXIT_INTERRUPTED);
+            };
+            let says = Bug::numbered(*number).map_or("", |bug| bug.says().1);
+            let failed = findings.checks.iter().find(|check| !check.holds);
+            missed += u8::from(failed.is_none());
+            let found = match failed {
+                Some(check) => format!("{}: {}: {}", check.rule.unwrap_or("-"), check.says, check.found),
+                None => "NOT FOUND: it passed".to_owned(),
+            };
+            let name = scenario.name;
+            if !print(&format!("{name:<18} M{number:<3} {:>5.1} s  {says}\n     {found}\n", findings.seconds)) {
+                return Ok(EXIT_INTERRUPTED);
+            }
+        }
+    }
+    Ok(if missed == 0 { 0 } else { EXIT_FAILED })
+}

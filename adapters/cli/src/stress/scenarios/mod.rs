@@ -1,0 +1,25 @@
+//! All scenarios, a file each
+
+mod coordinator_kill;
+mod half_open;
+mod message_flood;
+mod worker_kill;
+
+use super::scenario::Scenario;
+
+/// Their table, in the order in which they are played
+pub(super) const ALL: &[Scenario] =
+    &[message_flood::SCENARIO, half_open::SCENARIO, coordinator_kill::SCENARIO, worker_kill::SCENARIO];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own_and_says_what_happens() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert!(ALL.iter().all(|scenario| !scenario.says.is_empty() && !scenario.says.ends_with('.')));
+    }
+}

@@ -1,0 +1,50 @@
+//! The scenarios of `rejoin stress`, shorter than by themselves
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Plays a scenario, and returns what was found
+fn play(words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rejoin"));
+    command.arg("stress").args(words).env_remove("REJOIN_LOG").stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().expect("the program to start");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// It must pass, and not by having done nothing
+fn passes(name: &str, words: &[&str]) -> Value {
+    let (code, out) = play(&[&[name, "--json", "--seed", "7"], words].concat());
+    let found: Value = serde_json::from_str(out.trim()).unwrap_or_else(|_| panic!("no JSON: {out}"));
+    let failed: Vec<&Value> =
+        found["checks"].as_array().expect("checks").iter().filter(|check| check["holds"] == false).collect();
+    assert!(code == Some(0) && found["passed"] == true, "{name}: {failed:#?}");
+    let tasks = &found["tasks"];
+    assert!(tasks["applied"].as_u64() > Some(0) && tasks["applied"] == tasks["submitted"], "{tasks}");
+    assert_eq!((&tasks["lost"], &tasks["duplicated"]), (&0.into(), &0.into()));
+    assert!(found["reconnections"].as_u64() > Some(0), "{found}");
+    found
+}
+
+#[test]
+fn a_flood_of_small_messages_through_cut_links() {
+    passes("message-flood", &["--for", "4s"]);
+}
+
+#[test]
+fn links_that_become_black_holes() {
+    passes("half-open", &["--for", "3s", "--workers", "4"]);
+}
+
+#[test]
+fn workers_that_are_killed_and_frozen() {
+    passes("worker-kill", &["--for", "10s", "--workers", "4"]);
+}
+
+#[test]
+fn a_scenario_that_nobody_knows_is_refused_and_all_are_listed() {
+    let (code, _) = play(&["thunder"]);
+    assert_eq!(code, Some(255));
+    let (code, out) = play(&["--list"]);
+    assert!(code == Some(0) && out.lines().any(|line| line.starts_with("worker-kill ")), "{out}");
+}
