@@ -601,9 +601,13 @@ impl<J: Journal> Desk<J> {
                 self.tell(Input::Journaled { upto });
             }
             Wake::Time => {
-                let arriving: Vec<_> =
-                    self.conns.iter_mut().filter_map(|(conn, pump)| pump.is_arriving().then_some(*conn)).collect();
-                arriving.into_iter().for_each(|conn| self.tell(Input::Arriving { conn }));
+                // Of these alone: there may be thousands of others, whose reprieves are not to be used up by that.
+                let due: Vec<_> = self.machine.due(self.clock.now()).collect();
+                for conn in due {
+                    if self.conns.get_mut(&conn).is_some_and(Pump::is_arriving) {
+                        self.tell(Input::Arriving { conn });
+                    }
+                }
                 self.tell(Input::Timeout);
             }
         }

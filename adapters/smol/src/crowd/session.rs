@@ -365,7 +365,7 @@ impl Session {
         self.second(|second| second.dials += 1);
         if let Some((lost, step, kind)) = self.lost.take() {
             let due = self.due.take().unwrap_or(self.now);
-            self.tally().pauses.made(step, kind, due.since(lost));
+            lock(&self.shared.tally).pauses.made(&mut self.row, step, kind, due.since(lost));
         }
     }
 }
