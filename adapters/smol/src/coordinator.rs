@@ -496,7 +496,7 @@ impl<J: Journal> Desk<J> {
     fn turned_away(&mut self, reason: Reason) {
         let now = self.clock.now();
         let quiet = self.complained.is_some_and(|at| now.since(at) < COMPLAIN_EVERY);
-        if matches!(reason, Reason::Unbound | Reason::Audience) && !quiet {
+        if matches!(reason, Reason::Unbound | Reason::Audience | Reason::Version) && !quiet {
             self.complained = Some(now);
             tracing::warn!(%reason, "a connection was refused");
         } else {
