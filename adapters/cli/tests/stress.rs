@@ -14,6 +14,9 @@ fn play(words: &[&str]) -> (Option<i32>, String) {
 
 /// It must pass, and not by having done nothing
 fn passes(name: &str, words: &[&str]) -> Value {
+    // One after another, whatever runs the tests: what is measured is time.
+    let lock = std::fs::File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/stress.lock")).expect("a file");
+    lock.lock().expect("a lock");
     let (code, out) = play(&[&[name, "--json", "--seed", "7"], words].concat());
     let found: Value = serde_json::from_str(out.trim()).unwrap_or_else(|_| panic!("no JSON: {out}"));
     let failed: Vec<&Value> =
@@ -39,6 +42,68 @@ fn links_that_become_black_holes() {
 #[test]
 fn workers_that_are_killed_and_frozen() {
     passes("worker-kill", &["--for", "10s", "--workers", "4"]);
+}
+
+#[test]
+fn a_coordinator_that_is_killed_again_and_again() {
+    passes("coordinator-kill", &["--workers", "20"]);
+}
+
+#[test]
+fn checkpoints_of_ten_megabytes_over_slow_links() {
+    passes("checkpoint-heavy", &[]);
+}
+
+#[test]
+fn a_mix_of_tasks_and_of_faults() {
+    passes("steady-load", &["--for", "8s"]);
+}
+
+#[test]
+fn urgent_tasks_beside_bulk() {
+    passes("mixed-priority", &["--for", "4s"]);
+}
+
+#[test]
+fn several_at_once() {
+    passes("concurrent", &["--for", "8s"]);
+}
+
+#[test]
+fn part_of_the_network_is_gone() {
+    passes("partial-outage", &[]);
+}
+
+#[test]
+fn flipped_bits_are_refused() {
+    let found = passes("corruption", &["--for", "4s"]);
+    let flips = |over: &str| found["faults"][over]["felt"].as_u64().unwrap_or(0);
+    assert!(flips("flip over ws") > 100 && flips("flip over wss") > 100, "{}", found["faults"]);
+}
+
+#[test]
+fn links_of_all_kinds_of_slowness() {
+    let found = passes("slow-link", &[]);
+    assert_eq!(found["tables"][0]["rows"].as_array().map(Vec::len), Some(24));
+}
+
+#[test]
+fn a_link_that_is_cut_between_any_two_steps() {
+    passes("unplug-mid-result", &[]);
+}
+
+#[test]
+fn workers_that_sleep_and_return() {
+    passes("suspend", &[]);
+}
+
+#[test]
+fn every_scenario_has_a_test_here() {
+    let (_, list) = play(&["--list"]);
+    let tests = include_str!("stress.rs");
+    for name in list.lines().filter_map(|line| line.split(' ').next()) {
+        assert!(tests.contains(&format!("passes(\"{name}\"")), "{name}");
+    }
 }
 
 #[test]

@@ -26,11 +26,12 @@ pub struct Chaos {
     #[arg(long, value_name = "FILE", conflicts_with = "profile")]
     pub schedule: Option<PathBuf>,
 
-    /// What becomes of each connection: calm, cuts, storm or slow
+    /// What becomes of each connection: calm, cuts, storm, slow or noise
     ///
     /// calm breaks nothing. cuts cuts each connection after 50 to 300 ms, half of the
     /// time so that both ends learn it. storm adds stalls, delays, flipped bits and
-    /// refused connections. slow cuts nothing: far, narrow and unsteady ways.
+    /// refused connections. slow cuts nothing: far, narrow and unsteady ways. noise flips
+    /// a bit in about 10,000 bytes.
     #[arg(long, value_name = "NAME", verbatim_doc_comment, value_parser = profiles())]
     pub profile: Option<Profile>,
 
@@ -105,7 +106,7 @@ mod tests {
         for (line, part) in [
             ("--to 127.0.0.1:80", "--listen <ADDR>"),
             ("--listen 127.0.0.1:0 --to example.org:80", "expected an IP address"),
-            (&format!("{both} --profile rain"), "[possible values: calm, cuts, storm, slow]"),
+            (&format!("{both} --profile rain"), "[possible values: calm, cuts, storm, slow, noise]"),
             (&format!("{both} --profile cuts --schedule x"), "cannot be used with"),
             (&format!("{both} --control 0.0.0.0:9"), "from this machine alone"),
         ] {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use rejoin_core::ids::TaskId;
 use serde::Serialize;
 
 use super::measure::{Look, Spread};
 use super::scenario::{Setting, Trouble};
+use super::task::Mark;
 
 /// Most remarks on one check
 const REMARKS_MAX: usize = 10;
@@ -56,6 +58,23 @@ pub(crate) struct Speed {
     pub(crate) detect: Spread,
     /// From being over and noticed to being connected
     pub(crate) resume: Spread,
+}
+
+/// One thing that was broken, and what came of it
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Story {
+    /// Whose connection it was about
+    pub(crate) worker: String,
+    /// What it was
+    pub(crate) label: &'static str,
+    /// When it struck, in seconds since the first one
+    pub(crate) at_s: f64,
+    /// When the ends noticed it that had to, in milliseconds behind that
+    pub(crate) noticed_ms: Vec<u64>,
+    /// How long it then took to be connected
+    pub(crate) resumed_ms: Option<u64>,
+    /// Whether another one struck before it had to be noticed
+    pub(crate) overtaken: bool,
 }
 
 /// Figures in rows
@@ -112,6 +131,14 @@ pub(crate) struct Findings {
     pub(crate) tables: Vec<Table>,
     /// What must hold
     pub(crate) checks: Vec<Check>,
+    /// What was broken, one by one
+    pub(crate) stories: Vec<Story>,
+    /// Large checkpoints of each task that are durable, by the journal
+    #[serde(skip)]
+    pub(crate) saved: BTreeMap<TaskId, u32>,
+    /// What tasks have left as marks
+    #[serde(skip)]
+    pub(crate) marks: Vec<Mark>,
     #[serde(skip)]
     pub(crate) latencies: Vec<u64>,
     #[serde(skip)]
@@ -144,6 +171,9 @@ impl Findings {
             looks: BTreeMap::new(),
             tables: Vec::new(),
             checks: Vec::new(),
+            stories: Vec::new(),
+            saved: BTreeMap::new(),
+            marks: Vec::new(),
             latencies: Vec::new(),
             detected: BTreeMap::new(),
             resumed: BTreeMap::new(),

@@ -20,9 +20,9 @@ use smol::Timer;
 use crate::keys::key_line;
 
 use super::hits::{Hit, Notice};
-use super::log::{Log, Said, Stamp, Word};
+use super::log::{Log, Stamp};
 use super::measure::Sampler;
-use super::scenario::{Setting, Trouble};
+use super::scenario::{Planted, Setting, Trouble};
 
 /// Longest that a process may take to start, on a machine that does much else
 const START_MAX: Duration = Duration::from_secs(60);
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) secure: bool,
     /// Whether each worker keeps what it has finished
     pub(crate) keeps: bool,
+    /// What cables do by themselves from the beginning
+    pub(crate) noise: Option<Profile>,
     /// Further options of the coordinator
     pub(crate) coordinator: Vec<String>,
     /// Further options of each worker
@@ -67,6 +69,7 @@ impl Plan {
             lost_after: Duration::from_secs(60),
             secure: false,
             keeps: true,
+            noise: None,
             coordinator: Vec::new(),
             worker: Vec::new(),
         }
@@ -129,7 +132,7 @@ pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     dir: PathBuf,
     program: PathBuf,
-    planted: Option<u32>,
+    planted: Option<Planted>,
     address: SocketAddr,
     coordinator: Option<Process>,
     /// What the coordinator has said, through all its lives
@@ -167,7 +170,8 @@ impl Fleet {
             sampler,
         };
         fleet.start_coordinator()?;
-        let cable = |n: u64| Proxy::start(address, fleet.address, Profile::Calm, setting.seed ^ (n << 32));
+        let profile = fleet.plan.noise.unwrap_or(Profile::Calm);
+        let cable = |n: u64| Proxy::start(address, fleet.address, profile, setting.seed ^ (n << 32));
         let mut clients = Vec::new();
         for (key, n) in keys.clients.into_iter().zip(1_000_000..) {
             clients.push((key, cable(n).await?));
@@ -182,7 +186,9 @@ impl Fleet {
         for n in 0..fleet.workers.len() {
             fleet.start_worker(n)?;
         }
-        fleet.all_connected(START_MAX).await?;
+        if profile == Profile::Calm {
+            fleet.all_connected(START_MAX).await?;
+        }
         Ok(fleet)
     }
 
@@ -207,8 +213,10 @@ impl Fleet {
         for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
-        if let Some(number) = self.planted {
-            command.env(PLANTED, number.to_string());
+        match self.planted {
+            Some(Planted::Bug(number)) => _ = command.env(PLANTED, number.to_string()),
+            Some(Planted::Options(options, _)) => _ = command.args(options),
+            None => {}
         }
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(log))?;
         command.stderr(log);
@@ -246,16 +254,21 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills the coordinator: every worker has to notice that, and to come back when it is there again
-    pub(crate) fn kill_coordinator(&mut self) {
+    /// Kills the coordinator: every worker that is connected has to notice that, and to come back when it is there again
+    pub(crate) fn kill_coordinator(&mut self) -> Result<(), Trouble> {
+        self.look()?;
         let at = Stamp::now();
         if let Some(mut process) = self.coordinator.take() {
             process.end_at_once();
         }
-        for n in 0..self.workers.len() {
+        // What it said last counts no more.
+        let connected: Vec<usize> = (0..self.workers.len()).filter(|n| self.is_connected(*n)).collect();
+        self.said.peers.clear();
+        for n in connected {
             let notice = Notice { worker: Some(Duration::from_secs(2)), coordinator: None, silent: false };
             self.hits.push(Hit::new(n, "coordinator killed", at, notice));
         }
+        Ok(())
     }
 
     // Workers.
@@ -317,6 +330,13 @@ impl Fleet {
         }
     }
 
+    /// What befell all workers last, as the coordinator's end did, is over from now on
+    pub(crate) fn all_over(&mut self) {
+        let now = Stamp::now();
+        let last = self.hits.last().map(|hit| hit.at);
+        self.hits.iter_mut().filter(|hit| Some(hit.at) == last).for_each(|hit| hit.over = now);
+    }
+
     /// Breaks a worker's cable, and takes down who has to notice
     pub(crate) fn strike(&mut self, n: usize, fault: Fault, notice: Notice) {
         let at = Stamp::now();
@@ -348,21 +368,13 @@ impl Fleet {
     /// Whether a worker is connected, by what it says and by what the coordinator says
     pub(crate) fn is_connected(&self, n: usize) -> bool {
         let worker = &self.workers[n];
-        let mut last = self.said.said.iter().rev().filter_map(|Said { word, .. }| match word {
-            Word::Welcomed { peer, .. } if *peer == worker.name => Some(true),
-            Word::Parted { peer, .. } if *peer == worker.name => Some(false),
-            Word::Welcomed { .. }
-            | Word::Parted { .. }
-            | Word::Connected
-            | Word::GaveUp(_)
-            | Word::ConnectionLost
-            | Word::Lost { .. }
-            | Word::Drifted
-            | Word::Restored
-            | Word::Refused
-            | Word::Panic(_) => None,
-        });
-        worker.log.is_connected() && last.next().unwrap_or(false)
+        worker.log.connected && self.said.peers.contains(&worker.name)
+    }
+
+    /// How many are
+    pub(crate) fn connected_now(&mut self) -> Result<usize, Trouble> {
+        self.look()?;
+        Ok((0..self.workers.len()).filter(|n| self.is_connected(*n)).count())
     }
 
     /// Waits until a worker is connected

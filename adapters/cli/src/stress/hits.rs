@@ -2,8 +2,9 @@
 //!
 //! The rule is strict. A hit has a window: from when it struck to when the next one struck the same worker. Within it the ends
 //! that must notice have to say so by themselves, for a reason that fits: silence where nobody was told, anything but
-//! silence where they were. And then the worker has to be connected again, once. What is found in no window, or does not
-//! fit, is not noticed, however soon things went well again.
+//! silence where they were; the coordinator may also learn it from the worker's next connection, if the worker had to notice first. And then the worker has to be connected again, once. What is found in no window, or does not
+//! fit, is not noticed, however soon things went well again. A hit that is overtaken by the next one before it had to be noticed need
+//! not be, and is counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,12 +43,14 @@ pub(crate) struct Hit {
     pub(crate) notice: Notice,
     /// The proxy's name for it, if it was the proxy's doing
     pub(crate) kind: Option<Kind>,
+    /// Whether it strikes some time later, so that nobody knows how long noticing took
+    pub(crate) untimed: bool,
 }
 
 impl Hit {
     /// One that is over at once
     pub(crate) fn new(worker: usize, label: &'static str, at: Stamp, notice: Notice) -> Hit {
-        Hit { worker, label, at, over: at, notice, kind: None }
+        Hit { worker, label, at, over: at, notice, kind: None, untimed: false }
     }
 }
 
@@ -64,6 +67,8 @@ pub(crate) struct Noticed {
     pub(crate) resumed: Option<u64>,
     /// What was not as it has to be
     pub(crate) fault: Option<String>,
+    /// Whether another one struck the same worker before this one had to be noticed
+    pub(crate) overtaken: bool,
 }
 
 /// Looks what became of each hit
@@ -79,7 +84,12 @@ pub(crate) fn noticed(fleet: &Fleet) -> Vec<Noticed> {
         let own: Vec<&Said> = own.iter().filter(within).copied().collect();
         let others = words.get(worker.name.as_str()).map(Vec::as_slice).unwrap_or_default();
         let others: Vec<&Said> = others.iter().filter(within).copied().collect();
-        all.push(judge(hit, &own, &others));
+        let mut noticed = judge(hit, &own, &others);
+        let bound = hit.notice.worker.max(hit.notice.coordinator).unwrap_or_default();
+        if noticed.fault.is_some() && u128::from(until.since(hit.at)) < bound.as_micros() {
+            (noticed.overtaken, noticed.fault) = (true, None);
+        }
+        all.push(noticed);
     }
     all.reverse();
     all
@@ -107,17 +117,28 @@ fn coordinators_words(fleet: &Fleet) -> BTreeMap<&str, Vec<&Said>> {
 }
 
 fn judge(hit: &Hit, own: &[&Said], others: &[&Said]) -> Noticed {
-    let mut noticed =
-        Noticed { worker: hit.worker, label: hit.label, detected: Vec::new(), resumed: None, fault: None };
+    let mut noticed = Noticed {
+        worker: hit.worker,
+        label: hit.label,
+        detected: Vec::new(),
+        resumed: None,
+        fault: None,
+        overtaken: false,
+    };
     let mut faults = Vec::new();
     let mut last = hit.at;
     let ends = [("the worker", hit.notice.worker, own), ("the coordinator", hit.notice.coordinator, others)];
     for (who, within, said) in ends {
         let Some(within) = within else { continue };
-        match said.iter().find(|said| is_notice(said, hit.notice.silent)) {
+        // A worker that has noticed silence first comes back, and so tells the coordinator.
+        let told = hit.notice.worker.is_some();
+        let is_told = |said: &Said| told && matches!(said.word, Word::Welcomed { .. });
+        match said.iter().find(|said| is_notice(said, hit.notice.silent) || is_told(said)) {
             Some(said) => {
                 let took = said.at.since(hit.at);
-                noticed.detected.push(took);
+                if !hit.untimed {
+                    noticed.detected.push(took);
+                }
                 last = last.max(said.at);
                 if u128::from(took) > within.as_micros() {
                     faults.push(format!("{who} noticed it after {} ms", took / 1000));

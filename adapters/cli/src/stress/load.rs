@@ -26,6 +26,7 @@ use smol::channel::{Receiver, Sender, unbounded};
 use smol::future::FutureExt;
 
 use super::fleet::Fleet;
+use super::log::Stamp;
 use super::scenario::Trouble;
 use super::task::{Work, content};
 
@@ -65,15 +66,22 @@ pub(crate) struct Entry {
     /// What it is
     pub(crate) job: Job,
     /// When it was submitted, accepted, and told to have ended
-    pub(crate) submitted: Instant,
-    pub(crate) accepted: Option<Instant>,
-    pub(crate) ended: Option<Instant>,
+    pub(crate) submitted: Stamp,
+    pub(crate) accepted: Option<Stamp>,
+    pub(crate) ended: Option<Stamp>,
     /// How often its end was told
     pub(crate) ends: u32,
     /// How it ended
     pub(crate) outcome: Option<Outcome>,
     /// What was wrong with what it returned, or with how it was treated
     pub(crate) wrong: Option<String>,
+}
+
+impl Entry {
+    /// From its submission to its client's being told of its end, in microseconds
+    pub(crate) fn latency(&self) -> Option<u64> {
+        Some(self.ended?.since(self.submitted))
+    }
 }
 
 /// All tasks of a client, by id
@@ -129,14 +137,19 @@ struct Fetch {
 impl Load {
     /// A client on a fleet's `nth` key, by that client's own cable
     pub(crate) fn start(fleet: &Fleet, nth: usize) -> Result<Load, Trouble> {
+        let cap = Duration::from_secs(1);
+        let slow = BackoffConfig { slow_min: cap, slow_max: cap * 2, ..BackoffConfig::default() };
+        Load::with_pauses(fleet, nth, BackoffConfig { cap, late_cap: cap, ..slow })
+    }
+
+    /// The same with other pauses between its dials
+    pub(crate) fn with_pauses(fleet: &Fleet, nth: usize, pauses: BackoffConfig) -> Result<Load, Trouble> {
         let scheme = if fleet.plan.secure { "wss" } else { "ws" };
         let (key, cable) = &fleet.clients[nth];
         let url = format!("{scheme}://{}", cable.local_addr());
         let endpoint: Endpoint = url.parse().map_err(|error| Trouble::new(format!("{url}: {error}")))?;
         let mut link = LinkConfig::new(key.clone(), BootId(entropy()?), &url);
-        let cap = Duration::from_secs(1);
-        link.backoff =
-            BackoffConfig { cap, late_cap: cap, slow_min: cap, slow_max: cap * 2, ..BackoffConfig::default() };
+        link.backoff = pauses;
         let trust = match fleet.certificate() {
             Some(path) => Trust::from_file(&path).map_err(|error| Trouble::new(error.to_string()))?,
             None => Trust::system(),
@@ -161,7 +174,7 @@ impl Load {
     pub(crate) fn submit(&self, job: Job) -> Result<TaskId, Trouble> {
         let task = TaskId(entropy()?);
         let entry =
-            Entry { job, submitted: Instant::now(), accepted: None, ended: None, ends: 0, outcome: None, wrong: None };
+            Entry { job, submitted: Stamp::now(), accepted: None, ended: None, ends: 0, outcome: None, wrong: None };
         self.book().tasks.insert(task, entry);
         self.tell(Order::Submit(task, job))?;
         Ok(task)
@@ -301,7 +314,7 @@ impl Client {
     fn told(&mut self, told: Told) {
         match told {
             Told::Event(Event::Accepted { task }) => {
-                let now = Instant::now();
+                let now = Stamp::now();
                 if let Some(entry) = self.book().tasks.get_mut(&task) {
                     entry.accepted.get_or_insert(now);
                 }
@@ -315,7 +328,7 @@ impl Client {
     }
 
     fn ended(&mut self, task: TaskId) {
-        let now = Instant::now();
+        let now = Stamp::now();
         let elsewhere = self.connection.elsewhere(task);
         let end = self.connection.end(task).map(|(outcome, result, _)| (outcome, result.to_vec()));
         let Some((outcome, result)) = end else { return };

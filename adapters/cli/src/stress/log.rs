@@ -2,6 +2,7 @@
 //!
 //! Their own log lines are all that is looked at, as anybody who runs them could: no counter of the machines takes part.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -84,12 +85,16 @@ pub(crate) struct Log {
     rest: String,
     /// All that was said
     pub(crate) said: Vec<Said>,
+    /// Whether a worker is connected, by its own log
+    pub(crate) connected: bool,
+    /// Who is, by the coordinator's
+    pub(crate) peers: BTreeSet<String>,
 }
 
 impl Log {
     /// A log that may not be there yet
     pub(crate) fn new(path: PathBuf) -> Log {
-        Log { path, offset: 0, rest: String::new(), said: Vec::new() }
+        Log { path, offset: 0, rest: String::new(), said: Vec::new(), connected: false, peers: BTreeSet::new() }
     }
 
     /// Reads on
@@ -113,24 +118,20 @@ impl Log {
             let text = std::mem::take(&mut self.rest) + &String::from_utf8_lossy(&bytes);
             let whole = text.rfind('\n').map_or(0, |end| end + 1);
             self.rest = text[whole..].to_owned();
-            self.said.extend(text[..whole].lines().filter_map(said));
+            text[..whole].lines().filter_map(said).for_each(|said| self.note(said));
         }
     }
 
-    /// What a worker's connection was like at the end of what was read
-    pub(crate) fn is_connected(&self) -> bool {
-        let last = self.said.iter().rev().find_map(|said| match said.word {
-            Word::Connected => Some(true),
-            Word::GaveUp(_) | Word::ConnectionLost => Some(false),
-            Word::Welcomed { .. }
-            | Word::Parted { .. }
-            | Word::Lost { .. }
-            | Word::Drifted
-            | Word::Restored
-            | Word::Refused
-            | Word::Panic(_) => None,
-        });
-        last.unwrap_or(false)
+    /// Takes down what a line has changed
+    fn note(&mut self, said: Said) {
+        match &said.word {
+            Word::Connected => self.connected = true,
+            Word::GaveUp(_) | Word::ConnectionLost => self.connected = false,
+            Word::Welcomed { peer, .. } => _ = self.peers.insert(peer.clone()),
+            Word::Parted { peer, .. } => _ = self.peers.remove(peer),
+            Word::Lost { .. } | Word::Drifted | Word::Restored | Word::Refused | Word::Panic(_) => {}
+        }
+        self.said.push(said);
     }
 }
 

@@ -8,7 +8,8 @@
 //! | `load`, `task` | what is done meanwhile, and the program that does it |
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
-//! | `findings`, `measure` | checks, figures and verdicts |
+//! | `findings`, `measure`, `page` | checks, figures and verdicts; the report |
+//! | `mischief` | whatever may befall a fleet, drawn by the seed |
 //! | `mutants` | whether each scenario fails where it must |
 
 mod findings;
@@ -18,7 +19,9 @@ mod judge;
 mod load;
 mod log;
 mod measure;
+mod mischief;
 mod mutants;
+mod page;
 mod scenario;
 mod scenarios;
 mod task;
@@ -106,7 +109,15 @@ fn setting(args: &Stress) -> io::Result<Setting> {
         })?,
         None => std::env::current_exe()?,
     };
-    Ok(Setting { long: args.long, span: args.span, workers: args.workers, seed, program, planted: None })
+    Ok(Setting {
+        long: args.long,
+        span: args.span,
+        workers: args.workers,
+        seed,
+        program,
+        logs: args.report.clone(),
+        planted: None,
+    })
 }
 
 fn play_all(args: &Stress, setting: &Setting, chosen: &[&'static Scenario]) -> io::Result<u8> {
@@ -163,11 +174,15 @@ async fn play(scenario: &Scenario, setting: &Setting) -> io::Result<Findings> {
     stage.looks();
     let _ = sampling.join();
     stage.findings.conclude(begun.elapsed(), played);
+    if let Some(dir) = setting.logs.as_ref().filter(|_| !stage.findings.passed) {
+        stage.keep_logs(&dir.join(scenario.name))?;
+    }
     Ok(stage.findings)
 }
 
 /// Writes what was found so far
 fn report(dir: &Path, all: &[Findings]) -> io::Result<()> {
     let text = serde_json::to_string_pretty(all).map_err(io::Error::other)?;
-    fs::write(dir.join("stress.json"), text)
+    fs::write(dir.join("stress.json"), text)?;
+    fs::write(dir.join("stress.html"), page::page(all))
 }

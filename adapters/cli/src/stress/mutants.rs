@@ -11,7 +11,7 @@ use crate::mutants::build;
 use crate::report::EXIT_INTERRUPTED;
 use crate::say::print;
 
-use super::scenario::{Scenario, Setting};
+use super::scenario::{Planted, Scenario, Setting};
 use super::{EXIT_FAILED, play_or_stop};
 
 /// Plays each scenario with each bug that it is to find, and returns the exit status
@@ -22,12 +22,17 @@ pub(super) fn hunt(mut setting: Setting, chosen: &[&'static Scenario]) -> io::Re
     let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
     let mut missed = 0;
     for scenario in chosen {
-        for number in scenario.caught {
-            setting.planted = Some(*number);
+        for planted in scenario.caught {
+            setting.planted = Some(*planted);
             let Some(findings) = smol::block_on(play_or_stop(scenario, &setting, &mut signals))? else {
                 return Ok(EXIT_INTERRUPTED);
             };
-            let says = Bug::numbered(*number).map_or("", |bug| bug.says().1);
+            let (which, says) = match planted {
+                Planted::Bug(number) => {
+                    (format!("M{number}"), Bug::numbered(*number).map_or("no such bug", |bug| bug.says().1))
+                }
+                Planted::Options(options, says) => (options.join(" "), *says),
+            };
             let failed = findings.checks.iter().find(|check| !check.holds);
             missed += u8::from(failed.is_none());
             let found = match failed {
@@ -35,7 +40,7 @@ pub(super) fn hunt(mut setting: Setting, chosen: &[&'static Scenario]) -> io::Re
                 None => "NOT FOUND: it passed".to_owned(),
             };
             let name = scenario.name;
-            if !print(&format!("{name:<18} M{number:<3} {:>5.1} s  {says}\n     {found}\n", findings.seconds)) {
+            if !print(&format!("{name:<18} {which:<4} {:>5.1} s  {says}\n     {found}\n", findings.seconds)) {
                 return Ok(EXIT_INTERRUPTED);
             }
         }

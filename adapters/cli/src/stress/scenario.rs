@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -27,10 +28,19 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     /// What happens, in a sentence
     pub(super) says: &'static str,
-    /// Numbers of planted bugs, each of which makes it fail
-    pub(super) caught: &'static [u32],
+    /// What makes it fail, each by itself
+    pub(super) caught: &'static [Planted],
     /// Plays it
     pub(super) play: for<'a> fn(&'a mut Stage) -> Played<'a>,
+}
+
+/// Something that is wrong on purpose with coordinator and workers, to see whether a scenario finds it
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planted {
+    /// A bug that a build may have, by its number
+    Bug(u32),
+    /// Options of the coordinator and of each worker, and what is wrong with these
+    Options(&'static [&'static str], &'static str),
 }
 
 /// Why a scenario cannot go on, which is a failure
@@ -79,8 +89,10 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     /// Whose coordinator and workers are played with: this program, or another build of it
     pub(crate) program: PathBuf,
+    /// Where the logs of what failed are to be left
+    pub(crate) logs: Option<PathBuf>,
     /// The bug that these are to have, if they can have any
-    pub(crate) planted: Option<u32>,
+    pub(super) planted: Option<Planted>,
 }
 
 /// Where a scenario is played
@@ -155,9 +167,27 @@ impl Stage {
             load.down_to(0, expected.end_within.saturating_sub(last.elapsed())).await?;
         }
         let ended_after = last.elapsed();
-        fleet.all_connected(expected.back_within).await.map_err(|trouble| Trouble::rule("L2", trouble.what))?;
+        if !expected.back_within.is_zero() {
+            fleet.all_connected(expected.back_within).await.map_err(|trouble| Trouble::rule("L2", trouble.what))?;
+        }
         fleet.end().await?;
         judge::judge(&mut self.findings, &fleet, &loads, &expected, ended_after)
+    }
+
+    /// Leaves the logs of all processes in a directory, for whoever wants to know why something failed
+    pub(super) fn keep_logs(&self, to: &Path) -> io::Result<()> {
+        for fleet in 1..=self.fleets {
+            let (from, to) = (self.dir.path().join(fleet.to_string()), to.join(fleet.to_string()));
+            fs::create_dir_all(&to)?;
+            for entry in fs::read_dir(from)? {
+                let path = entry?.path();
+                let kept = path.extension().is_some_and(|extension| extension == "log") || path.ends_with("marks");
+                if let Some(name) = path.file_name().filter(|_| kept) {
+                    fs::copy(&path, to.join(name))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes down what the processes took

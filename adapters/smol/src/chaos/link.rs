@@ -296,6 +296,9 @@ impl Link {
         for kind in self.pipes.iter_mut().flat_map(Pipe::take_felt) {
             self.place.shared.feel(kind);
         }
+        if self.pipes.iter_mut().fold(false, |any, pipe| pipe.take_scar() | any) {
+            self.place.scar();
+        }
     }
 
     // Faults.

@@ -102,6 +102,13 @@ impl Proxy {
         self.shared.carried()
     }
 
+    /// How long a connection has gone on in which a bit was flipped, the longest of those that are open
+    ///
+    /// Bits of the HTTP head in front of a WebSocket do not count: what is in it is vouched for by nobody.
+    pub fn scarred_for(&self) -> Option<Duration> {
+        self.shared.state().scarred().map(|at| at.elapsed())
+    }
+
     /// A fault strikes now, whatever was healed before
     pub fn strike(&self, fault: Fault) {
         if fault.kind == Kind::Stranger {

@@ -72,6 +72,10 @@ pub(super) struct Pipe {
     deaf: bool,
     end_told: bool,
     felt: Vec<Kind>,
+    /// Whether what is coming in is the HTTP head in front of a WebSocket, which nobody vouches for
+    in_head: bool,
+    /// Whether a bit was flipped of anything else, and nobody has asked about that yet
+    scarred: bool,
 }
 
 /// What is known of the end that bytes come from
@@ -122,6 +126,8 @@ impl Pipe {
             deaf: false,
             end_told: false,
             felt: Vec::new(),
+            in_head: false,
+            scarred: false,
         }
     }
 
@@ -227,8 +233,10 @@ impl Pipe {
         while !rest.is_empty() {
             let wanted = !self.messages.is_empty() || self.overtaken.is_some();
             let collects = !self.partial.is_empty() || (wanted && self.frames.is_between());
+            let was_head = matches!(self.frames, Frames::Head { .. });
             let (here, behind) = rest.split_at(self.frames.advance(rest));
             rest = behind;
+            self.in_head = was_head && !matches!(self.frames, Frames::Other);
             if !collects {
                 self.enter(now, here);
                 continue;
@@ -321,6 +329,11 @@ impl Pipe {
         std::mem::take(&mut self.felt)
     }
 
+    /// Whether a bit was flipped since this was asked last, behind the head of HTTP
+    pub(super) fn take_scar(&mut self) -> bool {
+        std::mem::take(&mut self.scarred)
+    }
+
     fn finish(&mut self, now: Instant, source: Source) {
         if self.source == Source::Open {
             self.let_go(now);
@@ -398,6 +411,7 @@ impl Pipe {
             Kind::Flip => {
                 let Some(place) = place(fault.amount / 8) else { return at + fault.amount / 8 < from };
                 bytes[place] ^= 1 << (fault.amount % 8);
+                self.scarred |= !self.in_head;
                 true
             }
             Kind::Scramble => {

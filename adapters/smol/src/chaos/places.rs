@@ -73,6 +73,8 @@ struct Entry {
     client: Weak<Socket>,
     /// Whether it has reached the upstream
     open: bool,
+    /// When a bit of it was flipped first
+    scarred: Option<Instant>,
 }
 
 /// A fault with the time for which it holds
@@ -181,6 +183,11 @@ impl Shared {
 }
 
 impl State {
+    /// When a bit was flipped of the open connection that has gone on longest with that
+    pub(super) fn scarred(&self) -> Option<Instant> {
+        self.links.values().filter_map(|link| link.scarred).min()
+    }
+
     pub(super) fn links(&self) -> usize {
         self.links.len()
     }
@@ -253,12 +260,19 @@ impl Place {
         }
         let number = state.free_place();
         let (sender, orders) = channel::bounded(ORDERS_MAX);
-        let entry = Entry { place: number, orders: sender, client: Arc::downgrade(client), open: false };
+        let entry = Entry { place: number, orders: sender, client: Arc::downgrade(client), open: false, scarred: None };
         state.links.insert(connection, entry);
         let profile = if state.healed { Profile::Calm } else { shared.settings.profile };
         drop(state);
         let fate = fate(profile, shared.settings.seed, connection);
         Some(Self { shared, connection, number, fate, orders })
+    }
+
+    /// A bit of this connection was flipped
+    pub(super) fn scar(&self) {
+        if let Some(link) = self.shared.state().links.get_mut(&self.connection) {
+            link.scarred.get_or_insert_with(Instant::now);
+        }
     }
 
     /// What this connection meets before it is one

@@ -14,6 +14,10 @@ const FOR_GOOD: Duration = Duration::from_secs(86_400);
 const LIFE_MS: (u64, u64) = (50, 300);
 /// Bytes at the start of a connection that carry its handshake
 const EARLY_BYTES: u64 = 2048;
+/// Bytes between two of which a bit is flipped, on average
+const NOISE_BYTES: f64 = 10_000.0;
+/// Most bits that are flipped in either direction of a connection
+const NOISE_MAX: usize = 120;
 
 /// A habit of breaking connections
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,11 +30,13 @@ pub enum Profile {
     Storm,
     /// Nothing is cut, and everything takes long
     Slow,
+    /// One bit in some 10,000 bytes is flipped, each way
+    Noise,
 }
 
 impl Profile {
     /// All of them
-    pub const ALL: [Profile; 4] = [Profile::Calm, Profile::Cuts, Profile::Storm, Profile::Slow];
+    pub const ALL: [Profile; 5] = [Profile::Calm, Profile::Cuts, Profile::Storm, Profile::Slow, Profile::Noise];
 
     /// What it is called
     pub fn name(self) -> &'static str {
@@ -39,6 +45,7 @@ impl Profile {
             Self::Cuts => "cuts",
             Self::Storm => "storm",
             Self::Slow => "slow",
+            Self::Noise => "noise",
         }
     }
 }
@@ -63,7 +70,7 @@ pub struct UnknownProfile;
 
 impl fmt::Display for UnknownProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no such profile: use calm, cuts, storm or slow")
+        f.write_str("no such profile: use calm, cuts, storm, slow or noise")
     }
 }
 
@@ -79,6 +86,7 @@ pub fn fate(profile: Profile, seed: u64, connection: u64) -> Vec<(Duration, Faul
         Profile::Cuts => _ = fate.cut(),
         Profile::Storm => fate.storm(),
         Profile::Slow => fate.slow(),
+        Profile::Noise => fate.noise(),
     }
     fate.faults
 }
@@ -159,6 +167,18 @@ impl Fate {
             self.add(Duration::ZERO, narrow, towards, FOR_GOOD, slow.between(20_000, 500_000));
         }
     }
+
+    fn noise(&mut self) {
+        let mut noise = self.draw(Purpose::Noise);
+        for towards in End::BOTH {
+            let mut byte = 0;
+            for _ in 0..NOISE_MAX {
+                byte += (-noise.share().ln() * NOISE_BYTES) as u64;
+                self.add(Duration::ZERO, Kind::Flip, towards, Duration::ZERO, byte * 8 + noise.below(8));
+                byte += 1;
+            }
+        }
+    }
 }
 
 fn end(random: &mut Random) -> End {
@@ -201,6 +221,15 @@ mod tests {
         for (at, _) in fates(Profile::Cuts, 9).concat() {
             assert!((50..=300).contains(&at.as_millis()));
         }
+    }
+
+    #[test]
+    fn noise_flips_a_bit_in_ten_thousand_bytes() {
+        let all = fates(Profile::Noise, 9);
+        let last = |fate: &Vec<(Duration, Fault)>| fate.iter().map(|(_, fault)| fault.amount / 8).max().unwrap_or(0);
+        let apart = all.iter().map(last).sum::<u64>() as f64 / (all.len() * NOISE_MAX) as f64;
+        assert!((9_000.0..12_000.0).contains(&apart), "{apart}");
+        assert!(all.iter().flatten().all(|(_, fault)| fault.kind == Kind::Flip));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use crate::stress::fleet::{Fleet, Plan};
 use crate::stress::hits::Notice;
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "half-open",
     says: "links become black holes, one way or both, idle and busy, and a NAT forgets a link that was idle for long",
-    caught: &[31],
+    caught: &[Planted::Bug(31)],
     play: |stage| Box::pin(play(stage)),
 };
 

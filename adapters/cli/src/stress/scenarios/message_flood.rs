@@ -8,13 +8,13 @@ use crate::stress::findings::{Often, Table};
 use crate::stress::fleet::Plan;
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "message-flood",
     says: "many clients and workers say small things as fast as their links take them, while the links are cut",
-    caught: &[13],
+    caught: &[Planted::Bug(13)],
     play: |stage| Box::pin(play(stage)),
 };
 
@@ -52,8 +52,8 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     stage.findings.faults.insert("reset of a client", Often { planned: cuts, felt });
     stage.findings.check(
         None,
-        "every client that was cut off came back",
-        felt > 0 && back >= felt,
+        "clients that were cut off came back",
+        felt > 0 && back * 10 >= felt * 8,
         format!("{felt} cuts, {back} reconnections"),
     );
     figures(stage, &loads, took);

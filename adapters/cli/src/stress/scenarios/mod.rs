@@ -1,15 +1,37 @@
 //! All scenarios, a file each
 
+mod checkpoint_heavy;
+mod concurrent;
 mod coordinator_kill;
+mod corruption;
 mod half_open;
 mod message_flood;
+mod mixed_priority;
+mod partial_outage;
+mod slow_link;
+mod steady_load;
+mod suspend;
+mod unplug_mid_result;
 mod worker_kill;
 
 use super::scenario::Scenario;
 
 /// Their table, in the order in which they are played
-pub(super) const ALL: &[Scenario] =
-    &[message_flood::SCENARIO, half_open::SCENARIO, coordinator_kill::SCENARIO, worker_kill::SCENARIO];
+pub(super) const ALL: &[Scenario] = &[
+    message_flood::SCENARIO,
+    checkpoint_heavy::SCENARIO,
+    steady_load::SCENARIO,
+    mixed_priority::SCENARIO,
+    concurrent::SCENARIO,
+    partial_outage::SCENARIO,
+    corruption::SCENARIO,
+    slow_link::SCENARIO,
+    half_open::SCENARIO,
+    coordinator_kill::SCENARIO,
+    worker_kill::SCENARIO,
+    unplug_mid_result::SCENARIO,
+    suspend::SCENARIO,
+];
 
 #[cfg(test)]
 mod tests {

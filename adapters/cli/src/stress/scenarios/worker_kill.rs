@@ -7,13 +7,13 @@ use rejoin_core::terms::Class;
 use crate::stress::fleet::Plan;
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
-use crate::stress::scenario::{Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
 use crate::stress::task::Work;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "worker-kill",
     says: "workers are killed, and frozen for longer than their leases, while tasks make checkpoints",
-    caught: &[18],
+    caught: &[Planted::Bug(20)],
     play: |stage| Box::pin(play(stage)),
 };
 
@@ -67,6 +67,12 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         }
         fleet.connected(victim, Duration::from_secs(20)).await?;
     }
-    let expected = Expected { tasks: workers as u64, faults: 3, redone_max_percent: 40, ..Expected::default() };
+    let expected = Expected {
+        tasks: workers as u64,
+        faults: 3,
+        resume_max: Duration::from_secs(5),
+        redone_max_percent: 40,
+        ..Expected::default()
+    };
     stage.conclude(fleet, vec![load], expected).await
 }

@@ -1,0 +1,164 @@
+//! Links of all kinds of slowness, side by side: how long a worker takes to come back over each
+
+use std::time::{Duration, Instant};
+
+use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+
+use crate::stress::findings::Table;
+use crate::stress::fleet::{Fleet, Plan};
+use crate::stress::hits::{Notice, noticed};
+use crate::stress::judge::Expected;
+use crate::stress::load::{Job, Load};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
+use crate::stress::task::Work;
+
+pub(in crate::stress) const SCENARIO: Scenario = Scenario {
+    name: "slow-link",
+    says: "24 links at a time: 0, 50, 500 ms of latency, 0, 1, 5, 20 % of loss, full or 64 kbit/s, each cut twice and more",
+    caught: &[Planted::Bug(2)],
+    play: |stage| Box::pin(play(stage)),
+};
+
+/// One way, in milliseconds
+const LATENCIES_MS: [u64; 3] = [0, 50, 500];
+/// In percent
+const LOSSES: [u64; 4] = [0, 1, 5, 20];
+/// Bytes per second; none is as much as there is
+const RATES: [Option<u64>; 2] = [None, Some(8000)];
+/// Longer than all of this takes
+const FOR_GOOD: Duration = Duration::from_secs(86_400);
+/// Packets in a second, each of which may be lost
+const PACKETS_PER_S: u64 = 10;
+/// What a lost packet costs first; twice as much each time that it is lost again
+const RESENT_AFTER: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy)]
+struct Cell {
+    latency_ms: u64,
+    loss: u64,
+    rate: Option<u64>,
+}
+
+async fn play(stage: &mut Stage) -> Result<(), Trouble> {
+    let mut cells = Vec::new();
+    for latency_ms in LATENCIES_MS {
+        for loss in LOSSES {
+            cells.extend(RATES.map(|rate| Cell { latency_ms, loss, rate }));
+        }
+    }
+    let mut plan = Plan::of(cells.len(), 2);
+    // Longer than a round trip and what a lost packet costs.
+    plan.heartbeat = Duration::from_secs(2);
+    let mut fleet = stage.fleet(plan).await?;
+    let load = Load::start(&fleet, 0)?;
+    cells.iter().enumerate().for_each(|(n, cell)| slow_down(&fleet, n, *cell));
+    let work = Work { steps: 2, step_ms: 100, result_bytes: 3000, output_bytes: 500, ..Work::default() };
+    let tasks = stage.pick(6, 30);
+    for n in 0..cells.len() {
+        load.submit_all(tasks, Job { only: Some(n), ..Job::of(work) })?;
+    }
+    let cuts = stage.pick(2, 8);
+    for _ in 0..cuts {
+        // Each is cut once, as soon as it is connected, and all go on until that is mended.
+        let mut left: Vec<usize> = (0..cells.len()).collect();
+        let begun = Instant::now();
+        while !left.is_empty() {
+            if begun.elapsed() > Duration::from_secs(40) {
+                return Err(Trouble::rule(
+                    "L2",
+                    format!("{} links were not to be cut: nobody was connected", left.len()),
+                ));
+            }
+            lose(stage, &fleet, &cells);
+            pause(Duration::from_millis(100)).await;
+            fleet.look()?;
+            for n in std::mem::take(&mut left) {
+                if fleet.is_connected(n) && begun.elapsed() > Duration::from_secs(1) {
+                    cut(&mut fleet, n);
+                } else {
+                    left.push(n);
+                }
+            }
+        }
+        let begun = Instant::now();
+        while fleet.connected_now()? < cells.len() && begun.elapsed() < Duration::from_secs(30) {
+            lose(stage, &fleet, &cells);
+            pause(Duration::from_millis(100)).await;
+        }
+    }
+    let begun = Instant::now();
+    while load.open() > 0 && begun.elapsed() < Duration::from_secs(30 + 3 * tasks as u64) {
+        lose(stage, &fleet, &cells);
+        pause(Duration::from_millis(100)).await;
+    }
+    table(stage, &fleet, &cells);
+    let expected = Expected {
+        tasks: (cells.len() * tasks) as u64,
+        faults: (cells.len() * cuts) as u64,
+        resume_half_max: Duration::from_secs(3),
+        end_within: Duration::from_secs(90),
+        redone_max_percent: 0,
+        unplanned_max: cells.len() / 2,
+        ..Expected::default()
+    };
+    stage.conclude(fleet, vec![load], expected).await
+}
+
+/// What a link is like from now on
+fn slow_down(fleet: &Fleet, n: usize, cell: Cell) {
+    let cable = &fleet.workers[n].cable;
+    let fault = |kind, towards, amount| Fault { kind, whom: Whom::All, towards, span: FOR_GOOD, amount };
+    if cell.latency_ms > 0 {
+        cable.strike(fault(Kind::Far, End::Peer, cell.latency_ms * 1000));
+    }
+    for towards in [End::Peer, End::Coordinator] {
+        if let Some(rate) = cell.rate {
+            cable.strike(fault(Kind::Bandwidth, towards, rate));
+        }
+    }
+}
+
+/// Packets are lost for a tenth of a second: what is behind them waits until they were sent again
+fn lose(stage: &mut Stage, fleet: &Fleet, cells: &[Cell]) {
+    for (n, cell) in cells.iter().enumerate() {
+        for towards in [End::Peer, End::Coordinator] {
+            if stage.below(1000) as u64 >= cell.loss * PACKETS_PER_S {
+                continue;
+            }
+            let mut span = RESENT_AFTER;
+            while (stage.below(100) as u64) < cell.loss {
+                span *= 2;
+            }
+            fleet.workers[n].cable.strike(Fault { kind: Kind::Stall, whom: Whom::All, towards, span, amount: 0 });
+        }
+    }
+}
+
+fn cut(fleet: &mut Fleet, n: usize) {
+    // The reset itself is not delayed; what the ends make of it may be.
+    let soon = Some(Duration::from_secs(3));
+    fleet.strike(n, Fault::of_all(Kind::Reset), Notice { worker: soon, coordinator: soon, silent: false });
+}
+
+fn table(stage: &mut Stage, fleet: &Fleet, cells: &[Cell]) {
+    let all = noticed(fleet);
+    let mut rows = Vec::new();
+    for (n, cell) in cells.iter().enumerate() {
+        let times: Vec<u64> =
+            all.iter().filter(|noticed| noticed.worker == n).filter_map(|noticed| noticed.resumed).collect();
+        let ms = |time: Option<&u64>| time.map_or("-".to_owned(), |time| format!("{} ms", time / 1000));
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        rows.push(vec![
+            format!("{} ms", cell.latency_ms),
+            format!("{} %", cell.loss),
+            cell.rate.map_or("full".to_owned(), |rate| format!("{} kbit/s", rate * 8 / 1000)),
+            times.len().to_string(),
+            ms(sorted.get(sorted.len() / 2)),
+            ms(sorted.last()),
+        ]);
+    }
+    let head = ["latency", "loss", "rate", "cuts", "resumed in (half)", "resumed in (all)"].map(str::to_owned).to_vec();
+    let title = "Time to resume by link; loss as stalls of 0.2, 0.4, 0.8 s in the proxy".to_owned();
+    stage.findings.tables.push(Table { title, head, rows });
+}
