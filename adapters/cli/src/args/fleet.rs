@@ -150,7 +150,7 @@ pub struct Coordinator {
     pub session_lifetime: Duration,
 
     /// Speak this wire version at most, 1 or 2, for a fleet that is to stay at an older one
-    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true,
+    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true, overrides_with = "wire_version",
           value_parser = clap::value_parser!(u16).range(WIRE_VERSION_OLDEST as i64..=WIRE_VERSION as i64))]
     pub wire_version: u16,
 
@@ -223,7 +223,7 @@ pub struct Worker {
     pub heartbeat: Option<Duration>,
 
     /// Speak this wire version at most, 1 or 2, for a fleet that is to stay at an older one
-    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true,
+    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true, overrides_with = "wire_version",
           value_parser = clap::value_parser!(u16).range(WIRE_VERSION_OLDEST as i64..=WIRE_VERSION as i64))]
     pub wire_version: u16,
 

@@ -45,6 +45,10 @@ pub struct Stress {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
+    /// The release before, for rolling-upgrade [default: the same, held at the wire version before]
+    #[arg(long, value_name = "FILE")]
+    pub old: Option<PathBuf>,
+
     /// Print an object for each scenario
     #[arg(long)]
     pub json: bool,
