@@ -223,7 +223,7 @@ mod tests {
             ("pauses_against_the_law", json!(1), "outside of the law"),
             ("law", json!([]), "pauses are seen"),
             ("law", json!([{ "step": 2, "distance": 0.2, "bound": 0.03 }]), "spread as it spreads them"),
-            ("first_pause_deciles_ms", json!([0; 11]), "spread evenly over 4000 ms"),
+            ("first_pause_deciles_ms", json!(vec![0; 11]), "spread evenly over 4000 ms"),
             ("first_pauses", json!(100), "spread evenly over 4000 ms"),
         ] {
             let failed = failed(field, value);
