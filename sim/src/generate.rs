@@ -177,7 +177,7 @@ fn serve(schedule: &mut Schedule, kind: Kind, per_minute: f64) {
             (0, high) => draws.below(high + 1),
             (low, high) => draws.between_log(low, high),
         };
-        let fault = Fault { kind, node, towards, span, amount };
+        let fault = Fault { kind, node, towards, span, amount, after: 0 };
         schedule.entries.push(Entry { at, what: What::Fault(fault) });
     }
 }
@@ -365,7 +365,7 @@ pub(crate) fn terms(draws: &mut Draws) -> Terms {
 fn outlast(schedule: &mut Schedule, draws: &mut Draws) {
     let share = |percent: u64| schedule.safety * percent as u32 / 100;
     let fault = |kind, worker, towards, span, amount| {
-        What::Fault(Fault { kind, node: Node::Worker(worker), towards, span, amount })
+        What::Fault(Fault { kind, node: Node::Worker(worker), towards, span, amount, after: 0 })
     };
     // Given up for lost before its lease ends, so that the next attempt begins as soon as it may.
     let settings = [(Knob::Heartbeat, 1_000), (Knob::LostAfter, 500)];

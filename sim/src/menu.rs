@@ -64,6 +64,19 @@ macro_rules! menu {
 
 const NONE: (u64, u64) = (0, 0);
 
+/// Faults of WebSockets: virtual sockets have none, so that only a proxy in front of real ones can do these
+pub const OF_WEBSOCKETS: [&str; 9] = [
+    "close-frame",
+    "fragment",
+    "http-status",
+    "no-pong",
+    "ping",
+    "reserved-bits",
+    "reset-frame",
+    "segment",
+    "wrong-mask",
+];
+
 menu! {
     // What the network is like.
     Delay = "delay", "bytes take so many microseconds more", Link, true, (100, 20_000), (1_000, 2_000_000), 8;
@@ -171,6 +184,21 @@ impl Kind {
     /// What it is called in schedules
     pub fn name(self) -> &'static str {
         self.dish().name
+    }
+
+    /// Whether it waits for a message, and may let others go before
+    pub fn is_of_messages(self) -> bool {
+        let all = [
+            Kind::Truncate,
+            Kind::Lie,
+            Kind::Drop,
+            Kind::Duplicate,
+            Kind::Swap,
+            Kind::Hold,
+            Kind::Replay,
+            Kind::Splice,
+        ];
+        all.contains(&self)
     }
 
     /// Whether it takes away what was promised, so that few seeds are to have it

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rejoin_core::limits::BLOB_BYTES_MAX;
 use rejoin_core::terms::{Class, OnReturn, Replace, Span, Terms};
 
-use crate::menu::Kind;
+use crate::menu::{Kind, OF_WEBSOCKETS};
 use crate::net::Side;
 
 /// Most workers of a schedule
@@ -172,6 +172,8 @@ pub struct Fault {
     pub span: Duration,
     /// How much, in the unit of the kind
     pub amount: u64,
+    /// Of messages, how many go before the one that is struck
+    pub after: u64,
 }
 
 /// Who
@@ -377,7 +379,10 @@ impl fmt::Display for What {
                 if !fault.span.is_zero() {
                     write!(f, " for={}", Seconds(fault.span))?;
                 }
-                if fault.amount > 0 { write!(f, " amount={}", fault.amount) } else { Ok(()) }
+                if fault.amount > 0 {
+                    write!(f, " amount={}", fault.amount)?;
+                }
+                if fault.after > 0 { write!(f, " after={}", fault.after) } else { Ok(()) }
             }
         }
     }
@@ -547,16 +552,21 @@ fn entry<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<What, String> 
             })
         }
         _ => {
-            let kind = Kind::named(kind).ok_or_else(|| {
-                format!("there is no fault {kind}; `rejoin sim menu` lists them, and there are submit, cancel, again and clash")
-            })?;
-            let mut fault = Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount: 0 };
+            let kind = Kind::named(kind).ok_or_else(|| no_fault(kind))?;
+            let mut fault = Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount: 0, after: 0 };
             for (name, value) in fields(words)? {
                 fault_field(&mut fault, name, value).map_err(|bad| format!("{name}: {bad}"))?;
             }
             Ok(What::Fault(fault))
         }
     }
+}
+
+fn no_fault(name: &str) -> String {
+    if OF_WEBSOCKETS.contains(&name) {
+        return format!("{name} befalls WebSockets, and there are none here: `rejoin chaos` does it on real ones");
+    }
+    format!("there is no fault {name}; `rejoin sim menu` lists them, and there are submit, cancel, again and clash")
 }
 
 fn span(value: &str) -> Result<Span, String> {
@@ -617,7 +627,9 @@ fn fault_field(fault: &mut Fault, name: &str, value: &str) -> Result<(), String>
         ("towards", _) => return Err(format!("neither peer nor coordinator: {value}")),
         ("for", span) => fault.span = seconds(span)?,
         ("amount", amount) => fault.amount = bounded(amount, 0, AMOUNT_MAX)?,
-        _ => return Err("no fault has that; there are towards, for and amount".into()),
+        ("after", after) if fault.kind.is_of_messages() => fault.after = bounded(after, 0, AFTER_MAX)?,
+        ("after", _) => return Err(format!("{} does not wait for a message, and has none", fault.kind.name())),
+        _ => return Err("no fault has that; there are towards, for, amount and after".into()),
     }
     Ok(())
 }
@@ -671,6 +683,8 @@ const RETURNS_MAX: u32 = BLOB_BYTES_MAX as u32 + 1;
 const INPUT_MAX: u32 = BLOB_BYTES_MAX as u32;
 /// Largest measure of a fault: some twelve days in microseconds
 pub(crate) const AMOUNT_MAX: u64 = 1 << 40;
+/// Most messages that go before the one that a fault strikes
+const AFTER_MAX: u64 = 1_000_000_000;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || {
@@ -705,6 +719,7 @@ set heartbeat-ms 500
 0.600000 again c0 task=1
 0.700000 clash c0 task=1
 4.250000 stall w2 towards=coordinator for=1.500000
+5.000000 drop w1 towards=peer after=3
 6.000000 crash coordinator for=0.200000
 ";
 
@@ -712,7 +727,7 @@ set heartbeat-ms 500
     fn a_schedule_reads_what_it_writes_and_any_subset_of_its_lines_is_one() {
         let schedule: Schedule = TEXT.parse().unwrap();
         assert_eq!(schedule.to_string(), TEXT);
-        assert_eq!((schedule.faults(), schedule.tasks(), schedule.setting(Knob::Heartbeat)), (2, 1, Some(500)));
+        assert_eq!((schedule.faults(), schedule.tasks(), schedule.setting(Knob::Heartbeat)), (3, 1, Some(500)));
         let lines: Vec<&str> = TEXT.lines().collect();
         for without in 1..lines.len() {
             let text: Vec<&str> = lines.iter().enumerate().filter(|(n, _)| *n != without).map(|(_, l)| *l).collect();
@@ -747,7 +762,9 @@ set heartbeat-ms 500
             ("rejoin schedule 1\n1.0 submit c0 task=1 task=1", 2, "task is there twice"),
             ("rejoin schedule 1\n1.0 crash w0 for=1s", 2, "for: not a time from 0 to 604800 seconds"),
             ("rejoin schedule 1\n1.0 stall w0 towards=me", 2, "towards: neither peer nor coordinator"),
-            ("rejoin schedule 1\n1.0 crash w0 pace=1", 2, "there are towards, for and amount"),
+            ("rejoin schedule 1\n1.0 crash w0 pace=1", 2, "there are towards, for, amount and after"),
+            ("rejoin schedule 1\n1.0 crash w0 after=1", 2, "after: crash does not wait for a message"),
+            ("rejoin schedule 1\n1.0 fragment w0", 2, "fragment befalls WebSockets"),
             ("rejoin schedule 1\n1.0 submit c0 takes=1", 2, "as in task=1"),
             ("rejoin schedule 1\n1.0 cancel c0 task=1 task=1", 2, "task is there twice"),
             ("rejoin schedule 1\n1.0 crash w10000", 2, "w0 to w9999 and c0 to c99"),

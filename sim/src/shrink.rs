@@ -271,7 +271,7 @@ const MOVED_MAX: u16 = 8;
 fn harder(entry: &Entry, workers: u16) -> Vec<Entry> {
     let What::Fault(fault) = entry.what else { return Vec::new() };
     let longer = Fault { span: fault.span * 4, ..fault };
-    let plain = |kind, node, amount| Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount };
+    let plain = |kind, node, amount| Fault { kind, node, towards: Side::Peer, span: Duration::ZERO, amount, after: 0 };
     let its_own = [plain(Kind::Reset, fault.node, 0), plain(Kind::Dead, fault.node, 0)];
     let all = [plain(Kind::MassReset, Node::Coordinator, 1000), plain(Kind::Restart, Node::Coordinator, 0)];
     let its_own = its_own.into_iter().filter(|plain| plain.node != Node::Coordinator);
@@ -294,8 +294,9 @@ fn simpler(entry: &Entry) -> Vec<Entry> {
         What::Fault(fault) => {
             let shorter = crate::schedule::Fault { span: fault.span / 2, ..fault };
             let less = crate::schedule::Fault { amount: fault.amount / 2, ..fault };
-            let both = [shorter, less].into_iter().filter(|other| *other != fault);
-            both.map(|fault| with(What::Fault(fault))).collect()
+            let sooner = crate::schedule::Fault { after: fault.after / 2, ..fault };
+            let all = [shorter, less, sooner].into_iter().filter(|other| *other != fault);
+            all.map(|fault| with(What::Fault(fault))).collect()
         }
         What::Cancel { .. } | What::Again { .. } | What::Clash { .. } => Vec::new(),
     }

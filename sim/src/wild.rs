@@ -504,7 +504,7 @@ impl Wild {
             }
         };
         let towards = if dish.directed { *self.draws.pick(&[Side::Peer, Side::Coordinator]) } else { Side::Peer };
-        Fault { kind, node: self.node_for(kind), towards, span, amount }
+        Fault { kind, node: self.node_for(kind), towards, span, amount, after: 0 }
     }
 
     fn kind(&mut self, fits: impl Fn(Kind) -> bool) -> Kind {

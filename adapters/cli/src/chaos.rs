@@ -1,6 +1,5 @@
 //! `rejoin chaos`: a proxy that breaks connections on purpose, in front of any service
 
-mod control;
 mod lines;
 mod summary;
 
@@ -9,18 +8,20 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use async_signal::{Signal, Signals};
-use rejoin_smol::chaos::{Profile, Proxy, Settings};
+use rejoin_smol::chaos::{Kind, Opaque, Profile, Proxy, Settings};
 use rejoin_smol::clock::entropy;
 use smol::future::{FutureExt, pending};
 use smol::stream::StreamExt;
 
 use crate::args::Chaos;
 use crate::caller::Failed;
+use crate::control::Control;
 use crate::descriptors;
 use crate::say::{complain, print};
-use control::Control;
-use lines::Lines;
+use lines::{Lines, order};
 use summary::{Listening, Summary};
+
+const HELP: &str = "orders: a line of a schedule without its time, such as `delay all towards=peer for=5 amount=300000`; heal; status; help";
 
 /// Most notes on a schedule that are printed
 const NOTES_MAX: usize = 10;
@@ -79,7 +80,20 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     };
     let controlling = async {
         match control {
-            Some(control) => control.serve(&proxy, seed, workers, &healed).await,
+            Some(control) => {
+                let obey = |line: &str| match line {
+                    "" | "help" => format!("{HELP}\n"),
+                    "status" => Summary::of(&proxy, seed).json(),
+                    "heal" => {
+                        proxy.heal();
+                        // Once is enough.
+                        let _ = healed.try_send(());
+                        "ok\n".to_owned()
+                    }
+                    _ => strike(&proxy, line, workers),
+                };
+                control.serve(obey).await
+            }
             None => pending().await,
         }
     };
@@ -88,6 +102,29 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     let summary = Summary::of(&proxy, seed);
     print(&if args.json { summary.json() } else { summary.text() });
     Ok(())
+}
+
+/// Has the fault of an order strike, and what to say to that
+fn strike(proxy: &Proxy, line: &str, workers: Option<u16>) -> String {
+    match order(line, workers) {
+        Ok(fault) => {
+            proxy.strike(fault);
+            proxy.opaque(fault).map_or_else(|| "ok\n".to_owned(), |why| impossible(fault.kind, why))
+        }
+        Err(problem) => format!("error: {problem}\n"),
+    }
+}
+
+/// Why nothing comes of a fault
+fn impossible(kind: Kind, why: Opaque) -> String {
+    let why = match why {
+        Opaque::Tls => "they are encrypted (TLS)",
+        Opaque::Other => "it is no WebSocket",
+    };
+    format!(
+        "error: {} is impossible, because nobody can tell the messages of that connection apart: {why}\n",
+        kind.name()
+    )
 }
 
 /// Reads a schedule, and says what of it means nothing here

@@ -10,6 +10,7 @@ pub mod caller;
 pub mod certificate;
 pub mod chaos;
 pub mod checkpoints;
+pub mod control;
 pub mod coordinator;
 pub mod crowd;
 pub mod descriptors;
@@ -19,6 +20,8 @@ pub mod items;
 pub mod keys;
 pub mod logs;
 pub mod mutants;
+#[cfg(target_os = "linux")]
+pub mod netbox;
 pub mod printer;
 pub mod report;
 pub mod resume;
@@ -86,6 +89,8 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Brake(options) => ask::brake(options),
         Command::Cert(options) => certificate::cert(options),
         Command::Chaos(options) => chaos::chaos(options),
+        #[cfg(target_os = "linux")]
+        Command::Netbox(options) => netbox::netbox(options)?,
         Command::Crowd(options) => crowd::crowd(options),
         Command::Key { command } => keys::run(command),
         #[cfg(not(rejoin_planted))]

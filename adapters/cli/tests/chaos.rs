@@ -129,6 +129,29 @@ fn what_no_proxy_can_do_is_refused_with_its_line() {
 }
 
 #[test]
+fn faults_of_messages_are_refused_where_these_are_encrypted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let chaos = start(dir.path(), &echo(), &["--seed", "7"]);
+    let mut stream = TcpStream::connect(&chaos.address).expect("a connection");
+    // As TLS begins.
+    let hello = [0x16, 3, 1, 0, 1, 1];
+    stream.write_all(&hello).expect("an open connection");
+    let mut read = [0; 6];
+    stream.read_exact(&mut read).expect("an echo");
+    let refused = chaos.order("drop w0");
+    assert!(refused.starts_with("error: drop is impossible") && refused.contains("encrypted (TLS)"), "{refused}");
+    until("that it is counted", || chaos.status()["faults"]["drop"]["impossible"] == 1);
+    assert!(chaos.process.err().contains("drop is impossible on connection 0"), "{}", chaos.process.err());
+    assert_eq!(chaos.order("flip w0 amount=0"), "ok");
+    stream.write_all(&hello).expect("an open connection");
+    stream.read_exact(&mut read).expect("an echo");
+    assert_eq!(read, [0x17, 3, 1, 0, 1, 1]);
+    chaos.process.signal("TERM");
+    let ended = chaos.process.end();
+    assert!(ended.out.contains("on 1 connections that was impossible"), "{}", ended.out);
+}
+
+#[test]
 fn a_storm_in_front_of_a_coordinator_loses_nothing_and_does_nothing_twice() {
     let mut fleet = Fleet::start(&["--heartbeat", "100ms"]);
     let chaos = fleet.chaos(&["--profile", "storm", "--seed", "7"]);

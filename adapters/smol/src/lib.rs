@@ -99,6 +99,7 @@ pub mod guardian;
 pub mod http;
 pub mod journal;
 pub mod line;
+pub mod packets;
 mod pump;
 pub mod results;
 pub mod spool;

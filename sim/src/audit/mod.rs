@@ -177,6 +177,7 @@ struct Promised {
     /// Attempts that began, by their number
     begun: BTreeMap<u32, Token>,
     durable: bool,
+    durable_at: Instant,
     attempts: u32,
     ended: Option<Outcome>,
     /// The attempt that ended it
@@ -296,8 +297,10 @@ impl Auditor {
     pub(crate) fn durable(&mut self, record: &Record<'_>) {
         match *record {
             Record::Submit { task, .. } | Record::SubmitLarge { task, .. } => {
+                let now = self.now;
                 let known = self.submitted.entry(task).or_default();
                 let again = std::mem::replace(&mut known.durable, true);
+                known.durable_at = now;
                 self.expect_of(Check::S2, task, !again, || format!("{task} was recorded as new twice"));
             }
             Record::Assign { task, token, attempt, .. } => {

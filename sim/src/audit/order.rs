@@ -5,7 +5,7 @@ use std::time::Duration;
 use rejoin_core::Instant;
 use rejoin_core::ids::TaskId;
 
-use super::Auditor;
+use super::{Auditor, Promised};
 
 /// A task's place among those that wait: lower goes first (LANES-1)
 ///
@@ -47,10 +47,12 @@ impl Auditor {
     }
 
     /// Tasks that should be given out before this one, if they can be: never given out, and with a lower place
+    ///
+    /// One that became durable in this very moment may have done so behind what was given out in it.
     pub(crate) fn goes_before(&self, task: TaskId) -> impl Iterator<Item = TaskId> {
         let place = self.submitted.get(&task).and_then(|known| known.place);
-        let durable = |task: &TaskId| self.submitted.get(task).is_some_and(|known| known.durable);
+        let durable = |known: &Promised| known.durable && known.durable_at < self.now;
         let before = place.into_iter().flat_map(|place| self.waiting.range(..place));
-        before.map(|(_, task)| *task).filter(move |task| durable(task))
+        before.map(|(_, task)| *task).filter(move |task| self.submitted.get(task).is_some_and(durable))
     }
 }

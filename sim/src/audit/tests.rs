@@ -295,3 +295,16 @@ fn what_is_right_is_not_objected_to() {
     }
     assert_eq!(auditor.violation(), None);
 }
+
+#[test]
+fn what_becomes_durable_in_the_moment_in_which_another_is_given_out_may_come_behind_it() {
+    let (mut auditor, ms) = (Auditor::default(), |ms| Instant::ZERO + Duration::from_millis(ms));
+    let other = TaskId([9; 16]);
+    auditor.queued(other, ms(1), Duration::from_millis(50));
+    auditor.queued(TASK, ms(2), Duration::ZERO);
+    auditor.at(ms(3));
+    submit(&mut auditor);
+    assert_eq!(auditor.goes_before(other).count(), 0);
+    auditor.at(ms(4));
+    assert_eq!(auditor.goes_before(other).collect::<Vec<_>>(), [TASK]);
+}

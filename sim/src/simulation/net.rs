@@ -84,6 +84,16 @@ pub(super) struct Net {
 }
 
 impl Way {
+    /// What strikes the message that comes now
+    pub(super) fn next_strike(&mut self) -> Option<Fault> {
+        let first = self.struck.front_mut()?;
+        if first.after > 0 {
+            first.after -= 1;
+            return None;
+        }
+        self.struck.pop_front()
+    }
+
     /// A law of delay holds from now on; one of its kind that held is over
     pub(super) fn delays(&mut self, law: Law) {
         self.laws.retain(|old| old.kind != law.kind && law.since < old.until);
@@ -317,6 +327,15 @@ mod tests {
         let mut all = Vec::new();
         pipe.arrive(at(us), |one| all.push(one));
         all
+    }
+
+    #[test]
+    fn a_strike_lets_so_many_messages_go_before() {
+        let line = "1.0 drop w0 after=2".parse::<crate::schedule::Entry>().unwrap();
+        let crate::schedule::What::Fault(fault) = line.what else { panic!("no fault") };
+        let mut way = Way { struck: [fault, fault].into(), ..Way::default() };
+        let struck: Vec<bool> = (0..6).map(|_| way.next_strike().is_some()).collect();
+        assert_eq!(struck, [false, false, true, false, false, true]);
     }
 
     #[test]

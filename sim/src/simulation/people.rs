@@ -232,8 +232,9 @@ impl Simulation {
             self.guard(peer);
         }
         let whole = self.figures.events.is_multiple_of(64.max(self.tasks.len().next_power_of_two() as u64 / 2));
-        // Clients fill their windows in a moment, and have them full for as long.
-        let client = !self.is_worker(peer) && self.figures.events.is_multiple_of(16);
+        // Clients fill their windows in a moment, and have them full for as long. Each goes through all of its tasks.
+        let often = 16.max(self.tasks.len().next_power_of_two() as u64 / 16);
+        let client = !self.is_worker(peer) && self.figures.events.is_multiple_of(often);
         if let Some(machine) = &self.peers[peer].machine
             && (whole || client)
         {

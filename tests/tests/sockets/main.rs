@@ -6,4 +6,5 @@ mod journal;
 mod liveness;
 mod strangers;
 mod tls;
+mod websocket;
 mod work;

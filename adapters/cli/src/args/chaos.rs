@@ -40,7 +40,7 @@ pub struct Chaos {
     pub seed: Option<u64>,
 
     /// Take orders at this address, on loopback: a fault, heal, status or help, a line each
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    #[arg(long, value_name = "ADDR", value_parser = values::loopback)]
     pub control: Option<SocketAddr>,
 
     /// Print where it listens, and the summary, as JSON
@@ -50,15 +50,6 @@ pub struct Chaos {
 
 fn profiles() -> impl TypedValueParser<Value = Profile> {
     PossibleValuesParser::new(Profile::ALL.map(Profile::name)).try_map(|name| name.parse())
-}
-
-/// An address that nobody else reaches
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address = values::address(text)?;
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(address);
-    }
-    Err("orders are taken from this machine alone, since anybody could give them: use 127.0.0.1 or [::1]".to_owned())
 }
 
 pub(super) const HELP: &str = "\

@@ -7,6 +7,8 @@ mod chaos;
 mod crowd;
 mod fleet;
 mod keys;
+#[cfg(target_os = "linux")]
+mod netbox;
 mod pins;
 mod run;
 mod sim;
@@ -25,6 +27,8 @@ pub use fleet::{
     Worker,
 };
 pub use keys::{KeyCommand, KeyNew, KeyRevoke, KeyRotate, KeyToken, TOKEN_VALID_MAX};
+#[cfg(target_os = "linux")]
+pub use netbox::{Netbox, Order};
 pub use run::{Disrupt, Run};
 pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
@@ -156,6 +160,22 @@ pub enum Command {
     /// a seed, or told while it runs. Without any of that all bytes pass as they are.
     #[command(verbatim_doc_comment, after_long_help = chaos::HELP)]
     Chaos(Chaos),
+    /// Run a command behind a network that loses, delays and damages packets
+    ///
+    /// The command and a service have a host each: a network namespace of Linux, without
+    /// any rights. Between them packets suffer what is asked for, beneath the system's
+    /// own TCP. Which packets, by their number, follows from the seed.
+    #[cfg(target_os = "linux")]
+    #[command(verbatim_doc_comment, after_long_help = netbox::HELP,
+              override_usage = "rejoin netbox [OPTIONS] -- CMD [ARG]...")]
+    Netbox(Box<Netbox>),
+    /// Break real fleets on this machine, and see whether everything holds
+    ///
+    /// Coordinators and workers are processes of their own, with proxies in between; they
+    /// are killed, frozen and cut off while tasks are done, and judged by their journals,
+    /// by marks that the tasks leave, and by what clients were told.
+    #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
+    Stress(Stress),
     /// Be many lightweight workers at once, to try what a coordinator can carry
     ///
     /// Each has a key, a WebSocket and a session of its own, as any worker has, and comes
@@ -164,13 +184,6 @@ pub enum Command {
     /// own, or have all other tasks --need what they do not offer.
     #[command(verbatim_doc_comment, after_long_help = crowd::HELP)]
     Crowd(Box<Crowd>),
-    /// Break real fleets on this machine, and see whether everything holds
-    ///
-    /// Coordinators and workers are processes of their own, with proxies in between; they
-    /// are killed, frozen and cut off while tasks are done, and judged by their journals,
-    /// by marks that the tasks leave, and by what clients were told.
-    #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
-    Stress(Stress),
     /// Break simulated fleets in every way, by seed, and see whether everything holds
     ///
     /// The machines are the ones that run in production, over virtual networks, clocks,

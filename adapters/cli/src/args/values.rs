@@ -100,6 +100,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// An address that nobody else reaches
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let found = address(text)?;
+    if found.ip().to_canonical().is_loopback() {
+        return Ok(found);
+    }
+    Err("orders are taken from this machine alone, since anybody could give them: use 127.0.0.1 or [::1]".to_owned())
+}
+
 const TASK_HINT: &str = "expected a task id of 32 hexadecimal digits, or id: and the text given to `submit --id`";
 
 /// A task by its id, or by the text that its id was made of

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rejoin_sim::Side;
 use rejoin_sim::doubts::doubts;
-use rejoin_sim::menu::{self, Scope};
+use rejoin_sim::menu::{self, OF_WEBSOCKETS, Scope};
 use rejoin_sim::schedule::{BadSchedule, Entry, Knob, Node, Schedule, WORKERS_MAX, What};
 use rejoin_smol::chaos::{End, Fault, Kind, Whom};
 
@@ -40,7 +40,7 @@ impl Lines {
         if text.len() as u64 > BYTES_MAX {
             return Err(format!("a schedule has at most {BYTES_MAX} bytes"));
         }
-        let plain: Vec<String> = text.lines().map(|line| without_all(line).0).collect();
+        let plain: Vec<String> = text.lines().map(|line| Plain::of(line).line).collect();
         let plain = plain.join("\n");
         let schedule: Schedule = plain.parse().map_err(|bad: BadSchedule| bad.to_string())?;
         let knob = |knob| schedule.setting(knob);
@@ -56,7 +56,7 @@ impl Lines {
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default();
             let bad = |problem| format!("line {number}: {problem}");
-            let Ok(entry) = without_all(line).0.parse::<Entry>() else {
+            let Ok(entry) = Plain::of(line).line.parse::<Entry>() else {
                 lines.notes.extend(setting_note(line).map(bad));
                 continue;
             };
@@ -81,7 +81,7 @@ pub(super) fn order(line: &str, workers: Option<u16>) -> Result<Fault, String> {
         return Err("an order has no time in front: it strikes now".to_owned());
     }
     let line = format!("0 {line}");
-    let entry: Entry = without_all(&line).0.parse()?;
+    let entry: Entry = Plain::of(&line).line.parse()?;
     if let What::Fault(fault) = &entry.what {
         match (fault.node, workers) {
             (Node::Worker(n), Some(workers)) if n >= workers => {
@@ -117,10 +117,12 @@ enum Unfit {
 /// The fault of a line; none if it strikes nobody
 fn struck(line: &str, entry: &Entry, schedule: &Schedule) -> Result<Option<Fault>, Unfit> {
     let What::Fault(fault) = &entry.what else { return Err(Unfit::Task) };
-    let kind = Kind::named(fault.kind.name()).ok_or_else(|| Unfit::Beyond(beyond(fault.kind)))?;
+    let Plain { all, kind, .. } = Plain::of(line);
+    let kind = kind.or_else(|| Kind::named(fault.kind.name())).ok_or_else(|| Unfit::Beyond(beyond(fault.kind)))?;
+    let amount = amount(kind, fault.amount).map_err(Unfit::Beyond)?;
     let of_many = fault.kind.dish().scope == Scope::Coordinator;
     let whom = match fault.node {
-        _ if without_all(line).1 => Some(Whom::All),
+        _ if all => Some(Whom::All),
         Node::Coordinator => of_many.then_some(Whom::All),
         Node::Worker(n) => (!of_many && n < schedule.workers).then(|| Whom::Place(n.into())),
         Node::Client(n) => {
@@ -132,7 +134,16 @@ fn struck(line: &str, entry: &Entry, schedule: &Schedule) -> Result<Option<Fault
         Side::Coordinator => End::Coordinator,
     };
     let whom = whom.filter(|_| entry.at <= schedule.safety);
-    Ok(whom.map(|whom| Fault { kind, whom, towards, span: fault.span, amount: fault.amount }))
+    Ok(whom.map(|whom| Fault { kind, whom, towards, span: fault.span, amount, after: fault.after }))
+}
+
+/// A measure that means something; of an answer to an upgrade it is 503 where nothing is said
+fn amount(kind: Kind, amount: u64) -> Result<u64, String> {
+    let amount = if kind == Kind::HttpStatus && amount == 0 { 503 } else { amount };
+    match kind.amounts().filter(|range| !range.contains(&amount)) {
+        None => Ok(amount),
+        Some(range) => Err(format!("amount: {} has one from {} to {}", kind.name(), range.start(), range.end())),
+    }
 }
 
 /// Why no proxy can do a fault
@@ -146,13 +157,31 @@ fn beyond(kind: menu::Kind) -> String {
     format!("{} {why}, and this is a proxy: leave the line out, or `rejoin sim replay` the schedule", kind.name())
 }
 
-/// A line with a node that the simulator knows in the place of `all`, and whether that was there
-fn without_all(line: &str) -> (String, bool) {
-    let mut words: Vec<&str> = line.split_whitespace().collect();
-    let (Some(kind), Some(&"all")) = (words.get(1), words.get(2)) else { return (line.to_owned(), false) };
-    let of_many = menu::Kind::named(kind).is_some_and(|kind| kind.dish().scope == Scope::Coordinator);
-    words[2] = if of_many { "coordinator" } else { "w0" };
-    (words.join(" "), true)
+/// A line as the simulator would say it, and what it really says
+struct Plain {
+    line: String,
+    all: bool,
+    /// A kind that the simulator does not have
+    kind: Option<Kind>,
+}
+
+impl Plain {
+    /// With a kind and a node that the simulator knows in the place of those that it does not
+    fn of(line: &str) -> Plain {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let kind = words.get(1).copied().filter(|name| OF_WEBSOCKETS.contains(name)).and_then(Kind::named);
+        if let Some(kind) = kind {
+            // One with the same fields.
+            words[1] = if kind.is_directed() { "drop" } else { "refuse" };
+        }
+        let all = words.get(2) == Some(&"all");
+        if all {
+            let of_many = menu::Kind::named(words[1]).is_some_and(|kind| kind.dish().scope == Scope::Coordinator);
+            words[2] = if of_many { "coordinator" } else { "w0" };
+        }
+        let line = if all || kind.is_some() { words.join(" ") } else { line.to_owned() };
+        Plain { line, all, kind }
+    }
 }
 
 /// Why a setting means nothing here, if it is one of those
@@ -173,9 +202,12 @@ mod tests {
     #[test]
     fn every_kind_means_what_it_means_in_the_simulator() {
         for kind in Kind::ALL {
-            let menu = menu::Kind::named(kind.name()).unwrap_or_else(|| panic!("{} is not on the menu", kind.name()));
-            assert_eq!(kind.is_directed(), menu.dish().directed, "{}", kind.name());
+            match menu::Kind::named(kind.name()) {
+                Some(menu) => assert_eq!(kind.is_directed(), menu.dish().directed, "{}", kind.name()),
+                None => assert!(OF_WEBSOCKETS.contains(&kind.name()), "{} is not on the menu", kind.name()),
+            }
         }
+        assert!(OF_WEBSOCKETS.iter().all(|name| Kind::named(name).is_some() && menu::Kind::named(name).is_none()));
         let rest: Vec<&str> =
             menu::Kind::ALL.iter().map(|kind| kind.name()).filter(|name| Kind::named(name).is_none()).collect();
         for name in ["crash", "pause", "drift", "slow-sync", "wipe-store", "rogue", "downgrade"] {
@@ -225,12 +257,26 @@ set latency-us 700
             ("1.0 slow-sync coordinator for=1 amount=1000", "line 2: slow-sync befalls"),
             ("\n1.0 downgrade w0", "line 3: downgrade takes somebody"),
             ("1.0 rain w0", "line 2: there is no fault rain"),
+            ("1.0 close-frame w0 amount=65536", "line 2: amount: close-frame has one from 0 to 65535"),
+            ("1.0 http-status all amount=199", "line 2: amount: http-status has one from 200 to 599"),
+            ("1.0 reset all after=1", "line 2: after: reset does not wait for a message"),
             ("1.0 reset x0", "line 2: x0 is nobody"),
             ("seed 1\nseed 2", "line 3: this is in line 2 already"),
         ] {
             let problem = read(line).unwrap_err();
             assert!(problem.starts_with(part) || problem.contains(part), "{problem}");
         }
+    }
+
+    #[test]
+    fn faults_of_websockets_are_lines_as_well_and_messages_may_go_before() {
+        let lines = read("1.0 fragment w1 towards=coordinator amount=9 after=4\n2.0 http-status all for=3\n").unwrap();
+        let [(_, fragment), (_, status)] = lines.faults[..] else { panic!("{:?}", lines.faults) };
+        assert_eq!((fragment.kind, fragment.amount, fragment.after), (Kind::Fragment, 9, 4));
+        assert_eq!((fragment.whom, fragment.towards), (Whom::Place(1), End::Coordinator));
+        assert_eq!((status.kind, status.amount, status.span.as_secs()), (Kind::HttpStatus, 503, 3));
+        assert!(lines.notes.is_empty(), "{:?}", lines.notes);
+        assert_eq!(order("close-frame all amount=1001", None).unwrap().kind, Kind::CloseFrame);
     }
 
     #[test]

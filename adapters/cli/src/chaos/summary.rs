@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use rejoin_smol::chaos::{Kind, Proxy};
+use rejoin_smol::chaos::{Counts, Kind, Proxy};
 use serde::Serialize;
 
 /// Where it listens
@@ -44,6 +44,7 @@ pub(super) struct Summary {
     open: usize,
     fired: u64,
     effects: u64,
+    impossible: u64,
     faults: BTreeMap<&'static str, Often>,
 }
 
@@ -52,15 +53,22 @@ pub(super) struct Summary {
 struct Often {
     fired: u64,
     effects: u64,
+    /// Connections on which it could have none
+    impossible: u64,
+}
+
+impl Often {
+    fn of(counts: &Counts, kind: Kind) -> Often {
+        Often { fired: counts.fired(kind), effects: counts.felt(kind), impossible: counts.impossible(kind) }
+    }
 }
 
 impl Summary {
     pub(super) fn of(proxy: &Proxy, seed: u64) -> Summary {
         let counts = proxy.counts();
-        let all = Kind::ALL
-            .iter()
-            .map(|kind| (kind.name(), Often { fired: counts.fired(*kind), effects: counts.felt(*kind) }));
-        let faults: BTreeMap<&str, Often> = all.filter(|(_, often)| often.fired + often.effects > 0).collect();
+        let all = Kind::ALL.iter().map(|kind| (kind.name(), Often::of(&counts, *kind)));
+        let any = |often: &Often| often.fired + often.effects + often.impossible > 0;
+        let faults: BTreeMap<&str, Often> = all.filter(|(_, often)| any(often)).collect();
         Summary {
             kind: "summary",
             seed,
@@ -68,6 +76,7 @@ impl Summary {
             open: proxy.connections_now(),
             fired: faults.values().map(|often| often.fired).sum(),
             effects: faults.values().map(|often| often.effects).sum(),
+            impossible: faults.values().map(|often| often.impossible).sum(),
             faults,
         }
     }
@@ -82,8 +91,12 @@ impl Summary {
     /// A line for each kind, and one for all of them
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        for (name, Often { fired, effects }) in &self.faults {
-            let _ = writeln!(text, "{name:<14}{fired:>8} came {effects:>8} had an effect");
+        for (name, Often { fired, effects, impossible }) in &self.faults {
+            let _ = write!(text, "{name:<14}{fired:>8} came {effects:>8} had an effect");
+            let _ = match impossible {
+                0 => writeln!(text),
+                _ => writeln!(text, "; on {impossible} connections that was impossible"),
+            };
         }
         let Summary { seed, connections, fired, effects, .. } = self;
         let _ = writeln!(text, "{connections} connections; {fired} faults came, {effects} effects; seed {seed}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use super::fleet::Fleet;
 use super::hits::{Hit, Notice};
@@ -80,7 +80,7 @@ impl Mischief {
             3 => fleet.strike(victim, Fault::of_all(Kind::Dead), silent),
             4 => {
                 let towards = if stage.below(2) == 0 { End::Peer } else { End::Coordinator };
-                let fault = Fault { kind: Kind::HalfOpen, whom: Whom::All, towards, span: Duration::ZERO, amount: 0 };
+                let fault = Fault { towards, ..Fault::of_all(Kind::HalfOpen) };
                 let notice = match towards {
                     End::Peer => Notice { coordinator: None, ..silent },
                     End::Coordinator => Notice { worker: None, ..silent },

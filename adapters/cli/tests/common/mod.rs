@@ -348,11 +348,7 @@ impl Chaos {
 
     /// What it answers to an order
     pub fn order(&self, line: &str) -> String {
-        let mut stream = TcpStream::connect(&self.control).expect("somebody who takes orders");
-        writeln!(stream, "{line}").expect("an order");
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).expect("an answer");
-        answer.trim().to_owned()
+        order_at(&self.control, line)
     }
 
     pub fn status(&self) -> Value {
@@ -372,6 +368,15 @@ impl Drop for Process {
 fn signal(name: &str, pid: u32) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
     assert!(sent.expect("kill").success());
+}
+
+/// What is answered to an order at a control address
+pub fn order_at(control: &str, line: &str) -> String {
+    let mut stream = TcpStream::connect(control).expect("somebody who takes orders");
+    writeln!(stream, "{line}").expect("an order");
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).expect("an answer");
+    answer.trim().to_owned()
 }
 
 /// Whether a process runs; one that has ended and was not waited for does not

@@ -2,6 +2,7 @@
 //!
 //! Names and measures are those of the simulator's menu, so that a line of a schedule means the same here and there.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How a kind of fault works
@@ -99,6 +100,16 @@ kinds! {
     Swap = "swap", Strike, true;
     Hold = "hold", Strike, true;
     Stranger = "stranger", Aside, false;
+    // Of WebSockets alone: the simulator has none.
+    HttpStatus = "http-status", Dial, false;
+    NoPong = "no-pong", Weather, true;
+    Ping = "ping", Strike, true;
+    CloseFrame = "close-frame", Strike, true;
+    Fragment = "fragment", Strike, true;
+    WrongMask = "wrong-mask", Strike, true;
+    ReservedBits = "reserved-bits", Strike, true;
+    Segment = "segment", Strike, true;
+    ResetFrame = "reset-frame", Strike, true;
 }
 
 impl Kind {
@@ -124,8 +135,40 @@ impl Kind {
 
     /// Whether it waits for a whole message
     pub(super) fn is_of_messages(self) -> bool {
-        let all = [Kind::Truncate, Kind::Lie, Kind::Drop, Kind::Duplicate, Kind::Swap, Kind::Hold];
+        let all = [
+            Kind::Truncate,
+            Kind::Lie,
+            Kind::Drop,
+            Kind::Duplicate,
+            Kind::Swap,
+            Kind::Hold,
+            Kind::Ping,
+            Kind::CloseFrame,
+            Kind::Fragment,
+            Kind::WrongMask,
+            Kind::ReservedBits,
+            Kind::Segment,
+            Kind::ResetFrame,
+        ];
         all.contains(&self)
+    }
+
+    /// Whether it puts a message of its own in front of another one, and need not wait for that
+    pub(super) fn interjects(self) -> bool {
+        matches!(self, Kind::Ping | Kind::CloseFrame)
+    }
+
+    /// The measures that mean something, for kinds that have few
+    pub fn amounts(self) -> Option<RangeInclusive<u64>> {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "the others take any number")]
+        match self {
+            Kind::HttpStatus => Some(200..=599),
+            Kind::Ping => Some(0..=125),
+            Kind::CloseFrame => Some(0..=65_535),
+            Kind::ReservedBits => Some(0..=7),
+            Kind::Segment => Some(0..=2),
+            _ => None,
+        }
     }
 }
 
@@ -140,9 +183,9 @@ pub enum End {
 
 impl End {
     /// Both
-    pub(super) const BOTH: [End; 2] = [End::Peer, End::Coordinator];
+    pub(crate) const BOTH: [End; 2] = [End::Peer, End::Coordinator];
 
-    pub(super) fn other(self) -> End {
+    pub(crate) fn other(self) -> End {
         match self {
             End::Peer => End::Coordinator,
             End::Coordinator => End::Peer,
@@ -172,13 +215,15 @@ pub struct Fault {
     pub span: Duration,
     /// How much, in the unit of the kind
     pub amount: u64,
+    /// For kinds that wait for a message: how many go before the one that is struck
+    pub after: u64,
 }
 
 impl Fault {
     /// A fault of all connections without a length or a measure, felt by whoever dialled
     pub fn of_all(kind: Kind) -> Fault {
         let amount = if kind.is_of_a_share() { 1000 } else { 0 };
-        Fault { kind, whom: Whom::All, towards: End::Peer, span: Duration::ZERO, amount }
+        Fault { kind, whom: Whom::All, towards: End::Peer, span: Duration::ZERO, amount, after: 0 }
     }
 
     /// The same for that long
@@ -202,11 +247,13 @@ pub struct Counts {
     pub connections: u64,
     fired: Vec<u64>,
     felt: Vec<u64>,
+    impossible: Vec<u64>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts { connections: 0, fired: vec![0; Kind::ALL.len()], felt: vec![0; Kind::ALL.len()] }
+        let none = vec![0; Kind::ALL.len()];
+        Counts { connections: 0, fired: none.clone(), felt: none.clone(), impossible: none }
     }
 }
 
@@ -221,6 +268,11 @@ impl Counts {
         self.felt[kind as usize]
     }
 
+    /// On how many connections a kind could have no effect, such as what befalls messages where bytes are encrypted
+    pub fn impossible(&self, kind: Kind) -> u64 {
+        self.impossible[kind as usize]
+    }
+
     /// How often anything had an effect
     pub fn disruptions(&self) -> u64 {
         self.felt.iter().sum()
@@ -232,6 +284,10 @@ impl Counts {
 
     pub(super) fn feel(&mut self, kind: Kind) {
         self.felt[kind as usize] += 1;
+    }
+
+    pub(super) fn cannot(&mut self, kind: Kind) {
+        self.impossible[kind as usize] += 1;
     }
 }
 

@@ -13,6 +13,7 @@ use smol::stream::Stream;
 use smol::{Timer, channel::Receiver};
 
 use super::fault::{End, Fault, Kind, Manner};
+use super::http;
 use super::laws::Spell;
 use super::pipe::{Name, Next, Pipe};
 use super::places::{Dial, Lasting, Order, Place};
@@ -52,6 +53,17 @@ pub(super) async fn serve(mut place: Place, client: Arc<Socket>) {
         place.shared.feel(Kind::SlowDial);
         Timer::after(late).await;
     }
+    if let Some((status, until)) = dial.status {
+        match http::asks(&client).await {
+            Ok(true) => {
+                // Counted before it is done, so that whoever sees it finds it counted.
+                place.shared.feel(Kind::HttpStatus);
+                return http::answer(&client, status, until.saturating_duration_since(Instant::now())).await;
+            }
+            Ok(false) => place.cannot(Kind::HttpStatus),
+            Err(_) => return,
+        }
+    }
     let Some(Ok(upstream)) = within(PATIENCE, Socket::connect(place.shared.upstream)).await else {
         // The client shall see what it would see without a proxy: no connection.
         return reset_on_close(&[&client]);
@@ -80,6 +92,8 @@ struct Link {
     pipes: [Pipe; 2],
     due: Vec<(Instant, Act)>,
     broken: bool,
+    /// Whether everybody knows that there are no messages here
+    is_known: bool,
     buffer: Box<[u8]>,
     timer: Timer,
     orders: Pin<Box<Receiver<Order>>>,
@@ -117,6 +131,7 @@ impl Link {
             pipes: End::BOTH.map(pipe),
             due: Vec::new(),
             broken: false,
+            is_known: false,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             timer: Timer::never(),
             orders: Box::pin(place.orders.clone()),
@@ -296,6 +311,15 @@ impl Link {
         for kind in self.pipes.iter_mut().flat_map(Pipe::take_felt) {
             self.place.shared.feel(kind);
         }
+        for kind in self.pipes.iter_mut().flat_map(Pipe::take_impossible) {
+            self.place.cannot(kind);
+        }
+        if !self.is_known
+            && let Some(opaque) = self.pipes.iter().find_map(Pipe::opaque)
+        {
+            self.is_known = true;
+            self.place.is_opaque(opaque);
+        }
         if self.pipes.iter_mut().fold(false, |any, pipe| pipe.take_scar() | any) {
             self.place.scar();
         }
@@ -332,7 +356,7 @@ impl Link {
                 let felt_at = |pipe: &&mut Pipe| fault.is_felt_at(pipe.towards());
                 self.pipes.iter_mut().filter(felt_at).for_each(|pipe| pipe.spell(spell));
             }
-            Manner::Strike => self.pipes[fault.towards as usize].strike(fault),
+            Manner::Strike => self.pipes[fault.towards as usize].strike(Instant::now(), fault),
             Manner::Blow => self.befall(fault),
             // No open connection suffers these.
             Manner::Dial | Manner::Aside => {}

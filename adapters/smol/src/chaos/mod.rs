@@ -11,16 +11,19 @@
 //! | `profile`, `random` | the fate of a connection by seed |
 //! | `places` | which connection is meant, and what is in force |
 //! | `link`, `socket` | the life of a connection |
-//! | `pipe`, `frames` | its bytes under way, without sockets and clocks; where messages begin |
+//! | `pipe`, `frames`, `alter` | its bytes under way, without sockets and clocks; where messages begin, and what befalls them |
+//! | `http` | answers to upgrades in the place of the service |
 
+mod alter;
 mod fault;
 mod frames;
+mod http;
 mod laws;
 mod link;
 mod pipe;
 mod places;
 mod profile;
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod rig;
 mod socket;
@@ -34,6 +37,7 @@ use smol::io::AsyncWriteExt;
 use smol::{Async, Executor, Task, Timer, future};
 
 pub use fault::{Counts, End, Fault, Kind, Whom};
+pub use frames::Opaque;
 pub use places::Settings;
 pub use profile::{Profile, UnknownProfile, fate};
 
@@ -115,6 +119,11 @@ impl Proxy {
             smol::spawn(stranger(self.shared.clone(), fault.amount)).detach();
         }
         self.shared.strike(fault);
+    }
+
+    /// Why a fault can have no effect on any of the connections that it strikes now, if that is known
+    pub fn opaque(&self, fault: Fault) -> Option<Opaque> {
+        self.shared.opaque(fault)
     }
 
     /// Ends all that lasts, and what the profile does: new connections pass through

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::alter::{Altered, altered, interjection, is_pong};
 use super::fault::{End, Fault, Kind};
-use super::frames::{Frames, lengthened};
+use super::frames::{Frames, Opaque};
 use super::laws::Spell;
 use super::random::{Purpose, Random};
 
@@ -66,12 +67,15 @@ pub(super) struct Pipe {
     left: u64,
     /// When the next piece may leave
     paced: Option<Instant>,
-    breaks_at: Option<u64>,
+    /// Behind which byte the connection breaks, and by what
+    breaks_at: Option<(u64, Kind)>,
     source: Source,
     /// Nothing arrives any more, and nobody is told
     deaf: bool,
     end_told: bool,
     felt: Vec<Kind>,
+    /// Faults that cannot have an effect here
+    impossible: Vec<Kind>,
     /// Whether what is coming in is the HTTP head in front of a WebSocket, which nobody vouches for
     in_head: bool,
     /// Whether a bit was flipped of anything else, and nobody has asked about that yet
@@ -126,6 +130,7 @@ impl Pipe {
             deaf: false,
             end_told: false,
             felt: Vec::new(),
+            impossible: Vec::new(),
             in_head: false,
             scarred: false,
         }
@@ -145,20 +150,27 @@ impl Pipe {
     }
 
     /// Something befalls the next bytes or message
-    pub(super) fn strike(&mut self, fault: Fault) {
-        if self.strikes.len() + self.messages.len() >= STRIKES_MAX {
+    pub(super) fn strike(&mut self, now: Instant, fault: Fault) {
+        if self.deaf || self.strikes.len() + self.messages.len() >= STRIKES_MAX {
             return;
         }
-        if fault.kind.is_of_messages() {
-            self.messages.push_back(fault);
-        } else {
-            self.strikes.push((fault, self.entered + self.carried.len() as u64));
+        if !fault.kind.is_of_messages() {
+            return self.strikes.push((fault, self.entered + self.carried.len() as u64));
         }
+        if self.frames.opaque().is_some() {
+            return self.impossible.push(fault.kind);
+        }
+        let is_idle = self.frames.is_between() && self.messages.is_empty() && self.overtaken.is_none();
+        if fault.kind.interjects() && fault.after == 0 && is_idle && self.source == Source::Open {
+            self.felt.push(fault.kind);
+            return self.enter(now, &interjection(fault));
+        }
+        self.messages.push_back(fault);
     }
 
     /// The connection breaks behind so many more bytes
     pub(super) fn break_behind(&mut self, bytes: u64) {
-        self.breaks_at = Some(self.left.saturating_add(bytes));
+        self.breaks_at = Some((self.left.saturating_add(bytes), Kind::ResetAfter));
     }
 
     /// Nothing arrives any more, and nobody is told
@@ -231,12 +243,15 @@ impl Pipe {
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            let wanted = !self.messages.is_empty() || self.overtaken.is_some();
+            let wanted = !self.messages.is_empty() || self.overtaken.is_some() || self.lacks_pongs(now);
             let collects = !self.partial.is_empty() || (wanted && self.frames.is_between());
-            let was_head = matches!(self.frames, Frames::Head { .. });
+            let was_head = matches!(self.frames, Frames::Head(_));
             let (here, behind) = rest.split_at(self.frames.advance(rest));
             rest = behind;
-            self.in_head = was_head && !matches!(self.frames, Frames::Other);
+            if wanted && self.frames.opaque().is_some() {
+                self.give_up();
+            }
+            self.in_head = was_head && !matches!(self.frames, Frames::Opaque(_));
             if !collects {
                 self.enter(now, here);
                 continue;
@@ -267,8 +282,8 @@ impl Pipe {
         if self.deaf {
             return Next::Idle;
         }
-        if self.breaks_at.is_some_and(|at| at <= self.left) {
-            return Next::Break(Some(Kind::ResetAfter));
+        if let Some((_, kind)) = self.breaks_at.filter(|(at, _)| *at <= self.left) {
+            return Next::Break(Some(kind));
         }
         let told = self.source == Source::Open || self.end_told;
         if self.queue.is_empty() && told {
@@ -291,7 +306,7 @@ impl Pipe {
             Some(at) if at > now => Next::Wait(at),
             Some(_) | None => {
                 let most = self.piece(now).min(self.free - self.left);
-                let most = self.breaks_at.map_or(most, |at| most.min(at - self.left));
+                let most = self.breaks_at.map_or(most, |(at, _)| most.min(at - self.left));
                 let first = self.queue.as_slices().0;
                 Next::Bytes(&first[..first.len().min(most as usize)])
             }
@@ -329,6 +344,28 @@ impl Pipe {
         std::mem::take(&mut self.felt)
     }
 
+    /// The faults that turned out to be impossible since this was asked last
+    pub(super) fn take_impossible(&mut self) -> Vec<Kind> {
+        std::mem::take(&mut self.impossible)
+    }
+
+    /// Why nothing can befall its messages, if it has none
+    pub(super) fn opaque(&self) -> Option<Opaque> {
+        self.frames.opaque()
+    }
+
+    /// Whether answers to pings are taken out at the moment
+    fn lacks_pongs(&self, now: Instant) -> bool {
+        self.spells.iter().any(|spell| spell.kind == Kind::NoPong && spell.holds(now))
+    }
+
+    /// There are no messages here, and so nothing can befall them
+    fn give_up(&mut self) {
+        let pongs = self.spells.extract_if(.., |spell| spell.kind == Kind::NoPong);
+        let all = self.messages.drain(..).map(|fault| fault.kind).chain(pongs.map(|spell| spell.kind));
+        self.impossible.extend(all);
+    }
+
     /// Whether a bit was flipped since this was asked last, behind the head of HTTP
     pub(super) fn take_scar(&mut self) -> bool {
         std::mem::take(&mut self.scarred)
@@ -358,28 +395,65 @@ impl Pipe {
         Some(until)
     }
 
-    /// A whole message has come, and something befalls it
+    /// What befalls the message that has come
+    fn next_fault(&mut self) -> Option<Fault> {
+        let first = self.messages.front_mut()?;
+        if first.after > 0 {
+            first.after -= 1;
+            return None;
+        }
+        self.messages.pop_front()
+    }
+
+    /// A whole message has come, and something may befall it
     fn message(&mut self, now: Instant, message: Vec<u8>) {
-        let held = self.overtaken.take();
-        let Some(fault) = self.messages.pop_front() else {
-            self.enter(now, &message);
-            if let Some(held) = held {
-                self.felt.push(Kind::Swap);
-                self.enter(now, &held);
-            }
-            return;
-        };
+        if is_pong(&message) && self.lacks_pongs(now) {
+            return self.feel(Kind::NoPong);
+        }
+        let Some(fault) = self.next_fault() else { return self.untouched(now, &message) };
+        let made = altered(fault, &message);
+        if made == Altered::Spared {
+            self.messages.push_front(fault);
+            return self.untouched(now, &message);
+        }
         // One that nothing has overtaken yet goes first after all.
+        let held = self.overtaken.take();
         self.enter(now, &held.unwrap_or_default());
         if fault.kind == Kind::Swap {
             self.overtaken = Some(message);
             return;
         }
-        self.felt.push(fault.kind);
         if fault.kind == Kind::Hold {
             self.last_due = self.last_due.max(Some(now + fault.span));
         }
-        self.enter(now, &altered(fault, message));
+        match made {
+            Altered::Bytes(bytes) => self.enter(now, &bytes),
+            Altered::Apart(first, pause, rest) => {
+                self.enter(now, &first);
+                self.last_due = self.last_due.max(Some(now + pause));
+                self.enter(now, &rest);
+            }
+            Altered::Break => {
+                // Felt when whatever is in front has left.
+                self.breaks_at = Some((self.entered + self.carried.len() as u64, fault.kind));
+                return;
+            }
+            Altered::Impossible => {
+                self.impossible.push(fault.kind);
+                return self.enter(now, &message);
+            }
+            Altered::Spared => {}
+        }
+        self.felt.push(fault.kind);
+    }
+
+    /// A message goes on as it is, and overtakes one that waits for that
+    fn untouched(&mut self, now: Instant, message: &[u8]) {
+        self.enter(now, message);
+        if let Some(held) = self.overtaken.take() {
+            self.felt.push(Kind::Swap);
+            self.enter(now, &held);
+        }
     }
 
     /// Bytes come in behind whatever befalls messages
@@ -497,23 +571,6 @@ impl Pipe {
             };
             Some((spell.kind, move |count| pause + Duration::from_nanos(each * count), piece))
         })
-    }
-}
-
-/// What a fault makes of a message
-#[allow(clippy::wildcard_enum_match_arm, reason = "the others leave a message as it is")]
-fn altered(fault: Fault, mut message: Vec<u8>) -> Vec<u8> {
-    match fault.kind {
-        Kind::Drop => Vec::new(),
-        Kind::Duplicate => message.repeat(2),
-        Kind::Truncate => {
-            // Fewer could be made good by chance, by the first bytes of what follows.
-            let gone = usize::try_from(fault.amount).unwrap_or(usize::MAX).max(4);
-            message.truncate(message.len().saturating_sub(gone));
-            message
-        }
-        Kind::Lie => lengthened(&message, fault.amount.max(1)),
-        _ => message,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{self, Receiver, Sender};
 
 use super::fault::{Counts, End, Fault, Kind, Manner, Whom};
+use super::frames::Opaque;
 use super::profile::{Profile, fate};
 use super::random::{Purpose, Random};
 use super::socket::{Socket, is_closed};
@@ -73,6 +74,8 @@ struct Entry {
     client: Weak<Socket>,
     /// Whether it has reached the upstream
     open: bool,
+    /// Why it has no messages, if that is known
+    opaque: Option<Opaque>,
     /// When a bit of it was flipped first
     scarred: Option<Instant>,
 }
@@ -101,6 +104,8 @@ pub(super) struct Dial {
     pub(super) late: Option<Duration>,
     pub(super) mute: bool,
     pub(super) breaks_after: Option<Duration>,
+    /// The answer to its upgrade, and until when others are given it
+    pub(super) status: Option<(u16, Instant)>,
 }
 
 impl Lasting {
@@ -168,6 +173,17 @@ impl Shared {
             }
             Manner::Aside => {}
         }
+    }
+
+    /// Why a fault of messages can have no effect on any of the connections that it strikes now
+    pub(super) fn opaque(&self, fault: Fault) -> Option<Opaque> {
+        let state = self.state();
+        let meant = |link: &&Entry| link.open && [Whom::All, Whom::Place(link.place)].contains(&fault.whom);
+        let mut why = None;
+        for link in state.links.values().filter(meant) {
+            why = Some(link.opaque?);
+        }
+        why.filter(|_| fault.kind.is_of_messages() || fault.kind == Kind::NoPong)
     }
 
     /// Everything heals that can, and the profile is over
@@ -260,7 +276,8 @@ impl Place {
         }
         let number = state.free_place();
         let (sender, orders) = channel::bounded(ORDERS_MAX);
-        let entry = Entry { place: number, orders: sender, client: Arc::downgrade(client), open: false, scarred: None };
+        let client = Arc::downgrade(client);
+        let entry = Entry { place: number, orders: sender, client, open: false, opaque: None, scarred: None };
         state.links.insert(connection, entry);
         let profile = if state.healed { Profile::Calm } else { shared.settings.profile };
         drop(state);
@@ -283,14 +300,15 @@ impl Place {
         let State { counts, in_force, .. } = &mut *self.shared.state();
         let laid = in_force.iter().filter(|lasting| !lasting.is_over(now) && lasting.strikes(seed, self.number));
         let fated = self.fate.iter().map(|(_, fault)| fault).filter(|fault| fault.kind.manner() == Manner::Dial);
-        let fated = fated.inspect(|fault| counts.fire(fault.kind));
-        for fault in laid.map(|lasting| &lasting.fault).chain(fated) {
+        let fated = fated.inspect(|fault| counts.fire(fault.kind)).map(|fault| Lasting::from(*fault, now));
+        for Lasting { fault, until, .. } in laid.copied().chain(fated) {
             let span = Duration::from_micros(fault.amount);
             match fault.kind {
                 Kind::Refuse => dial.refused = true,
                 Kind::SlowDial => dial.late = Some(span),
                 Kind::Mute => dial.mute = true,
                 Kind::AcceptReset => dial.breaks_after = Some(span),
+                Kind::HttpStatus => dial.status = Some((fault.amount as u16, until.unwrap_or(now))),
                 _ => {}
             }
         }
@@ -307,6 +325,19 @@ impl Place {
         });
         let mine = hanging.filter(|lasting| lasting.strikes(seed, self.number));
         mine.filter_map(|lasting| Some((lasting.fault.kind, lasting.until?))).max_by_key(|(_, until)| *until)
+    }
+
+    /// A fault can have no effect here
+    pub(super) fn cannot(&self, kind: Kind) {
+        tracing::warn!("{} is impossible on connection {}: it has no such messages", kind.name(), self.connection);
+        self.shared.state().counts.cannot(kind);
+    }
+
+    /// It has no messages, and everybody is to know
+    pub(super) fn is_opaque(&self, why: Opaque) {
+        if let Some(link) = self.shared.state().links.get_mut(&self.connection) {
+            link.opaque = Some(why);
+        }
     }
 
     /// It is open from now on: what is in force for it, and what becomes of it by itself

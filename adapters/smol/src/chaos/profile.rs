@@ -103,7 +103,7 @@ impl Fate {
     }
 
     fn add(&mut self, at: Duration, kind: Kind, towards: End, span: Duration, amount: u64) {
-        self.faults.push((at, Fault { kind, whom: Whom::All, towards, span, amount }));
+        self.faults.push((at, Fault { kind, whom: Whom::All, towards, span, amount, after: 0 }));
     }
 
     /// Cuts it: half of the time so that both ends learn it, and of the rest at one end alone in three out of ten

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
+mod websocket;
+
 use super::rig::*;
 use super::*;
 

@@ -69,7 +69,7 @@ impl Simulation {
         let again = self.said_before(peer, towards);
         let way = &mut self.peers[peer].net.ways[towards as usize];
         let held = way.overtaken.take();
-        let Some(fault) = way.struck.pop_front() else {
+        let Some(fault) = way.next_strike() else {
             let Some((of, held)) = held else { return vec![framed(message)] };
             let out = vec![framed(message), held];
             self.tally.hit(Kind::Swap);

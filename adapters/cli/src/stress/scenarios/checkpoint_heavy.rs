@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rejoin_core::ids::TaskId;
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::findings::Table;
 use crate::stress::fleet::{Fleet, Plan};
@@ -40,7 +40,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let mut fleet = stage.fleet(plan).await?;
     for (worker, rate) in fleet.workers.iter().zip(RATES) {
         let Some(amount) = rate else { continue };
-        let fault = Fault { kind: Kind::Bandwidth, whom: Whom::All, towards: End::Coordinator, span: FOR_GOOD, amount };
+        let fault = Fault { towards: End::Coordinator, amount, ..Fault::of_all(Kind::Bandwidth).lasting(FOR_GOOD) };
         worker.cable.strike(fault);
     }
     let load = Load::start(&fleet, 0)?;
@@ -103,8 +103,7 @@ fn cut(stage: &mut Stage, fleet: &mut Fleet) -> Result<(), Trouble> {
         }
         let most = rate.map_or(200_000, |rate| (rate / 4).min(200_000)) as usize;
         let amount = 1 + stage.below(most) as u64;
-        let fault =
-            Fault { kind: Kind::ResetAfter, whom: Whom::All, towards: End::Coordinator, span: Duration::ZERO, amount };
+        let fault = Fault { towards: End::Coordinator, amount, ..Fault::of_all(Kind::ResetAfter) };
         let soon = Some(Duration::from_secs(15));
         let notice = Notice { worker: soon, coordinator: soon, silent: false };
         let mut hit = Hit::new(n, Kind::ResetAfter.name(), Stamp::now(), notice);

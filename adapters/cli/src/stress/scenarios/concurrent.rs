@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::fleet::Plan;
 use crate::stress::load::{Job, Load};
@@ -27,7 +27,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let loads = (0..3).map(|n| Load::start(&fleet, n)).collect::<Result<Vec<Load>, Trouble>>()?;
     // A quarter of the links is slow, for as long as all this lasts.
     for worker in fleet.workers.iter().step_by(4) {
-        let slow = |kind, towards, amount| Fault { kind, whom: Whom::All, towards, span, amount };
+        let slow = |kind, towards, amount| Fault { towards, amount, ..Fault::of_all(kind).lasting(span) };
         worker.cable.strike(slow(Kind::Far, End::Peer, 50_000));
         worker.cable.strike(slow(Kind::Bandwidth, End::Coordinator, 100_000));
         worker.cable.strike(slow(Kind::Bandwidth, End::Peer, 100_000));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::fleet::{Fleet, Plan};
 use crate::stress::hits::Notice;
@@ -52,7 +52,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
 fn blackhole(fleet: &mut Fleet, n: usize, which: usize) {
     let silence = Some(fleet.plan.silence_max());
     let notice = Notice { worker: silence, coordinator: silence, silent: true };
-    let one_way = |towards| Fault { kind: Kind::HalfOpen, whom: Whom::All, towards, span: Duration::ZERO, amount: 0 };
+    let one_way = |towards| Fault { towards, ..Fault::of_all(Kind::HalfOpen) };
     match which % 3 {
         // The end that hears nothing gives up, and its closing does not arrive either.
         0 => fleet.strike(n, one_way(End::Peer), Notice { coordinator: None, ..notice }),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::findings::Table;
 use crate::stress::fleet::{Fleet, Plan};
@@ -43,7 +43,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let (workers, span) = (stage.workers(2, 4), stage.span(8, 60));
     let mut fleet = stage.fleet(Plan { clients: 2, ..Plan::of(workers, 16) }).await?;
     for worker in &fleet.workers {
-        let fault = |kind, towards, amount| Fault { kind, whom: Whom::All, towards, span: FOR_GOOD, amount };
+        let fault = |kind, towards, amount| Fault { towards, amount, ..Fault::of_all(kind).lasting(FOR_GOOD) };
         worker.cable.strike(fault(Kind::Far, End::Peer, LATENCY_US));
         worker.cable.strike(fault(Kind::Bandwidth, End::Peer, RATE));
         worker.cable.strike(fault(Kind::Bandwidth, End::Coordinator, RATE));

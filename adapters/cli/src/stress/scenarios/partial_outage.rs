@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::fleet::{Fleet, Plan};
 use crate::stress::hits::Notice;
@@ -83,7 +83,7 @@ async fn one(
 fn cut_off(fleet: &mut Fleet, n: usize, outage: Outage, lasts: Duration) {
     let silence = Some(fleet.plan.silence_max());
     let silent = Notice { worker: silence, coordinator: silence, silent: true };
-    let fault = |kind, towards| Fault { kind, whom: Whom::All, towards, span: lasts, amount: 0 };
+    let fault = |kind, towards| Fault { towards, ..Fault::of_all(kind).lasting(lasts) };
     match outage {
         Outage::OneWay(End::Peer) => {
             fleet.strike(n, fault(Kind::Stall, End::Peer), Notice { coordinator: None, ..silent })

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::findings::Table;
 use crate::stress::fleet::{Fleet, Plan};
@@ -107,7 +107,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
 /// What a link is like from now on
 fn slow_down(fleet: &Fleet, n: usize, cell: Cell) {
     let cable = &fleet.workers[n].cable;
-    let fault = |kind, towards, amount| Fault { kind, whom: Whom::All, towards, span: FOR_GOOD, amount };
+    let fault = |kind, towards, amount| Fault { towards, amount, ..Fault::of_all(kind).lasting(FOR_GOOD) };
     if cell.latency_ms > 0 {
         cable.strike(fault(Kind::Far, End::Peer, cell.latency_ms * 1000));
     }
@@ -129,7 +129,7 @@ fn lose(stage: &mut Stage, fleet: &Fleet, cells: &[Cell]) {
             while (stage.below(100) as u64) < cell.loss {
                 span *= 2;
             }
-            fleet.workers[n].cable.strike(Fault { kind: Kind::Stall, whom: Whom::All, towards, span, amount: 0 });
+            fleet.workers[n].cable.strike(Fault { towards, ..Fault::of_all(Kind::Stall).lasting(span) });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rejoin_smol::chaos::{End, Fault, Kind, Whom};
+use rejoin_smol::chaos::{End, Fault, Kind};
 
 use crate::stress::fleet::Plan;
 use crate::stress::hits::{Hit, Notice};
@@ -38,13 +38,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
             let place = (round / 2 * workers + n) as u64;
             let towards = if round % 2 == 0 { End::Peer } else { End::Coordinator };
             let soon = Some(Duration::from_secs(20));
-            let fault = Fault {
-                kind: Kind::ResetAfter,
-                whom: Whom::All,
-                towards,
-                span: Duration::ZERO,
-                amount: 1 + place * APART,
-            };
+            let fault = Fault { towards, amount: 1 + place * APART, ..Fault::of_all(Kind::ResetAfter) };
             let mut hit = Hit::new(
                 n,
                 Kind::ResetAfter.name(),

@@ -16,7 +16,7 @@ struct Bench {
 const NAME: Name = Name { seed: 1, connection: 0, towards: End::Peer };
 
 fn fault(kind: Kind, amount: u64) -> Fault {
-    Fault { kind, whom: Whom::All, towards: End::Peer, span: Duration::from_millis(30), amount }
+    Fault { kind, whom: Whom::All, towards: End::Peer, span: Duration::from_millis(30), amount, after: 0 }
 }
 
 impl Bench {
@@ -74,7 +74,7 @@ fn struck(kind: Kind, amount: u64, data: &[u8]) -> Vec<u8> {
         let mut bench = Bench::new();
         bench.carry(b"before");
         bench.out.clear();
-        bench.pipe.strike(fault(kind, amount));
+        bench.pipe.strike(bench.now, fault(kind, amount));
         data.chunks(chunk).for_each(|piece| _ = bench.carry(piece));
         bench.pipe.end(bench.now);
         bench.carry(b"");
@@ -87,13 +87,13 @@ fn struck(kind: Kind, amount: u64, data: &[u8]) -> Vec<u8> {
 
 /// What comes out where something befalls the second message of a WebSocket
 fn messages(kind: Kind, amount: u64) -> Vec<u8> {
-    let head = b"GET / HTTP/1.1\r\n\r\n";
+    let head = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
     let outs = [1, 3, 1000].map(|chunk| {
         let mut bench = Bench::new();
         let rest = [frame(b"second"), frame(b"third")].concat();
         bench.carry(&[&head[..], &frame(b"first")].concat());
         bench.out.clear();
-        bench.pipe.strike(fault(kind, amount));
+        bench.pipe.strike(bench.now, fault(kind, amount));
         rest.chunks(chunk).for_each(|piece| _ = bench.carry(piece));
         bench.pipe.end(bench.now);
         bench.carry(b"");
@@ -209,7 +209,7 @@ fn what_befalls_messages_befalls_whole_ones() {
 #[test]
 fn messages_of_what_is_no_websocket_are_left_alone() {
     let mut bench = Bench::new();
-    bench.pipe.strike(fault(Kind::Drop, 0));
+    bench.pipe.strike(bench.now, fault(Kind::Drop, 0));
     bench.carry(b"SSH-2.0");
     assert_eq!((bench.bytes(), bench.pipe.take_felt()), (b"SSH-2.0".to_vec(), vec![]));
 }
@@ -250,8 +250,8 @@ fn what_is_deaf_takes_everything_and_lets_nothing_out() {
 fn what_heals_goes_on_at_once_and_loses_nothing() {
     let mut bench = Bench::under(Kind::Delay, 900_000);
     bench.spell(Kind::Stall, 0, 900);
-    bench.pipe.strike(fault(Kind::Flip, 800));
-    bench.pipe.strike(fault(Kind::Drop, 0));
+    bench.pipe.strike(bench.now, fault(Kind::Flip, 800));
+    bench.pipe.strike(bench.now, fault(Kind::Drop, 0));
     bench.pipe.take(bench.now, b"held");
     bench.pipe.heal(bench.now);
     bench.carry(b", and more");
