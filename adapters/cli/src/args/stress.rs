@@ -45,7 +45,7 @@ pub struct Stress {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
-    /// The release before, for rolling-upgrade [default: the same, held at the wire version before]
+    /// The release before, for rolling-upgrade [default: this one, held at the version before]
     #[arg(long, value_name = "FILE")]
     pub old: Option<PathBuf>,
 
