@@ -169,7 +169,6 @@ pub enum Command {
     #[command(verbatim_doc_comment, after_long_help = netbox::HELP,
               override_usage = "rejoin netbox [OPTIONS] -- CMD [ARG]...")]
     Netbox(Box<Netbox>),
-
     /// Break real fleets on this machine, and see whether everything holds
     ///
     /// Coordinators and workers are processes of their own, with proxies in between; they
@@ -177,7 +176,6 @@ pub enum Command {
     /// by marks that the tasks leave, and by what clients were told.
     #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
     Stress(Stress),
-
     /// Be many lightweight workers at once, to try what a coordinator can carry
     ///
     /// Each has a key, a WebSocket and a session of its own, as any worker has, and comes

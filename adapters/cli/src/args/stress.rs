@@ -46,6 +46,10 @@ pub struct Stress {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
+    /// The release before, for rolling-upgrade [default: this one, held at the version before]
+    #[arg(long, value_name = "FILE")]
+    pub old: Option<PathBuf>,
+
     /// Print an object for each scenario
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@ use rejoin_smol::journal::DurableJournal;
 use crate::audit::{Audit, Ended, Fact, Start, audit};
 use crate::fleet::fact;
 
+use super::crowd;
 use super::findings::{Findings, Story};
 use super::fleet::Fleet;
 use super::hits::{noticed, unplanned};
@@ -94,7 +95,9 @@ pub(super) fn judge(
             _ => {}
         }
     })?;
-    let evidence = Evidence { told, facts, marks: Mark::read(&fleet.marks())? };
+    let mut marks = Mark::read(&fleet.marks())?;
+    marks.extend(crowd::marks(fleet)?);
+    let evidence = Evidence { told, facts, marks };
     breaking(findings, fleet, expected);
     counts(findings, &evidence, expected);
     attempts(findings, &evidence);

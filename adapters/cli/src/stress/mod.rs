@@ -6,6 +6,7 @@
 //! | `scenarios` | all of them, a file each, and their table |
 //! | `fleet`, `log` | coordinator and workers as processes, each worker behind a proxy of its own; what they say |
 //! | `boxes` | a worker behind a packet box |
+//! | `crowd` | lightweight workers, all in one process |
 //! | `load`, `task` | what is done meanwhile, and the program that does it |
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
@@ -14,6 +15,7 @@
 //! | `mutants` | whether each scenario fails where it must |
 
 mod boxes;
+mod crowd;
 mod findings;
 mod fleet;
 mod hits;
@@ -116,18 +118,20 @@ fn setting(args: &Stress) -> io::Result<Setting> {
         Some(seed) => seed,
         None => u64::from_le_bytes(entropy()?) >> 32,
     };
-    let program = match &args.program {
-        Some(program) => program.canonicalize().map_err(|error| {
+    let found = |program: &Path| {
+        program.canonicalize().map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}: give a program of rejoin", program.display()))
-        })?,
-        None => std::env::current_exe()?,
+        })
     };
+    let program = args.program.as_deref().map_or_else(std::env::current_exe, found)?;
+    let old = args.old.as_deref().map(found).transpose()?;
     Ok(Setting {
         long: args.long,
         span: args.span,
         workers: args.workers,
         seed,
         program,
+        old,
         logs: args.report.clone(),
         planted: None,
     })

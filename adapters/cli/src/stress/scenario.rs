@@ -89,6 +89,8 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     /// Whose coordinator and workers are played with: this program, or another build of it
     pub(crate) program: PathBuf,
+    /// The release before, for scenarios in which both are played with
+    pub(crate) old: Option<PathBuf>,
     /// Where the logs of what failed are to be left
     pub(crate) logs: Option<PathBuf>,
     /// The bug that these are to have, if they can have any
@@ -153,6 +155,11 @@ impl Stage {
         self.fleets += 1;
         let dir = self.dir.path().join(self.fleets.to_string());
         Fleet::start(plan, dir, &self.setting, self.sampler.clone()).await
+    }
+
+    /// Looks at a process that is none of the fleet's as well
+    pub(crate) fn watch(&self, kind: &'static str, pid: u32) {
+        self.sampler.watch(kind, pid);
     }
 
     /// Ends a fleet, and judges it: what was done, what was broken and noticed, what the journal and the marks say

@@ -8,9 +8,11 @@ mod half_open;
 mod message_flood;
 mod mixed_priority;
 mod partial_outage;
+mod rolling_upgrade;
 mod slow_link;
 mod steady_load;
 mod suspend;
+mod thundering_herd;
 mod unplug_mid_result;
 mod worker_kill;
 
@@ -43,6 +45,8 @@ pub(super) const ALL: &[Scenario] = &[
     worker_kill::SCENARIO,
     unplug_mid_result::SCENARIO,
     suspend::SCENARIO,
+    rolling_upgrade::SCENARIO,
+    thundering_herd::SCENARIO,
 ];
 
 /// Has small tasks done until each fault has struck that waits for more bytes
