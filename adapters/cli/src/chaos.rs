@@ -50,10 +50,15 @@ async fn serve(args: &Chaos) -> Result<(), Failed> {
     if let Some(lines) = &lines {
         (settings.latency, settings.heartbeat) = (lines.latency, lines.heartbeat);
     }
+    // An order may ask for what was said before it.
+    settings.remembers = args.control.is_some() || lines.as_ref().is_some_and(Lines::repeats);
     descriptors::raise()?;
     let cannot =
         |address: std::net::SocketAddr| move |error: io::Error| Failed::Internal(format!("{address}: {error}"));
-    let (proxy, serving) = Proxy::bind(args.listen, args.to, settings).map_err(cannot(args.listen))?;
+    if args.to.address() == Some(args.listen) {
+        return Err(Failed::Usage(format!("--to {} is --listen: give the address of the service", args.to)));
+    }
+    let (proxy, serving) = Proxy::bind(args.listen, args.to.clone(), settings).map_err(cannot(args.listen))?;
     let control = match args.control {
         Some(address) => Some(Control::bind(address).map_err(cannot(address))?),
         None => None,

@@ -83,6 +83,24 @@ fn nothing_breaks_until_it_is_told_to_and_a_summary_says_what_did() {
 }
 
 #[test]
+fn a_service_may_have_a_name_which_is_looked_up_for_each_connection() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = echo().rsplit(':').next().expect("a port").to_owned();
+    for (name, there) in [("localhost", true), ("no-such-host.invalid", false)] {
+        let chaos = start(dir.path(), &format!("{name}:{port}"), &[]);
+        for _ in 0..2 {
+            let echoed = TcpStream::connect(&chaos.address).and_then(|mut stream| {
+                stream.write_all(b"x")?;
+                stream.read_exact(&mut [0])
+            });
+            assert_eq!(echoed.is_ok(), there, "{name}: {echoed:?}");
+        }
+        chaos.process.signal("TERM");
+        assert_eq!(chaos.process.end().code, Some(0));
+    }
+}
+
+#[test]
 fn a_schedule_strikes_in_its_time_and_then_everything_heals() {
     let dir = tempfile::tempdir().expect("a directory");
     let schedule = dir.path().join("x.sched");
@@ -122,6 +140,8 @@ fn what_no_proxy_can_do_is_refused_with_its_line() {
     assert!(err.contains("x.sched: line 3: restart befalls a process, its clock or its store"), "{err}");
     let (code, err) = refused(&["--to", "127.0.0.1:1", "--schedule", "/nowhere"]);
     assert!(code == Some(254) && err.contains("/nowhere: No such file"), "{err}");
+    let (code, err) = refused(&["--to", "wss://example.org:443"]);
+    assert!(code == Some(255) && err.contains("no scheme, such as example.org:443"), "{err}");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let (code, err) = refused(&["--to", "127.0.0.1:1", "--control", &address]);

@@ -136,7 +136,7 @@ fn frame_3_a_result_of_16_mib_is_what_a_command_left_and_a_larger_one_is_a_failu
 #[test]
 fn frame_3_ten_mib_go_in_and_come_out_while_all_links_are_cut_again_and_again() {
     let mut fleet = Fleet::start(&["--heartbeat", "100ms"]);
-    let coordinator = fleet.dial(String::new()).parse().expect("an address");
+    let coordinator: std::net::SocketAddr = fleet.dial(String::new()).parse().expect("an address");
     let loopback = "127.0.0.1:0".parse().expect("an address");
     let proxy = smol::block_on(Proxy::start(loopback, coordinator, Profile::Calm, 7)).expect("a proxy");
     // Every now and then all are reset, or fall silent; not for ever, since on a slow machine nothing might come through.

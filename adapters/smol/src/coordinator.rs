@@ -21,6 +21,7 @@ use crate::clock::{Clock, entropy, seed};
 use crate::http::{self, Limits, Upgraded, Visitor};
 use crate::journal::{Journal, Outputs};
 use crate::pump::{Pump, Queue, Report};
+use crate::seen::Seen;
 use crate::tls::Certificate;
 
 /// Events taken in between two drains, so that one connection cannot starve the others, nor all of them the timers
@@ -247,6 +248,7 @@ impl Server {
         let handle = Handle { asks };
         let door = smol::spawn(serve(listener, certificate, handle.clone(), upgraded_to));
         let desk = Desk {
+            address,
             clock,
             machine,
             outputs: journal.outputs(),
@@ -332,6 +334,8 @@ fn recover<J: Journal>(config: Config, clock: Clock, journal: &mut J) -> io::Res
 }
 
 struct Desk<J: Journal> {
+    /// Where it listens
+    address: SocketAddr,
     clock: Clock,
     machine: Coordinator,
     outputs: J::Outputs,
@@ -444,6 +448,7 @@ impl<J: Journal> Desk<J> {
                     }
                 }
                 Output::Close { conn, reason } => {
+                    Seen::Closes(reason).by_coordinator(self.address, conn);
                     self.turned_away(reason);
                     if let Some(pump) = self.conns.remove(&conn) {
                         self.hang_up(pump, reason);
@@ -660,6 +665,7 @@ impl<J: Journal> Desk<J> {
                 let (address, entropy) = (address_of(address), entropy()?);
                 let admitted = match self.machine.handle(now, Input::Accepted { conn, address, entropy, binding }) {
                     Ok(()) => {
+                        Seen::Opened.by_coordinator(self.address, conn);
                         self.upgrading.insert(conn, hello.is_some().then(|| answer.clone()));
                         if let Some(hello) = hello {
                             self.tell(Input::Received { conn, bytes: &hello });
@@ -686,6 +692,12 @@ impl<J: Journal> Desk<J> {
     }
 
     fn tell(&mut self, input: Input<'_>) {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "the others are not about transports")]
+        match &input {
+            Input::Received { conn, .. } => Seen::Hears.by_coordinator(self.address, *conn),
+            Input::Closed { conn } => Seen::Lost.by_coordinator(self.address, *conn),
+            _ => {}
+        }
         expected(self.machine.handle(self.clock.now(), input));
     }
 }

@@ -102,6 +102,7 @@ pub mod line;
 pub mod packets;
 mod pump;
 pub mod results;
+pub mod seen;
 pub mod spool;
 pub mod tls;
 pub mod transport;

@@ -10,6 +10,7 @@ use smol::future::FutureExt;
 
 use crate::dial::{DialError, Opened, Upgraded, open};
 use crate::pump::{Pump, Queue, Report};
+use crate::seen::Seen;
 use crate::tls::Trust;
 use crate::url::Endpoint;
 
@@ -54,6 +55,8 @@ pub struct Line {
     endpoints: Vec<Endpoint>,
     dial_time: Duration,
     trust: Trust,
+    /// Where the last dial leads
+    endpoint: usize,
     /// Why the last dial failed
     trouble: Option<String>,
     /// The dial that is under way or was the last one
@@ -94,6 +97,7 @@ impl Line {
             endpoints,
             dial_time,
             trust,
+            endpoint: 0,
             trouble: None,
             current: None,
             opened: None,
@@ -115,6 +119,8 @@ impl Line {
     /// Starts to open a transport to one of the endpoints
     pub fn connect(&mut self, attempt: u64, endpoint: usize) {
         let Some(url) = self.endpoints.get(endpoint).cloned() else { return };
+        self.endpoint = endpoint;
+        self.saw(attempt, Seen::Dials);
         let (dial_time, trust, dialled) = (self.dial_time, self.trust.clone(), self.dialled.0.clone());
         (self.current, self.opened, self.greeted) = (Some(attempt), None, None);
         self.dialling = Some(smol::spawn(async move {
@@ -126,6 +132,9 @@ impl Line {
 
     /// Closes the transport, or gives up to open it
     pub fn disconnect(&mut self, reason: Reason) {
+        if let Some(attempt) = self.current {
+            self.saw(attempt, Seen::Closes(reason));
+        }
         (self.dialling, self.current, self.opened) = (None, None, None);
         if matches!(
             reason,
@@ -187,10 +196,13 @@ impl Line {
             let report = async { Ok(self.reports.1.recv().await) };
             let dialled = async { Err(self.dialled.1.recv().await) };
             match report.or(dialled).await {
-                Ok(Ok((attempt, report))) => return self.reported(attempt, report),
+                Ok(Ok((attempt, report))) => {
+                    let event = self.reported(attempt, report);
+                    return self.seen(event);
+                }
                 Err(Ok(dialled)) => {
                     if let Some(event) = self.dialled(dialled) {
-                        return event;
+                        return self.seen(event);
                     }
                 }
                 // This end keeps a sender of each, so that they never close.
@@ -202,10 +214,26 @@ impl Line {
     /// Returns what has happened already
     pub fn try_next(&mut self) -> Option<LineEvent> {
         if let Ok((attempt, report)) = self.reports.1.try_recv() {
-            return Some(self.reported(attempt, report));
+            let event = self.reported(attempt, report);
+            return Some(self.seen(event));
         }
         let dialled = self.dialled.1.try_recv().ok()?;
-        self.dialled(dialled)
+        self.dialled(dialled).map(|event| self.seen(event))
+    }
+
+    /// Says of an event that the machine sees it
+    fn seen(&self, event: LineEvent) -> LineEvent {
+        match event {
+            LineEvent::Connected { attempt, .. } => self.saw(attempt, Seen::Opened),
+            LineEvent::Message { attempt, .. } => self.saw(attempt, Seen::Hears),
+            LineEvent::Disconnected { attempt, .. } => self.saw(attempt, Seen::Lost),
+            LineEvent::Writable { .. } => {}
+        }
+        event
+    }
+
+    fn saw(&self, attempt: u64, what: Seen) {
+        what.by_peer(self.endpoints.get(self.endpoint), attempt);
     }
 
     fn reported(&mut self, attempt: u64, report: Report) -> LineEvent {

@@ -89,8 +89,7 @@ impl FromStr for Endpoint {
             let at = url.len() - path.len() + at;
             return Err(UrlError::BadCharacter { at });
         }
-        let (host, port) = split_port(authority)?;
-        let host: Host = host.parse()?;
+        let (host, port) = host_and_port(authority)?;
         let endpoint = Self {
             tls: tls.unwrap_or(!host.is_loopback()),
             host_text: host.bare(),
@@ -169,7 +168,7 @@ impl fmt::Display for UrlError {
 impl Error for UrlError {}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Host {
+pub(crate) enum Host {
     Name(String),
     Ip(IpAddr),
 }
@@ -266,6 +265,13 @@ fn split_scheme(url: &str) -> Result<(Option<bool>, &str), UrlError> {
         },
         _ => Ok((None, url.strip_prefix("//").unwrap_or(url))),
     }
+}
+
+/// The parts of `host:port`
+pub(crate) fn host_and_port(authority: &str) -> Result<(Host, Option<u16>), UrlError> {
+    check_text(authority)?;
+    let (host, port) = split_port(authority)?;
+    Ok((host.parse()?, port))
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {

@@ -414,11 +414,16 @@ impl Simulation {
     fn put_off(&mut self, who: Who, entity: u64, happening: &Happening) -> bool {
         let Some((kind, until)) = self.stands_still(who) else { return false };
         self.tally.hit(kind);
+        self.happen_when_over(until, who, entity, happening);
+        true
+    }
+
+    /// Has something happen when what is in its way is over
+    fn happen_when_over(&mut self, until: Instant, who: Who, entity: u64, happening: &Happening) {
         // When all heals it goes on at once, unless it is to stay as it is.
         let heals = Instant::ZERO + self.schedule.safety + Duration::from_micros(1);
         let stays = matches!(who, Who::Peer(peer) if self.peers[peer].frozen);
         self.happen_at(if stays { until } else { until.min(heals) }, entity, happening.clone());
-        true
     }
 
     fn let_happen(&mut self, happening: Happening) {

@@ -56,18 +56,14 @@ impl Simulation {
         let (clock, sound) = (self.clock(Who::Peer(peer)), !self.peers[peer].life.disturbed);
         self.auditor.dials(peer, clock, sound);
         self.peers[peer].dialled = attempt;
+        let hangs = self.hangs(peer).is_some();
         let net = &self.peers[peer].net;
         let struck = |timed: &Timed| !whole && timed.at(now).is_some();
-        if struck(&net.hangs) || struck(&net.partitioned) {
-            let kind = if struck(&net.partitioned) { Kind::Partition } else { Kind::Hang };
-            self.trace.see(now, || Told::Dialled(who, None));
-            return self.tally.hit(kind);
-        }
-        let refused = struck(&net.refuses);
+        let refused = !hangs && struck(&net.refuses);
         if refused {
             self.tally.hit(Kind::Refuse);
         }
-        if refused || self.chief.machine.is_none() {
+        if refused || (!hangs && self.chief.machine.is_none()) {
             let failed = Happening::Fails { peer, attempt, life, loss: Loss::Peer };
             self.trace.see(now, || Told::Dialled(who, None));
             return self.happen(self.latency * 2, peer as u64, failed);
@@ -90,6 +86,17 @@ impl Simulation {
             self.tally.hit(Kind::AcceptReset);
             self.happen_at(opens + Duration::from_micros(us), conn.0, Happening::Breaks { conn });
         }
+    }
+
+    /// Why and until when dials hang, if they do: their first packets are lost, and sent again until they get through
+    fn hangs(&self, peer: usize) -> Option<(Kind, Instant)> {
+        let (net, now) = (&self.peers[peer].net, self.now);
+        if self.is_whole(Who::Peer(peer)) {
+            return None;
+        }
+        let both = [(Kind::Partition, &net.partitioned), (Kind::Hang, &net.hangs)];
+        let held = both.into_iter().filter_map(|(kind, timed)| Some((kind, Instant::from_micros(timed.at(now)?))));
+        held.max_by_key(|(_, until)| *until)
     }
 
     /// When a dial opens that begins now: both systems have to hear each other for that
@@ -123,6 +130,10 @@ impl Simulation {
     pub(super) fn opens(&mut self, conn: ConnId) {
         let Some(socket) = self.sockets.get(&conn).filter(|socket| socket.is_open(Side::Peer)) else { return };
         let Some(peer) = socket.peer else { return };
+        if let Some((kind, until)) = self.hangs(peer) {
+            self.tally.hit(kind);
+            return self.happen_when_over(until, Who::Peer(peer), conn.0, &Happening::Opens { conn });
+        }
         if self.put_off(Who::Peer(peer), conn.0, &Happening::Opens { conn }) {
             return;
         }
@@ -140,6 +151,10 @@ impl Simulation {
         let peer = self.sockets.get(&conn).and_then(|socket| socket.peer);
         if peer.is_some_and(|peer| self.is_kept_away(peer)) {
             return self.break_now(conn);
+        }
+        if self.sockets.get(&conn).is_some_and(|socket| socket.pipes[Side::Coordinator as usize].deaf) {
+            // Its process hears of a connection with the first message, which never arrives.
+            return self.opened_at_peer(conn);
         }
         let (now, entropy) = (self.clock(Who::Chief), self.fresh(conn, Side::Coordinator));
         let Some(machine) = &mut self.chief.machine else { return self.break_now(conn) };
@@ -162,6 +177,13 @@ impl Simulation {
         socket.open[Side::Coordinator as usize] = true;
         let dialled = peer.map(|peer| self.name(Who::Peer(peer)));
         self.trace.see(self.now, || Told::Opened { conn: conn.0, peer: dialled });
+        self.opened_at_peer(conn);
+    }
+
+    /// Whoever dialled has a connection
+    fn opened_at_peer(&mut self, conn: ConnId) {
+        let Some(socket) = self.sockets.get(&conn) else { return };
+        let (peer, attempt, life) = (socket.peer, socket.attempt, socket.life);
         let Some(peer) = peer else { return };
         let (now, entropy) = (self.clock(Who::Peer(peer)), self.fresh(conn, Side::Peer));
         if let Some(machine) = &mut self.peers[peer].machine {
@@ -171,7 +193,6 @@ impl Simulation {
         }
         if self.sockets.get(&conn).is_some_and(|socket| socket.pipes[Side::Peer as usize].deaf) {
             self.expect_found_out(conn, Side::Peer);
-            self.expect_found_out(conn, Side::Coordinator);
         }
         if let Some((us, away)) = self.peers[peer].dies_resuming.take() {
             let dies = Happening::Dies { peer, life, kind: Kind::CrashResuming, away };

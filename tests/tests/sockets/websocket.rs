@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use rejoin_core::wire::message::Outcome;
-use rejoin_smol::chaos::{End, Fault, Kind, Profile, Proxy};
-use rejoin_tests::{LocalWorker, Rig, run, shell, until};
+use rejoin_smol::chaos::{End, Fault, Kind, Profile, Proxy, Settings, Whom};
+use rejoin_tests::{LOOPBACK, LocalWorker, Rig, run, shell, until};
 
 /// A fleet behind a proxy, and how many tasks it was given
 struct Fleet {
@@ -49,10 +49,14 @@ impl Fleet {
         self.rig.until_connected("w0", true).await;
     }
 
-    /// Nothing was done twice, and no session was lost
     async fn ends(self) {
+        self.ends_with(1).await;
+    }
+
+    /// Nothing was done twice, and of so many workers none has lost its session
+    async fn ends_with(self, workers: u64) {
         let (ours, theirs) = (self.worker.glance().stats, self.rig.overview().await.stats);
-        assert_eq!((ours.opened, theirs.opened), (1, 1));
+        assert_eq!((ours.opened, theirs.opened), (1, workers));
         assert_eq!(theirs.assigned, u64::from(self.tasks));
     }
 }
@@ -105,6 +109,34 @@ fn the_nth_frame_may_be_missing_or_come_twice_or_break_the_connection() {
             }
         }
         fleet.ends().await;
+    });
+}
+
+#[test]
+fn messages_of_others_and_of_the_past_end_the_connection_and_nothing_else() {
+    run(async {
+        let rig = Rig::start().await;
+        let settings = Settings { remembers: true, ..Settings::of(Profile::Calm, 1) };
+        let (proxy, serving) = Proxy::bind(LOOPBACK, rig.address, settings).expect("a proxy");
+        let _serving = smol::spawn(serving);
+        let worker = rig.worker("w0", proxy.local_addr());
+        worker.connected().await;
+        let second = rig.worker("w1", proxy.local_addr());
+        second.connected().await;
+        let mut fleet = Fleet { rig, proxy, worker, tasks: 0 };
+        for end in [End::Peer, End::Coordinator] {
+            for kind in [Kind::Replay, Kind::Splice] {
+                for amount in [1, 2, 5] {
+                    let fault = Fault { whom: Whom::Place(0), ..towards(kind, end, amount) };
+                    fleet.comes_back_from(fault).await;
+                }
+            }
+        }
+        for amount in [1, 2, 3, 16] {
+            let fault = Fault { whom: Whom::Place(0), amount, ..Fault::of_all(Kind::Impostor) };
+            assert_eq!(fleet.gets_over(fault).await, 0, "somebody else's connection is his own business");
+        }
+        fleet.ends_with(2).await;
     });
 }
 

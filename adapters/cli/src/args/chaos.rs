@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rejoin_smol::chaos::Profile;
+use rejoin_smol::chaos::{Profile, Upstream};
 
 use super::values;
 
@@ -18,9 +18,12 @@ pub struct Chaos {
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
     pub listen: SocketAddr,
 
-    /// The service in front of which to stand, an IP address with a port
-    #[arg(long, value_name = "ADDR", value_parser = values::address)]
-    pub to: SocketAddr,
+    /// The service in front of which to stand: a host and a port
+    ///
+    /// A name is looked up anew for each connection. Bytes pass as they are: of wss:// give
+    /// the host and the port, and dial the proxy by wss://.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: Upstream,
 
     /// What breaks when: a schedule as `rejoin sim` writes it; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "profile")]
@@ -87,7 +90,10 @@ mod tests {
     fn every_option() {
         let line = "--listen 127.0.0.1:0 --to [::1]:80 --profile storm --seed 7 --control 127.0.0.1:9 --json";
         let chaos = parse(line).unwrap();
-        assert_eq!((chaos.listen.port(), chaos.to.port(), chaos.control.unwrap().port()), (0, 80, 9));
+        assert_eq!(
+            (chaos.listen.port(), chaos.to.address().map_or(0, |to| to.port()), chaos.control.unwrap().port()),
+            (0, 80, 9)
+        );
         assert_eq!((chaos.profile, chaos.seed, chaos.json), (Some(Profile::Storm), Some(7), true));
     }
 
@@ -96,7 +102,9 @@ mod tests {
         let both = "--listen 127.0.0.1:0 --to 127.0.0.1:80";
         for (line, part) in [
             ("--to 127.0.0.1:80", "--listen <ADDR>"),
-            ("--listen 127.0.0.1:0 --to example.org:80", "expected an IP address"),
+            ("--listen 127.0.0.1:0 --to wss://example.org:80", "a host with a port and no scheme"),
+            ("--listen 127.0.0.1:0 --to example.org", "it has no port"),
+            ("--listen example.org:0 --to example.org:80", "expected an IP address"),
             (&format!("{both} --profile rain"), "[possible values: calm, cuts, storm, slow, noise]"),
             (&format!("{both} --profile cuts --schedule x"), "cannot be used with"),
             (&format!("{both} --control 0.0.0.0:9"), "from this machine alone"),

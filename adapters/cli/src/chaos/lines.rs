@@ -71,6 +71,13 @@ impl Lines {
     }
 }
 
+impl Lines {
+    /// Whether any of them has it said again what was said before
+    pub(super) fn repeats(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault.kind, Kind::Replay | Kind::Splice | Kind::Impostor))
+    }
+}
+
 /// A line without a time, which strikes now, beside a schedule with so many workers or without any
 ///
 /// # Errors
@@ -148,9 +155,9 @@ fn amount(kind: Kind, amount: u64) -> Result<u64, String> {
 
 /// Why no proxy can do a fault
 fn beyond(kind: menu::Kind) -> String {
-    use menu::Kind::{Downgrade, Impostor, Regreet, Replay, Rogue, Splice};
-    let why = if [Downgrade, Impostor, Regreet, Replay, Rogue, Splice].contains(&kind) {
-        "takes somebody who knows what was said before, and how the protocol says it"
+    use menu::Kind::{Downgrade, Regreet, Rogue};
+    let why = if [Downgrade, Regreet, Rogue].contains(&kind) {
+        "takes somebody who knows the protocol, or a key of it"
     } else {
         "befalls a process, its clock or its store"
     };
@@ -255,7 +262,7 @@ set latency-us 700
             ("1.0 crash w0 for=1", "line 2: crash befalls a process, its clock or its store"),
             ("1.0 drift all amount=3", "line 2: drift befalls"),
             ("1.0 slow-sync coordinator for=1 amount=1000", "line 2: slow-sync befalls"),
-            ("\n1.0 downgrade w0", "line 3: downgrade takes somebody"),
+            ("\n1.0 downgrade w0", "line 3: downgrade takes somebody who knows the protocol"),
             ("1.0 rain w0", "line 2: there is no fault rain"),
             ("1.0 close-frame w0 amount=65536", "line 2: amount: close-frame has one from 0 to 65535"),
             ("1.0 http-status all amount=199", "line 2: amount: http-status has one from 200 to 599"),

@@ -99,7 +99,10 @@ kinds! {
     Duplicate = "duplicate", Strike, true;
     Swap = "swap", Strike, true;
     Hold = "hold", Strike, true;
+    Replay = "replay", Strike, true;
+    Splice = "splice", Strike, true;
     Stranger = "stranger", Aside, false;
+    Impostor = "impostor", Aside, false;
     // Of WebSockets alone: the simulator has none.
     HttpStatus = "http-status", Dial, false;
     NoPong = "no-pong", Weather, true;
@@ -142,6 +145,8 @@ impl Kind {
             Kind::Duplicate,
             Kind::Swap,
             Kind::Hold,
+            Kind::Replay,
+            Kind::Splice,
             Kind::Ping,
             Kind::CloseFrame,
             Kind::Fragment,

@@ -43,6 +43,11 @@ impl Frames {
         matches!(self, Frames::Header { len: 0, .. })
     }
 
+    /// Whether the messages have not begun
+    pub(super) fn is_head(&self) -> bool {
+        matches!(self, Frames::Head(_))
+    }
+
     /// Why there are no messages, if that is known
     pub(super) fn opaque(&self) -> Option<Opaque> {
         match self {

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Bytes read at a time
 const BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes read of whoever speaks while its dial hangs, to see whether it is still there
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most pieces written towards an end before everybody else has a turn
 const PIECES_MAX: usize = 64;
 /// How late what a dead connection had under way arrives
@@ -41,12 +43,15 @@ pub(super) async fn serve(mut place: Place, client: Arc<Socket>) {
         }
         return reset_on_close(&[&client]);
     }
+    let mut ahead = Vec::new();
     while let Some((kind, until)) = place.hangs() {
         place.shared.feel(kind);
         let healed = async { while !matches!(place.orders.recv().await, Ok(Order::Heal) | Err(_)) {} };
         healed.or(async { _ = Timer::at(until).await }).await;
-        if is_closed(&client) {
-            return;
+        // Whoever has given up meanwhile must not be heard as if it had got through.
+        match read_ahead(&client) {
+            Some(said) => ahead.extend(said),
+            None => return,
         }
     }
     if let Some(late) = dial.late {
@@ -64,7 +69,7 @@ pub(super) async fn serve(mut place: Place, client: Arc<Socket>) {
             Err(_) => return,
         }
     }
-    let Some(Ok(upstream)) = within(PATIENCE, Socket::connect(place.shared.upstream)).await else {
+    let Some(Ok(upstream)) = within(PATIENCE, place.shared.upstream.connect()).await else {
         // The client shall see what it would see without a proxy: no connection.
         return reset_on_close(&[&client]);
     };
@@ -74,6 +79,7 @@ pub(super) async fn serve(mut place: Place, client: Arc<Socket>) {
     }
     let (laid, fate) = place.open();
     let mut link = Link::new(place, client, upstream);
+    link.pipes[End::Coordinator as usize].take(link.opened, &ahead);
     link.meet(dial);
     link.due.extend(fate.into_iter().map(|(at, fault)| (link.opened + at, Act::Suffer(fault))));
     laid.into_iter().for_each(|lasting| link.suffer(lasting));
@@ -121,8 +127,10 @@ enum Event {
 impl Link {
     fn new(place: Place, client: Arc<Socket>, upstream: Socket) -> Self {
         let settings = place.shared.settings;
-        let pipe =
-            |towards| Pipe::new(Name { seed: settings.seed, connection: place.connection, towards }, settings.latency);
+        let pipe = |towards| {
+            let name = Name { seed: settings.seed, connection: place.connection, towards, place: place.number };
+            Pipe::new(name, settings.latency, place.shared.memory.clone())
+        };
         Link {
             opened: Instant::now(),
             sockets: [Some(client), Some(Arc::new(upstream))],
@@ -434,6 +442,20 @@ impl Link {
         // What is dead stays so, and whoever has to learn that does.
         self.due.retain(|(_, act)| matches!(act, Act::Learn(_)));
     }
+}
+
+/// Reads what somebody has said before it was heard; nothing if it is gone
+fn read_ahead(client: &Socket) -> Option<Vec<u8>> {
+    let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+    while said.len() < AHEAD_BYTES_MAX {
+        match client.get_ref().read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(count) => said.extend_from_slice(&buffer[..count]),
+            Err(error) if is_passing(error.kind()) => break,
+            Err(_) => return None,
+        }
+    }
+    Some(said)
 }
 
 /// Whether the same may well succeed in a moment

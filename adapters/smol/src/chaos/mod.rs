@@ -10,16 +10,19 @@
 //! | `fault`, `laws` | what can break; laws of delay |
 //! | `profile`, `random` | the fate of a connection by seed |
 //! | `places` | which connection is meant, and what is in force |
-//! | `link`, `socket` | the life of a connection |
+//! | `link`, `socket`, `upstream` | the life of a connection, and where it leads |
 //! | `pipe`, `frames`, `alter` | its bytes under way, without sockets and clocks; where messages begin, and what befalls them |
-//! | `http` | answers to upgrades in the place of the service |
+//! | `memory` | what was said before, for faults that say it again |
+//! | `http`, `intruder` | answers in the place of the service; whoever else dials it |
 
 mod alter;
 mod fault;
 mod frames;
 mod http;
+mod intruder;
 mod laws;
 mod link;
+mod memory;
 mod pipe;
 mod places;
 mod profile;
@@ -27,28 +30,24 @@ pub(crate) mod random;
 #[cfg(test)]
 mod rig;
 mod socket;
+mod upstream;
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use smol::io::AsyncWriteExt;
 use smol::{Async, Executor, Task, Timer, future};
 
 pub use fault::{Counts, End, Fault, Kind, Whom};
 pub use frames::Opaque;
 pub use places::Settings;
 pub use profile::{Profile, UnknownProfile, fate};
+pub use upstream::{BadUpstream, Upstream};
 
+use fault::Manner;
 use places::{Place, Shared};
-use random::{Purpose, Random};
-use socket::{Socket, reset_on_close, within};
-
-/// Longest that a stranger may take to connect and say his bytes
-const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Most bytes that a stranger says
-const STRANGER_BYTES_MAX: u64 = 100_000;
+use socket::reset_on_close;
 
 /// A proxy; dropping what [`Proxy::start`] returns closes its connections and its listener
 #[derive(Debug)]
@@ -64,7 +63,12 @@ impl Proxy {
     /// # Errors
     ///
     /// What listening failed with.
-    pub async fn start(listen: SocketAddr, upstream: SocketAddr, profile: Profile, seed: u64) -> io::Result<Self> {
+    pub async fn start(
+        listen: SocketAddr,
+        upstream: impl Into<Upstream> + 'static,
+        profile: Profile,
+        seed: u64,
+    ) -> io::Result<Self> {
         let (proxy, serving) = Proxy::bind(listen, upstream, Settings::of(profile, seed))?;
         Ok(Proxy { _serving: Some(smol::spawn(serving)), ..proxy })
     }
@@ -74,14 +78,14 @@ impl Proxy {
     /// # Errors
     ///
     /// What listening failed with.
-    pub fn bind(
+    pub fn bind<U: Into<Upstream> + 'static>(
         listen: SocketAddr,
-        upstream: SocketAddr,
+        upstream: U,
         settings: Settings,
-    ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + use<U>)> {
         let listener = Async::<TcpListener>::bind(listen)?;
         let local_addr = listener.get_ref().local_addr()?;
-        let shared = Arc::new(Shared::new(upstream, settings));
+        let shared = Arc::new(Shared::new(upstream.into(), settings));
         let serving = serve(listener, shared.clone());
         Ok((Proxy { local_addr, shared, _serving: None }, serving))
     }
@@ -114,9 +118,12 @@ impl Proxy {
     }
 
     /// A fault strikes now, whatever was healed before
+    ///
+    /// One that says again what was said is impossible where nothing is remembered.
     pub fn strike(&self, fault: Fault) {
-        if fault.kind == Kind::Stranger {
-            smol::spawn(stranger(self.shared.clone(), fault.amount)).detach();
+        match fault.kind.manner() {
+            Manner::Aside => smol::spawn(intruder::comes(self.shared.clone(), fault)).detach(),
+            Manner::Weather | Manner::Dial | Manner::Blow | Manner::Strike => {}
         }
         self.shared.strike(fault);
     }
@@ -169,20 +176,6 @@ async fn accept(listener: Async<TcpListener>, shared: Arc<Shared>, links: Weak<E
         }
         // A flood of connections must not keep the links from their turns.
         future::yield_now().await;
-    }
-}
-
-/// Somebody who has no business there connects, and says something
-async fn stranger(shared: Arc<Shared>, bytes: u64) {
-    let mut random = Random::keyed(shared.settings.seed, Purpose::Noise, &[bytes]);
-    let noise: Vec<u8> = (0..bytes.min(STRANGER_BYTES_MAX)).map(|_| random.next() as u8).collect();
-    let said = within(STRANGER_TIME_MAX, async {
-        let socket = Socket::connect(shared.upstream).await?;
-        (&socket).write_all(&noise).await
-    });
-    // Whoever hangs up on him in the midst of it has heard him.
-    if said.await.is_some_and(|said| said.err().is_none_or(|error| error.kind() != ErrorKind::ConnectionRefused)) {
-        shared.feel(Kind::Stranger);
     }
 }
 

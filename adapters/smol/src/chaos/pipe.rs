@@ -1,12 +1,16 @@
 //! Bytes on their way towards one end of a link: a queue that faults act upon, without socket and clock
 
+mod messages;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alter::{Altered, altered, interjection, is_pong};
+use super::alter::interjection;
 use super::fault::{End, Fault, Kind};
 use super::frames::{Frames, Opaque};
 use super::laws::Spell;
+use super::memory::Memory;
 use super::random::{Purpose, Random};
 
 /// Bytes that may be under way; further ones wait at their sender
@@ -37,6 +41,7 @@ pub(super) struct Name {
     pub(super) seed: u64,
     pub(super) connection: u64,
     pub(super) towards: End,
+    pub(super) place: u64,
 }
 
 /// One direction of a link
@@ -51,6 +56,9 @@ pub(super) struct Pipe {
     /// What befalls the next messages
     messages: VecDeque<Fault>,
     frames: Frames,
+    /// What was said before, and what has come of the next message, if that is to be remembered
+    memory: Option<Arc<Memory>>,
+    said: Vec<u8>,
     /// The beginning of a message that something is to befall
     partial: Vec<u8>,
     /// A message that the next one is to overtake
@@ -107,7 +115,7 @@ pub(super) enum Next<'a> {
 }
 
 impl Pipe {
-    pub(super) fn new(name: Name, latency: Duration) -> Self {
+    pub(super) fn new(name: Name, latency: Duration, memory: Option<Arc<Memory>>) -> Self {
         Pipe {
             name,
             latency,
@@ -115,6 +123,8 @@ impl Pipe {
             strikes: Vec::new(),
             messages: VecDeque::new(),
             frames: Frames::default(),
+            memory,
+            said: Vec::new(),
             partial: Vec::new(),
             overtaken: None,
             carried: Vec::new(),
@@ -157,7 +167,8 @@ impl Pipe {
         if !fault.kind.is_of_messages() {
             return self.strikes.push((fault, self.entered + self.carried.len() as u64));
         }
-        if self.frames.opaque().is_some() {
+        let forgets = self.memory.is_none() && matches!(fault.kind, Kind::Replay | Kind::Splice);
+        if forgets || self.frames.opaque().is_some() {
             return self.impossible.push(fault.kind);
         }
         let is_idle = self.frames.is_between() && self.messages.is_empty() && self.overtaken.is_none();
@@ -245,13 +256,16 @@ impl Pipe {
         while !rest.is_empty() {
             let wanted = !self.messages.is_empty() || self.overtaken.is_some() || self.lacks_pongs(now);
             let collects = !self.partial.is_empty() || (wanted && self.frames.is_between());
-            let was_head = matches!(self.frames, Frames::Head(_));
+            let is_head = self.frames.is_head();
             let (here, behind) = rest.split_at(self.frames.advance(rest));
             rest = behind;
+            if self.memory.is_some() {
+                self.remember(is_head, here);
+            }
             if wanted && self.frames.opaque().is_some() {
                 self.give_up();
             }
-            self.in_head = was_head && !matches!(self.frames, Frames::Opaque(_));
+            self.in_head = is_head && self.frames.opaque().is_none();
             if !collects {
                 self.enter(now, here);
                 continue;
@@ -354,18 +368,6 @@ impl Pipe {
         self.frames.opaque()
     }
 
-    /// Whether answers to pings are taken out at the moment
-    fn lacks_pongs(&self, now: Instant) -> bool {
-        self.spells.iter().any(|spell| spell.kind == Kind::NoPong && spell.holds(now))
-    }
-
-    /// There are no messages here, and so nothing can befall them
-    fn give_up(&mut self) {
-        let pongs = self.spells.extract_if(.., |spell| spell.kind == Kind::NoPong);
-        let all = self.messages.drain(..).map(|fault| fault.kind).chain(pongs.map(|spell| spell.kind));
-        self.impossible.extend(all);
-    }
-
     /// Whether a bit was flipped since this was asked last, behind the head of HTTP
     pub(super) fn take_scar(&mut self) -> bool {
         std::mem::take(&mut self.scarred)
@@ -393,67 +395,6 @@ impl Pipe {
             held.filter_map(|spell| Some((spell.kind, spell.until?))).max_by_key(|(_, until)| *until)?;
         self.feel(kind);
         Some(until)
-    }
-
-    /// What befalls the message that has come
-    fn next_fault(&mut self) -> Option<Fault> {
-        let first = self.messages.front_mut()?;
-        if first.after > 0 {
-            first.after -= 1;
-            return None;
-        }
-        self.messages.pop_front()
-    }
-
-    /// A whole message has come, and something may befall it
-    fn message(&mut self, now: Instant, message: Vec<u8>) {
-        if is_pong(&message) && self.lacks_pongs(now) {
-            return self.feel(Kind::NoPong);
-        }
-        let Some(fault) = self.next_fault() else { return self.untouched(now, &message) };
-        let made = altered(fault, &message);
-        if made == Altered::Spared {
-            self.messages.push_front(fault);
-            return self.untouched(now, &message);
-        }
-        // One that nothing has overtaken yet goes first after all.
-        let held = self.overtaken.take();
-        self.enter(now, &held.unwrap_or_default());
-        if fault.kind == Kind::Swap {
-            self.overtaken = Some(message);
-            return;
-        }
-        if fault.kind == Kind::Hold {
-            self.last_due = self.last_due.max(Some(now + fault.span));
-        }
-        match made {
-            Altered::Bytes(bytes) => self.enter(now, &bytes),
-            Altered::Apart(first, pause, rest) => {
-                self.enter(now, &first);
-                self.last_due = self.last_due.max(Some(now + pause));
-                self.enter(now, &rest);
-            }
-            Altered::Break => {
-                // Felt when whatever is in front has left.
-                self.breaks_at = Some((self.entered + self.carried.len() as u64, fault.kind));
-                return;
-            }
-            Altered::Impossible => {
-                self.impossible.push(fault.kind);
-                return self.enter(now, &message);
-            }
-            Altered::Spared => {}
-        }
-        self.felt.push(fault.kind);
-    }
-
-    /// A message goes on as it is, and overtakes one that waits for that
-    fn untouched(&mut self, now: Instant, message: &[u8]) {
-        self.enter(now, message);
-        if let Some(held) = self.overtaken.take() {
-            self.felt.push(Kind::Swap);
-            self.enter(now, &held);
-        }
     }
 
     /// Bytes come in behind whatever befalls messages
@@ -533,7 +474,7 @@ impl Pipe {
 
     /// How long the next bytes take, and how many of them
     fn delay(&mut self, now: Instant) -> (Duration, u64) {
-        let Name { seed, connection, towards } = self.name;
+        let Name { seed, connection, towards, .. } = self.name;
         let (block, mut sum) = (self.entered / BLOCK, None);
         for spell in self.spells.iter_mut().filter(|spell| spell.holds(now)) {
             let names = [connection, towards as u64, spell.kind as u64, block];

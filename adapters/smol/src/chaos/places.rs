@@ -1,7 +1,6 @@
 //! What a proxy and its links have in common: who stands where, and what is in force
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -10,9 +9,11 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::fault::{Counts, End, Fault, Kind, Manner, Whom};
 use super::frames::Opaque;
+use super::memory::Memory;
 use super::profile::{Profile, fate};
 use super::random::{Purpose, Random};
 use super::socket::{Socket, is_closed};
+use super::upstream::Upstream;
 
 /// Most connections at a time; further ones are reset
 pub(super) const LINKS_MAX: usize = 2000;
@@ -34,19 +35,25 @@ pub struct Settings {
     pub latency: Duration,
     /// Half, one or two of these are between the breaks of `flap`
     pub heartbeat: Duration,
+    /// Whether messages are kept for `replay`, `splice` and `impostor`, which are impossible without
+    ///
+    /// Costs up to 200 KB for each connection at a time.
+    pub remembers: bool,
 }
 
 impl Settings {
     /// A profile as it is
     pub fn of(profile: Profile, seed: u64) -> Settings {
-        Settings { profile, seed, latency: Duration::ZERO, heartbeat: Duration::from_secs(2) }
+        Settings { profile, seed, latency: Duration::ZERO, heartbeat: Duration::from_secs(2), remembers: false }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) upstream: SocketAddr,
+    pub(super) upstream: Upstream,
     pub(super) settings: Settings,
+    /// What was said before, if that is kept
+    pub(super) memory: Option<Arc<Memory>>,
     /// Bytes written towards each end
     carried: [AtomicU64; 2],
     state: Mutex<State>,
@@ -129,8 +136,9 @@ impl Lasting {
 }
 
 impl Shared {
-    pub(super) fn new(upstream: SocketAddr, settings: Settings) -> Self {
-        Self { upstream, settings, carried: Default::default(), state: Mutex::default() }
+    pub(super) fn new(upstream: Upstream, settings: Settings) -> Self {
+        let memory = settings.remembers.then(Arc::default);
+        Self { upstream, settings, memory, carried: Default::default(), state: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -171,6 +179,7 @@ impl Shared {
                     state.waiting.push(fault);
                 }
             }
+            Manner::Aside if fault.kind == Kind::Impostor && self.memory.is_none() => state.counts.cannot(fault.kind),
             Manner::Aside => {}
         }
     }
@@ -260,7 +269,7 @@ impl State {
 pub(super) struct Place {
     pub(super) shared: Arc<Shared>,
     pub(super) connection: u64,
-    number: u64,
+    pub(super) number: u64,
     fate: Vec<(Duration, Fault)>,
     pub(super) orders: Receiver<Order>,
 }

@@ -11,7 +11,7 @@ use smol::{Async, Timer, future};
 use super::random::Random;
 use super::socket::Socket;
 pub(super) use super::socket::within;
-use super::{Fault, Kind, Profile, Proxy, Whom};
+use super::{Fault, Kind, Profile, Proxy, Settings, Whom};
 
 pub(super) const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
@@ -30,6 +30,15 @@ impl Rig {
         let address = upstream.get_ref().local_addr().expect("address");
         let proxy = Proxy::start(LOOPBACK, address, profile, seed).await;
         Self { proxy: proxy.expect("start"), upstream }
+    }
+
+    /// One whose proxy remembers what was said
+    pub(super) fn remembering() -> (Self, smol::Task<()>) {
+        let upstream = Async::<TcpListener>::bind(LOOPBACK).expect("bind");
+        let at = upstream.get_ref().local_addr().expect("address");
+        let settings = Settings { remembers: true, ..Settings::of(Profile::Calm, 1) };
+        let (proxy, serving) = Proxy::bind(LOOPBACK, at, settings).expect("a port");
+        (Self { proxy, upstream }, smol::spawn(serving))
     }
 
     /// Both ends of a new link

@@ -7,6 +7,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 mod websocket;
 
 use super::rig::*;
+use super::socket::Socket;
 use super::*;
 
 #[test]
@@ -219,6 +220,25 @@ fn a_partition_holds_up_both_ways_and_dials_until_it_heals() {
         assert_eq!(&read_some(&server).await, b"held");
         let (at_second, _) = rig.upstream.accept().await.expect("its dial goes on");
         assert_passes(&second, &at_second).await;
+    });
+}
+
+#[test]
+fn whoever_gives_up_while_its_dial_hangs_is_never_heard() {
+    run(async {
+        let rig = Rig::new(Profile::Calm, 1).await;
+        rig.proxy.strike(Fault::of_all(Kind::Hang).lasting(HOUR));
+        let connect = || async { Socket::connect(rig.proxy.local_addr()).await.expect("the system accepts") };
+        let (gone, stays) = (connect().await, connect().await);
+        send(&gone, b"gone").await;
+        send(&stays, b"here").await;
+        drop(gone);
+        until(|| rig.proxy.counts().felt(Kind::Hang) == 2).await;
+        rig.proxy.heal();
+        let (server, _) = rig.upstream.accept().await.expect("accept");
+        assert_eq!(&read_some(&server).await, b"here");
+        assert!(within(millis(60), rig.upstream.accept()).await.is_none());
+        assert_passes(&stays, &server).await;
     });
 }
 

@@ -13,7 +13,7 @@ struct Bench {
     out: Vec<(u64, Vec<u8>)>,
 }
 
-const NAME: Name = Name { seed: 1, connection: 0, towards: End::Peer };
+const NAME: Name = Name { seed: 1, connection: 0, towards: End::Peer, place: 0 };
 
 fn fault(kind: Kind, amount: u64) -> Fault {
     Fault { kind, whom: Whom::All, towards: End::Peer, span: Duration::from_millis(30), amount, after: 0 }
@@ -22,7 +22,7 @@ fn fault(kind: Kind, amount: u64) -> Fault {
 impl Bench {
     fn new() -> Self {
         let now = Instant::now();
-        Bench { pipe: Pipe::new(NAME, Duration::ZERO), now, start: now, out: Vec::new() }
+        Bench { pipe: Pipe::new(NAME, Duration::ZERO, None), now, start: now, out: Vec::new() }
     }
 
     /// One on which something holds from its start, for a second

@@ -4,6 +4,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::frames::framed;
 use super::super::rig::*;
+use super::super::socket::Socket;
 use super::super::*;
 
 const REQUEST: &[u8] = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -228,6 +229,81 @@ fn what_is_encrypted_or_no_websocket_has_no_messages_and_that_is_said() {
             send_all(&client, b"as it is").await;
             assert_eq!(receive_all(&server).await.expect("an end"), b"as it is");
             until_effects(&rig, Kind::NoPong, (0, 1)).await;
+        }
+    });
+}
+
+#[test]
+fn what_was_said_is_said_again_on_the_same_connection_or_a_later_one() {
+    run(async {
+        let (rig, _serving) = Rig::remembering();
+        let said: Vec<Vec<u8>> = (b'a'..=b'f').map(|letter| framed(0x82, KEY, &[letter])).collect();
+        let (client, server) = upgraded(&rig).await;
+        let all = said[..3].concat();
+        send(&client, &all).await;
+        assert_eq!(receive(&server, all.len()).await, all);
+        rig.proxy.strike(towards_coordinator(Kind::Replay, 2));
+        send(&client, &said[3]).await;
+        let expected = [&*said[1], &said[3]].concat();
+        assert_eq!(receive(&server, expected.len()).await, expected);
+        drop((client, server));
+        rig.until_empty().await;
+        // Back over the end of the connection before.
+        let (client, server) = upgraded(&rig).await;
+        rig.proxy.strike(Fault { after: 1, ..towards_coordinator(Kind::Replay, 4) });
+        send(&client, &said[4..].concat()).await;
+        let expected = [&*said[4], &said[1], &said[5]].concat();
+        assert_eq!(receive(&server, expected.len()).await, expected);
+        until(|| rig.proxy.counts().felt(Kind::Replay) == 2).await;
+    });
+}
+
+#[test]
+fn what_one_has_said_is_heard_from_another() {
+    run(async {
+        let (rig, _serving) = Rig::remembering();
+        let ends = [upgraded(&rig).await, upgraded(&rig).await, upgraded(&rig).await];
+        for ((client, server), text) in ends.iter().zip([b"0", b"1", b"2"]) {
+            let said = framed(0x82, KEY, text);
+            send(client, &said).await;
+            assert_eq!(receive(server, said.len()).await, said);
+        }
+        for (further, other) in [(0, b"1"), (1, b"2"), (2, b"1")] {
+            rig.proxy.strike(towards_coordinator(Kind::Splice, further));
+            send(&ends[0].0, &framed(0x82, KEY, b"x")).await;
+            let expected = [framed(0x82, KEY, other), framed(0x82, KEY, b"x")].concat();
+            assert_eq!(receive(&ends[0].1, expected.len()).await, expected);
+        }
+        until(|| rig.proxy.counts().felt(Kind::Splice) == 3).await;
+    });
+}
+
+#[test]
+fn an_impostor_begins_as_somebody_else_has_begun() {
+    run(async {
+        let (rig, _serving) = Rig::remembering();
+        let (client, server) = upgraded(&rig).await;
+        let said = [b"1", b"2", b"3"].map(|text| framed(0x82, KEY, text));
+        send(&client, &said.concat()).await;
+        receive(&server, said.concat().len()).await;
+        rig.proxy.strike(fault(Kind::Impostor, 2));
+        let (impostor, _) = rig.upstream.accept().await.expect("accept");
+        let expected = [REQUEST, &said[0], &said[1]].concat();
+        assert_eq!(receive(&impostor, expected.len()).await, expected);
+        until_effects(&rig, Kind::Impostor, (1, 0)).await;
+        drop(impostor);
+    });
+}
+
+#[test]
+fn nothing_is_said_again_where_nothing_is_remembered() {
+    with_websocket(async |rig, client, server| {
+        let said = framed(0x82, KEY, b"said");
+        for kind in [Kind::Replay, Kind::Splice, Kind::Impostor] {
+            rig.proxy.strike(towards_coordinator(kind, 1));
+            send(&client, &said).await;
+            assert_eq!(receive(&server, said.len()).await, said);
+            until_effects(&rig, kind, (0, 1)).await;
         }
     });
 }
