@@ -52,7 +52,7 @@ impl Crowd {
     pub(crate) fn start(fleet: &Fleet, rate: usize) -> Result<Crowd, Trouble> {
         let (url, rate) = (format!("ws://{}", fleet.address()), rate.to_string());
         let words = ["crowd", "--coordinator", &url, "--key", "crowd.keys", "--rate", &rate, "--json", "--log", LOG];
-        let (out, err) = (fleet.dir().join("crowd.out"), fleet.dir().join("crowd.log"));
+        let (out, err) = (fleet.dir().join("crowd-seconds.log"), fleet.dir().join("crowd.log"));
         let mut command = fleet.command(Release::New, "crowd.log", &words)?;
         let child = command.stdout(File::create(&out)?).stdin(Stdio::null()).spawn()?;
         Ok(Crowd { process: Process::of(child), out, err, workers: fleet.plan.crowd })
@@ -66,7 +66,8 @@ impl Crowd {
     fn said(&self) -> Result<Vec<Value>, Trouble> {
         let text = fs::read_to_string(&self.out)?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let read = |line| serde_json::from_str(line).map_err(|error| Trouble::new(format!("crowd.out: {error}")));
+        let read =
+            |line| serde_json::from_str(line).map_err(|error| Trouble::new(format!("crowd-seconds.log: {error}")));
         whole.lines().map(read).collect()
     }
 
