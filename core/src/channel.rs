@@ -353,6 +353,11 @@ impl Channel {
         false
     }
 
+    /// Whether something follows by now from what was not heard
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.deadline() <= now)
+    }
+
     /// The earliest of the channel's deadlines
     pub(crate) fn deadline<L: Log>(&self, session: Option<&Session<L>>, tellable: u64) -> Option<Instant> {
         let ack = session.filter(|_| !self.ack).and_then(|s| s.ack_at(tellable));

@@ -53,6 +53,11 @@ impl<K: Ord + Copy> Timers<K> {
         Some(key)
     }
 
+    /// The names whose time has come, in the order in which they fire
+    pub(crate) fn due(&self, now: Instant) -> impl Iterator<Item = K> + '_ {
+        self.by_time.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| *key)
+    }
+
     /// All deadlines, in the order of names
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (K, Instant)> + '_ {
         self.by_key.iter().map(|(key, at)| (*key, *at))
@@ -79,6 +84,7 @@ mod tests {
         timers.advance('b', Some(at(7)));
         assert_eq!(timers.next(), Some(at(5)));
         assert_eq!(timers.pop_due(at(4)), None);
+        assert_eq!(timers.due(at(5)).collect::<alloc::vec::Vec<_>>(), ['a', 'b']);
         assert_eq!(timers.pop_due(at(5)), Some('a'));
         assert_eq!(timers.pop_due(at(5)), Some('b'));
         assert_eq!(timers.pop_due(at(5)), None);

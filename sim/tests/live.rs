@@ -97,6 +97,23 @@ fn live_2_an_unfinished_frame_puts_the_verdict_off_twice_at_most() {
 }
 
 #[test]
+fn live_2_only_connections_that_are_silent_for_too_long_are_asked_for_unfinished_messages() {
+    let coordinator = |config: &mut coordinator::Config| config.heartbeat = Some(secs(1));
+    let mut world = connected(Setup { workers: 20, coordinator, ..Setup::default() });
+    world.run_for(secs(5));
+    let conn = world.connection(3).expect("it is connected");
+    world.half_open(3, Side::Coordinator);
+    let mut asked = BTreeSet::new();
+    while !world.closes.contains_key(&conn) {
+        // What an embedder asks in front of each timeout: many of these are about others.
+        asked.extend(world.coordinator.due(world.now() + ms(10)));
+        world.run_for(ms(10));
+    }
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), [conn]);
+    assert_eq!(world.closes.get(&conn), Some(&Reason::Silence));
+}
+
+#[test]
 fn live_1_the_accepting_end_probes_before_it_gives_up() {
     let mut world = World::new(Setup { coordinator: |config| config.heartbeat = Some(secs(1)), ..Setup::default() });
     let mut puppet = puppet_worker(&mut world, 0);

@@ -52,6 +52,7 @@ async fn serve(args: &Coordinator) -> Result<(), Failed> {
     config.lease_ttl = Some(args.lease);
     config.lease_grace = args.lease_grace;
     config.pins = args.pins.all();
+    config.wire_version = args.wire_version;
     config.recovery_window = args.recovery_window;
     config.forget_after = Some(args.keep_ended);
     config.session_lifetime = args.session_lifetime;

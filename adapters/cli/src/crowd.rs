@@ -93,8 +93,8 @@ fn settings(args: &Args) -> Result<Settings, Failed> {
     // Each worker's own key takes the place of this one.
     let (mut link, trust) = access::link(&args.access, placeholder())?;
     link.heartbeat = args.heartbeat;
-    let (endpoints, start_log) = (args.access.coordinators.clone(), args.start_log.clone());
-    Ok(Settings { endpoints, trust, link, keys, rate: args.rate, start_log })
+    let (endpoints, log) = (args.access.coordinators.clone(), args.log.clone());
+    Ok(Settings { endpoints, trust, link, keys, rate: args.rate, log })
 }
 
 fn placeholder() -> Key {

@@ -99,6 +99,7 @@ fn dispatch(command: &Command) -> Result<u8, clap::Error> {
         Command::Sim { command, planted } => rejoin_sim::mutants::with(*planted, || sim::run(command)),
         Command::Stress(options) => stress::stress(options),
         Command::StressTask(options) => stress::task(options),
+        Command::StressRelay(options) => stress::relay(options),
         Command::Guardian => {
             rejoin_smol::guardian::guard(io::stdin());
             0

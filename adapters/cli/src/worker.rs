@@ -56,6 +56,7 @@ async fn work(args: &Worker, offers: Tags) -> Result<Ended, Failed> {
     let (mut link, trust) = access::link(&args.access, key.clone())?;
     link.heartbeat = args.heartbeat;
     link.pins = args.pins.all();
+    link.wire_version = args.wire_version;
     link.cluster = cluster;
     if token_file.is_some() {
         access::check_token(&args.access).map_err(Failed::Usage)?;

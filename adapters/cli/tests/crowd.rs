@@ -37,7 +37,7 @@ fn last(crowd: &Process, what: &str) -> u64 {
 fn a_crowd_comes_back_from_a_killed_coordinator_and_its_tasks_are_done_once() {
     const WORKERS: u64 = 60;
     let mut fleet = fleet(WORKERS as u32, &["--heartbeat", "1s"]);
-    let crowd = crowd(&fleet, &["--start-log", "starts"]);
+    let crowd = crowd(&fleet, &["--log", "starts"]);
     until("all are connected", || last(&crowd, "connected") == WORKERS);
     let items: Vec<String> = (0..300).map(|n| format!("{}", 50 + n % 3)).collect();
     fs::write(fleet.path("items"), items.join("\n") + "\n").expect("a file");
@@ -57,9 +57,10 @@ fn a_crowd_comes_back_from_a_killed_coordinator_and_its_tasks_are_done_once() {
     assert_eq!((&summary["lost"], &summary["returns"]), (&WORKERS.into(), &WORKERS.into()), "{summary}");
     assert_eq!((&summary["started"], &summary["finished"]), (&300.into(), &300.into()), "{summary}");
     assert_eq!(summary["pauses_against_the_law"], 0, "{summary}");
-    let starts = fs::read_to_string(fleet.path("starts")).expect("a log");
-    let tasks: BTreeSet<&str> = starts.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!((tasks.len(), starts.lines().count()), (300, 300), "each was started once");
+    let log = fs::read_to_string(fleet.path("starts")).expect("a log");
+    let (ends, starts): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.ends_with(" end"));
+    let tasks: BTreeSet<&str> = starts.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!((tasks.len(), starts.len(), ends.len()), (300, 300, 300), "each was started and ended once");
 }
 
 #[test]

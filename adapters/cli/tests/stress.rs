@@ -98,6 +98,18 @@ fn workers_that_sleep_and_return() {
 }
 
 #[test]
+fn a_herd_that_loses_its_coordinator_at_once() {
+    let found = passes("thundering-herd", &[]);
+    assert_eq!(found["tables"][0]["title"], "The herd, second by second");
+}
+
+#[test]
+fn a_fleet_that_is_upgraded_and_taken_back_while_it_works() {
+    let found = passes("rolling-upgrade", &[]);
+    assert_eq!(found["tables"][0]["rows"].as_array().map(Vec::len), Some(7));
+}
+
+#[test]
 fn every_scenario_has_a_test_here() {
     let (_, list) = play(&["--list"]);
     let tests = include_str!("stress.rs");

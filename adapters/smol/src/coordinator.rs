@@ -501,7 +501,7 @@ impl<J: Journal> Desk<J> {
     fn turned_away(&mut self, reason: Reason) {
         let now = self.clock.now();
         let quiet = self.complained.is_some_and(|at| now.since(at) < COMPLAIN_EVERY);
-        if matches!(reason, Reason::Unbound | Reason::Audience) && !quiet {
+        if matches!(reason, Reason::Unbound | Reason::Audience | Reason::Version) && !quiet {
             self.complained = Some(now);
             tracing::warn!(%reason, "a connection was refused");
         } else {
@@ -606,9 +606,13 @@ impl<J: Journal> Desk<J> {
                 self.tell(Input::Journaled { upto });
             }
             Wake::Time => {
-                let arriving: Vec<_> =
-                    self.conns.iter_mut().filter_map(|(conn, pump)| pump.is_arriving().then_some(*conn)).collect();
-                arriving.into_iter().for_each(|conn| self.tell(Input::Arriving { conn }));
+                // Of these alone: there may be thousands of others, whose reprieves are not to be used up by that.
+                let due: Vec<_> = self.machine.due(self.clock.now()).collect();
+                for conn in due {
+                    if self.conns.get_mut(&conn).is_some_and(Pump::is_arriving) {
+                        self.tell(Input::Arriving { conn });
+                    }
+                }
                 self.tell(Input::Timeout);
             }
         }

@@ -136,7 +136,10 @@ impl Line {
             self.saw(attempt, Seen::Closes(reason));
         }
         (self.dialling, self.current, self.opened) = (None, None, None);
-        if matches!(reason, Reason::NotAuthenticated | Reason::Rejected | Reason::Unbound | Reason::Audience) {
+        if matches!(
+            reason,
+            Reason::NotAuthenticated | Reason::Rejected | Reason::Version | Reason::Unbound | Reason::Audience
+        ) {
             // It may have been an old answer out of somebody's memory, or one to something else than was said.
             self.deaf.extend(self.greeted);
         }

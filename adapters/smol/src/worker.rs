@@ -460,7 +460,10 @@ impl Runner {
         *glance = Glance { state, stats: self.worker.stats(), slow };
         drop(glance);
         match (before.state == LinkState::Connected, state == LinkState::Connected) {
-            (false, true) => tracing::info!(tasks = self.worker.held(), "connected"),
+            (false, true) => {
+                let wire_version = self.worker.wire_version().unwrap_or_default();
+                tracing::info!(tasks = self.worker.held(), wire_version, "connected");
+            }
             (true, false) => tracing::info!(tasks = self.worker.held(), "connection lost"),
             (true, true) | (false, false) => {}
         }

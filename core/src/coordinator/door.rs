@@ -218,7 +218,7 @@ impl Waiting {
         let Some(hello) = Hello::decode(bytes) else { return reject(RejectCode::Malformed) };
         let spoken = WIRE_VERSION_OLDEST..=face.wire_version;
         let Some(version) = hello.versions.iter().copied().find(|version| spoken.contains(version)) else {
-            return reject(RejectCode::Version);
+            return reject_for(RejectCode::Version, Reason::Version);
         };
         if !face.audiences.is_empty() && !face.audiences.iter().any(|audience| audience == hello.audience) {
             return reject_for(RejectCode::Audience, Reason::Audience);

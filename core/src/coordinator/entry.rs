@@ -599,6 +599,11 @@ impl Desk {
         self.dirty.insert(conn);
     }
 
+    /// Whether something follows now from a connection's silence: its timer may be an older one, or be about something else
+    pub(super) fn is_due(&self, conn: ConnId, now: Instant) -> bool {
+        matches!(self.conns.get(&conn), Some(Conn::Live(live)) if live.channel.is_due(now))
+    }
+
     pub(super) fn arriving(&mut self, conn: ConnId) {
         if let Some(Conn::Live(live)) = self.conns.get_mut(&conn) {
             live.channel.arriving(self.now);

@@ -348,6 +348,25 @@ impl Coordinator {
         self.desk.timers.next()
     }
 
+    /// Connections of which nothing was heard for so long that something follows from it now, unless part of a message has
+    /// come in: then say [`Input::Arriving`] before the next [`Input::Timeout`] (LIVE-2)
+    ///
+    /// Costs as much as there are of these, and not as there are connections.
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = ConnId> + '_ {
+        self.desk.timers.due(now).filter_map(move |timer| match timer {
+            Timer::Conn(conn) if self.desk.is_due(conn, now) => Some(conn),
+            Timer::Conn(_)
+            | Timer::Contender(_)
+            | Timer::Lost(_)
+            | Timer::Steady(_)
+            | Timer::Session(_)
+            | Timer::Retry(_)
+            | Timer::Retention(_)
+            | Timer::UnknownLeases
+            | Timer::Forget(_) => None,
+        })
+    }
+
     /// Returns a task, unless it is unknown or forgotten
     pub fn task(&self, task: TaskId) -> Option<TaskView<'_>> {
         let task = self.desk.tasks.all.get(&task)?;

@@ -153,6 +153,11 @@ impl Queues {
         self.kinds.get(&KindIx(0)).into_iter().flat_map(|kind| kind.free.iter().copied())
     }
 
+    /// Whether a worker that has nothing could take a task of this kind now
+    pub(crate) fn has_idle(&self, kind: KindIx) -> bool {
+        self.kinds.get(&kind).and_then(|kind| kind.free.first()).is_some_and(|(load, _)| *load == 0)
+    }
+
     /// Whether any task needs anything
     pub(crate) fn has_needs(&self) -> bool {
         self.kinds.len() > 1
@@ -200,6 +205,23 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn task_9_whether_anybody_idle_could_take_a_task_is_asked_of_its_kind_and_not_of_all_workers() {
+        let mut queues = Queues::default();
+        let mut tags = Tags::default();
+        tags.insert("os", crate::about::Tag::Label("linux".into())).expect("a legal label");
+        let (picky, _) = queues.enter(Need { tags, terms: false });
+        let (any, _) = queues.enter(Need::default());
+        // A thousand that offer nothing, and one that could take it but has something.
+        for n in 0..1000 {
+            queues.list(PeerIx(n), None, Some((0, |need: &Need| need.is_nothing())));
+        }
+        queues.list(PeerIx(1000), None, Some((1, |_: &Need| true)));
+        assert_eq!((queues.has_idle(picky), queues.has_idle(any)), (false, true));
+        queues.list(PeerIx(1000), Some(1), Some((0, |_: &Need| true)));
+        assert!(queues.has_idle(picky));
+    }
 
     #[test]
     fn lanes_1_a_task_that_has_waited_long_enough_goes_before_a_more_urgent_one() {

@@ -223,9 +223,9 @@ impl Desk {
         if self.schedule.lenders.is_empty() || !self.tasks.queues.is_idle() {
             return;
         }
-        let idle: Vec<PeerIx> = self.tasks.queues.free().take_while(|(load, _)| *load == 0).map(|(_, ix)| ix).collect();
-        while self.schedule.recalled.len() < idle.len() {
-            let Some((ix, token)) = self.unstarted(&idle) else { return };
+        // As many are asked for as there are workers with nothing, of whom there may be thousands.
+        while self.tasks.queues.free().nth(self.schedule.recalled.len()).is_some_and(|(load, _)| load == 0) {
+            let Some((ix, token)) = self.unstarted() else { return };
             if self.tasks.attempts.get(&token).is_some_and(|attempt| attempt.sent_as.is_none()) {
                 // Its assignment has not even left: nobody need be asked.
                 self.take_unstarted_back(token);
@@ -245,15 +245,16 @@ impl Desk {
         }
     }
 
-    /// The last attempt that the most loaded worker has not started, and that one of these could take
-    fn unstarted(&mut self, idle: &[PeerIx]) -> Option<(PeerIx, Token)> {
+    /// The last attempt that the most loaded worker has not started, and that a worker with nothing could take
+    fn unstarted(&mut self) -> Option<(PeerIx, Token)> {
         let mut from = (usize::MAX, PeerIx(u32::MAX));
         while let Some((load, ix)) = self.schedule.lenders.range(..from).next_back().copied() {
             let attempts = &self.tasks.attempts;
             let is_waiting = |a: &Attempt| !a.running && !a.recalled && !a.detached;
             let held = self.roster.get(ix).held.iter().rev();
             let waiting: Vec<_> = held.filter_map(|t| Some((*t, attempts.get(t).filter(|a| is_waiting(a))?))).collect();
-            let wanted = |attempt: &Attempt| idle.iter().any(|other| self.fits(attempt.task, *other));
+            let Tasks { all, queues, .. } = &self.tasks;
+            let wanted = |attempt: &Attempt| all.get(&attempt.task).is_some_and(|task| queues.has_idle(task.kind));
             if let Some((token, _)) = waiting.iter().find(|(_, attempt)| wanted(attempt)) {
                 return Some((ix, *token));
             }

@@ -401,9 +401,10 @@ impl<L: Log> Link<L> {
                 let retry_after = Duration::from_micros(us);
                 self.give_up(now, Reason::RetryAfter, Loss::Busy { retry_after });
             }
-            Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey | RejectCode::Version) => {
+            Refusal::Reject(RejectCode::Malformed | RejectCode::UnknownKey) => {
                 self.failed_handshake(now, Reason::Rejected);
             }
+            Refusal::Reject(RejectCode::Version) => self.failed_handshake(now, Reason::Version),
             Refusal::Reject(RejectCode::Unbound) => self.failed_handshake(now, Reason::Unbound),
             Refusal::Reject(RejectCode::Audience) => self.failed_handshake(now, Reason::Audience),
         }

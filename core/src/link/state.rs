@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::ids::ClusterId;
+use crate::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
 use crate::wire::message::Denied;
 
 /// Where the connection of a worker or client stands
@@ -76,6 +77,8 @@ pub enum Reason {
     RetryAfter,
     /// The coordinator rejected the handshake, without proof of who it is
     Rejected,
+    /// The two ends have no wire version in common; without proof of who says so (FRAME-6)
+    Version,
     /// One end wants the handshake to be bound to TLS, and it cannot be (AUTH-7)
     Unbound,
     /// The coordinator is not to be reached by the URL that was dialled (AUTH-7)
@@ -119,6 +122,7 @@ impl Reason {
             Reason::Silence | Reason::Timeout => 4003,
             Reason::NotAuthenticated
             | Reason::Rejected
+            | Reason::Version
             | Reason::Unbound
             | Reason::Audience
             | Reason::OldCoordinator { .. }
@@ -133,6 +137,14 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Reason::Version => {
+                return write!(
+                    f,
+                    "the two ends have no wire version in common (this one can speak {WIRE_VERSION_OLDEST} to \
+                     {WIRE_VERSION}): bring the older one of the two programs up to the release of the other, or one \
+                     that still speaks its version, and see that neither is held at a version by --wire-version"
+                );
+            }
             Reason::OldCoordinator { epoch, seen } => {
                 return write!(
                     f,
@@ -168,7 +180,10 @@ impl fmt::Display for Reason {
             Reason::Denied(Denied::Revoked) => "its key has been revoked: get a new one",
             Reason::Denied(Denied::Removed) => "it was removed by an operator",
             Reason::Denied(Denied::TakenOver) => "another holder of the same key has taken its place",
-            Reason::Denied(Denied::Version) => "the coordinator speaks another version",
+            Reason::Denied(Denied::Version) => {
+                "the wire version that both ends speak is too old for a join token: use a newer release there, or a \
+                 key of `rejoin key new` in its place"
+            }
             Reason::Denied(Denied::Config) => "its settings contradict the coordinator's",
             Reason::Denied(Denied::Busy { .. }) => "another holder of the same key is connected and answers",
             Reason::Denied(Denied::Spent) => "the join token's time is over, or it was tried too often: get a new one",
@@ -225,7 +240,7 @@ mod tests {
             (4000, &[R::Stopping, R::GoingAway, R::Superseded, R::Left, R::Rekeyed]),
             (4001, &[R::Crowded, R::RetryAfter]),
             (4003, &[R::Silence, R::Timeout]),
-            (4100, &[R::NotAuthenticated, R::Rejected, R::OldCoordinator { epoch: 3, seen: 7 }, other]),
+            (4100, &[R::NotAuthenticated, R::Rejected, R::Version, R::OldCoordinator { epoch: 3, seen: 7 }, other]),
             (4101, &[R::BadTag]),
             (4102, &[R::Protocol, R::Denied(D::Protocol), busy]),
             (4500, &denied),

@@ -326,6 +326,11 @@ impl Worker {
         self.desk.link.epoch()
     }
 
+    /// The wire version of its connection, once both ends know it (FRAME-6)
+    pub fn wire_version(&self) -> Option<u16> {
+        self.desk.link.agreed_version()
+    }
+
     /// Whether failed handshakes have put it into the slow lane (AUTH-2)
     pub fn is_slow(&self) -> bool {
         self.desk.link.is_slow()

@@ -39,6 +39,7 @@ async fn follow(schedule: &Schedule) -> Seen {
     let rig = Rig::with(|config| config.heartbeat = Some(period), |journal| journal).await;
     let proxy = rig.proxy(Profile::Calm).await;
     let via = endpoint(proxy.local_addr());
+    forget(&[via.to_string(), rig.address.to_string()]);
     let mut link = link(key("w0", Role::Worker), &via);
     // As patient as the simulator's worker.
     link.handshake_time = LinkConfig::new(link.key.clone(), link.boot, &via.to_string()).handshake_time;
@@ -85,6 +86,12 @@ fn seen(peer: &str, coordinator: &str) -> Seen {
         all.map(|(_, events)| events.clone()).collect()
     };
     Seen { peer: of("peer", peer), coordinator: of("coordinator", coordinator) }
+}
+
+/// The system gives ports that were left to somebody else: what is known of these is of an earlier schedule
+fn forget(addresses: &[String]) {
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.retain(|(_, at, _), _| !addresses.contains(at));
 }
 
 /// Takes the lines that say what machines see of their transports

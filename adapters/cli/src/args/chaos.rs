@@ -22,7 +22,7 @@ pub struct Chaos {
     ///
     /// A name is looked up anew for each connection. Bytes pass as they are: of wss:// give
     /// the host and the port, and dial the proxy by wss://.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", verbatim_doc_comment)]
     pub to: Upstream,
 
     /// What breaks when: a schedule as `rejoin sim` writes it; `-` is standard input

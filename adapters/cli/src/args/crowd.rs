@@ -35,9 +35,9 @@ pub struct Crowd {
     #[arg(long, value_name = "D", value_parser = heartbeat)]
     pub heartbeat: Option<Duration>,
 
-    /// Write down each start of a task, a line each, for an audit
+    /// Write down each start of a task, a line each, and its end, the same line and ` end`, for an audit
     #[arg(long, value_name = "FILE", hide = true)]
-    pub start_log: Option<PathBuf>,
+    pub log: Option<PathBuf>,
 
     /// Print an object for each second, and the report as one
     #[arg(long)]
@@ -84,9 +84,9 @@ mod tests {
     fn every_option() {
         let crowd = parse("").expect("nothing else is needed");
         assert_eq!((crowd.workers, crowd.rate, crowd.lasts, crowd.json), (None, 500, None, false));
-        let crowd = parse("--workers 7 --rate 9 --for 1m --heartbeat 1s --start-log s --json").expect("legal options");
+        let crowd = parse("--workers 7 --rate 9 --for 1m --heartbeat 1s --log s --json").expect("legal options");
         assert_eq!((crowd.workers, crowd.rate, crowd.lasts), (Some(7), 9, Some(Duration::from_secs(60))));
-        assert_eq!((crowd.heartbeat, crowd.start_log), (Some(Duration::from_secs(1)), Some("s".into())));
+        assert_eq!((crowd.heartbeat, crowd.log), (Some(Duration::from_secs(1)), Some("s".into())));
         assert!(crowd.json);
     }
 

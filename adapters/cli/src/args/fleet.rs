@@ -9,6 +9,7 @@ use clap::Args;
 use clap::error::ErrorKind;
 use rejoin_core::about::{BadAbout, Tag, Tags};
 use rejoin_core::ids::{ClusterId, PeerName, TaskId};
+use rejoin_core::limits::{WIRE_VERSION, WIRE_VERSION_OLDEST};
 use rejoin_core::terms::Terms;
 use rejoin_smol::url::Endpoint;
 
@@ -148,6 +149,11 @@ pub struct Coordinator {
     #[arg(long, value_name = "D", default_value = "300s", value_parser = duration)]
     pub session_lifetime: Duration,
 
+    /// Speak this wire version at most, 1 or 2, for a fleet that is to stay at an older one
+    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true, overrides_with = "wire_version",
+          value_parser = clap::value_parser!(u16).range(WIRE_VERSION_OLDEST as i64..=WIRE_VERSION as i64))]
+    pub wire_version: u16,
+
     /// How long tasks that have ended are kept
     ///
     /// Then their inputs, results and output go; how they ended is known for another day.
@@ -215,6 +221,11 @@ pub struct Worker {
     /// Heartbeat period to ask the coordinator for, 50ms to 40s
     #[arg(long, value_name = "D", value_parser = heartbeat)]
     pub heartbeat: Option<Duration>,
+
+    /// Speak this wire version at most, 1 or 2, for a fleet that is to stay at an older one
+    #[arg(long, value_name = "N", default_value_t = WIRE_VERSION, hide_default_value = true, overrides_with = "wire_version",
+          value_parser = clap::value_parser!(u16).range(WIRE_VERSION_OLDEST as i64..=WIRE_VERSION as i64))]
+    pub wire_version: u16,
 
     /// What is not left to adapt by itself
     #[command(flatten)]

@@ -34,7 +34,7 @@ pub use sim::{
     Eyes, SimBench, SimCause, SimCommand, SimCorpus, SimCorpusAdd, SimCorpusCheck, SimCover, SimDiff, SimExplore,
     SimMutants, SimReplay, SimRun, SimShrink, SimSwarm,
 };
-pub use stress::{Stress, StressTask};
+pub use stress::{Stress, StressRelay, StressTask};
 pub use tls::{Cert, Security, Shown};
 
 use crate::report::EXIT_USAGE;
@@ -169,7 +169,6 @@ pub enum Command {
     #[command(verbatim_doc_comment, after_long_help = netbox::HELP,
               override_usage = "rejoin netbox [OPTIONS] -- CMD [ARG]...")]
     Netbox(Box<Netbox>),
-
     /// Break real fleets on this machine, and see whether everything holds
     ///
     /// Coordinators and workers are processes of their own, with proxies in between; they
@@ -177,7 +176,6 @@ pub enum Command {
     /// by marks that the tasks leave, and by what clients were told.
     #[command(verbatim_doc_comment, after_long_help = stress::HELP)]
     Stress(Stress),
-
     /// Be many lightweight workers at once, to try what a coordinator can carry
     ///
     /// Each has a key, a WebSocket and a session of its own, as any worker has, and comes
@@ -207,6 +205,9 @@ pub enum Command {
     /// Be a task of `rejoin stress`; for the program's own use
     #[command(hide = true)]
     StressTask(StressTask),
+    /// Be a relay of `rejoin stress`; for the program's own use
+    #[command(hide = true)]
+    StressRelay(StressRelay),
 }
 
 /// A usage error as clap would report it for a command

@@ -1,5 +1,6 @@
 //! The options of `rejoin stress`
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ pub struct Stress {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
+    /// The release before, for rolling-upgrade [default: this one, held at the version before]
+    #[arg(long, value_name = "FILE")]
+    pub old: Option<PathBuf>,
+
     /// Print an object for each scenario
     #[arg(long)]
     pub json: bool,
@@ -57,6 +62,15 @@ pub struct StressTask {
     pub marks: PathBuf,
     /// What it is to do
     pub numbers: Vec<u64>,
+}
+
+/// What the relay of a packet box is called with
+#[derive(Debug, Args)]
+pub struct StressRelay {
+    /// Where it listens
+    pub listen: SocketAddr,
+    /// The Unix socket to which it takes what comes
+    pub socket: PathBuf,
 }
 
 /// Most workers: each is a process with a proxy

@@ -11,6 +11,10 @@ use super::measure::{Look, Spread};
 use super::scenario::{Setting, Trouble};
 use super::task::Mark;
 
+/// Fewest looks at processes from which anything follows
+const LOOKS_MIN: usize = 12;
+/// Memory that a coordinator of a fleet of these sizes may take
+const MEMORY_MAX_MIB: u64 = 400;
 /// Most remarks on one check
 const REMARKS_MAX: usize = 10;
 
@@ -205,6 +209,7 @@ impl Findings {
         if let Err(Trouble { rule, what }) = played {
             self.check(rule, "the scenario comes to its end", false, what);
         }
+        self.resources();
         self.seconds = (took.as_millis() / 10) as f64 / 100.0;
         let spread = |times: &BTreeMap<&'static str, Vec<u64>>| Spread::of(times.values().flatten().copied());
         self.speed = Speed { detect: spread(&self.detected), resume: spread(&self.resumed) };
@@ -215,6 +220,19 @@ impl Findings {
         }
         self.latency = Spread::of(std::mem::take(&mut self.latencies));
         self.passed = !self.checks.is_empty() && self.checks.iter().all(|check| check.holds);
+    }
+
+    /// Whether the coordinator keeps to what it needs, however often its peers come and go
+    fn resources(&mut self) {
+        let Some(looks) = self.looks.get("coordinator").filter(|looks| looks.len() >= LOOKS_MIN) else { return };
+        let most = |looks: &[Look]| looks.iter().map(|look| look.descriptors).max().unwrap_or_default();
+        let (early, late) = (most(&looks[..looks.len() / 2]), most(&looks[looks.len() * 3 / 4..]));
+        let memory = looks.iter().map(|look| look.rss_kib).max().unwrap_or_default() / 1024;
+        let holds = late <= early + early / 2 + 16;
+        let found = format!("{early} in the first half, {late} in the last quarter");
+        self.check(None, "the coordinator does not hold ever more descriptors", holds, found);
+        let says = format!("the coordinator takes at most {MEMORY_MAX_MIB} MiB of memory");
+        self.check(Some("S17"), says, memory <= MEMORY_MAX_MIB, format!("{memory} MiB"));
     }
 
     /// Faults that had an effect

@@ -11,14 +11,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rejoin_core::ids::{KeyId, Role};
+use rejoin_core::limits::WIRE_VERSION;
 use rejoin_core::wire::keys::{Key, Secret};
-use rejoin_smol::chaos::{Fault, Kind, Profile, Proxy};
+use rejoin_smol::chaos::{End, Fault, Kind, Profile, Proxy};
 use rejoin_smol::clock::entropy;
 use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
 use crate::keys::key_line;
 
+use super::boxes;
 use super::hits::{Hit, Notice};
 use super::log::{Log, Stamp};
 use super::measure::Sampler;
@@ -32,6 +34,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const END_MAX: Duration = Duration::from_secs(20);
 /// The variable that plants a bug in a child, where the build can have any
 pub(crate) const PLANTED: &str = "REJOIN_PLANTED";
+
+/// Which release of the program a process is
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The one that is played with
+    New,
+    /// The one before: the program that was given for it, or the same one held at the wire version before
+    Old,
+}
 
 /// What a fleet is made of
 #[derive(Clone, Debug)]
@@ -50,8 +61,16 @@ pub(crate) struct Plan {
     pub(crate) secure: bool,
     /// Whether each worker keeps what it has finished
     pub(crate) keeps: bool,
+    /// Conditions of the packet box of each worker; none if there are to be no boxes
+    pub(crate) boxes: Vec<Vec<String>>,
     /// What cables do by themselves from the beginning
     pub(crate) noise: Option<Profile>,
+    /// Lightweight workers beside these, in a process of their own
+    pub(crate) crowd: usize,
+    /// How long workers may take to come back after a start of the coordinator
+    pub(crate) recovery_window: Duration,
+    /// Which release begins
+    pub(crate) release: Release,
     /// Further options of the coordinator
     pub(crate) coordinator: Vec<String>,
     /// Further options of each worker
@@ -59,17 +78,21 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Workers with so many slots, and one client; links are looked at twice a second
+    /// Workers with so many slots, and one client; silence is found in 2.5 s, more than a loaded machine makes of it
     pub(crate) fn of(workers: usize, slots: u16) -> Plan {
         Plan {
             workers,
             slots,
             clients: 1,
-            heartbeat: Duration::from_millis(500),
+            heartbeat: Duration::from_secs(1),
             lost_after: Duration::from_secs(60),
             secure: false,
             keeps: true,
+            boxes: Vec::new(),
             noise: None,
+            crowd: 0,
+            recovery_window: Duration::from_secs(20),
+            release: Release::New,
             coordinator: Vec::new(),
             worker: Vec::new(),
         }
@@ -86,12 +109,17 @@ impl Plan {
 pub(crate) struct Process(Child);
 
 impl Process {
+    /// A child
+    pub(crate) fn of(child: Child) -> Process {
+        Process(child)
+    }
+
     /// Its number
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.0.id().cast_signed()) {
             // One that has ended has not been waited for, so that nobody else has its number.
             let _ = kill_process(pid, signal);
@@ -104,7 +132,7 @@ impl Process {
     }
 
     /// Whether it has ended by itself
-    fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(Some(_)))
     }
 }
@@ -120,6 +148,8 @@ pub(crate) struct Worker {
     /// Its name
     pub(crate) name: String,
     process: Option<Process>,
+    /// What it is started as from now on
+    pub(crate) release: Release,
     /// What stands between it and the coordinator
     pub(crate) cable: Proxy,
     /// What it has said, through all its lives
@@ -132,6 +162,9 @@ pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     dir: PathBuf,
     program: PathBuf,
+    old: Option<PathBuf>,
+    /// What the coordinator is started as from now on
+    pub(crate) release: Release,
     planted: Option<Planted>,
     address: SocketAddr,
     coordinator: Option<Process>,
@@ -156,10 +189,13 @@ impl Fleet {
         }
         let said = Log::new(dir.join("coordinator.log"));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let release = plan.release;
         let mut fleet = Fleet {
             plan,
             dir,
             program: setting.program.clone(),
+            old: setting.old.clone(),
+            release,
             planted: setting.planted,
             address,
             coordinator: None,
@@ -180,7 +216,11 @@ impl Fleet {
         for n in 0..fleet.plan.workers {
             let name = format!("w{n}");
             let log = Log::new(fleet.dir.join(format!("{name}.log")));
-            workers.push(Worker { name, process: None, cable: cable(n as u64).await?, log });
+            let cable = cable(n as u64).await?;
+            if !fleet.plan.boxes.is_empty() {
+                boxes::bridge(&fleet.dir, &name, cable.local_addr())?;
+            }
+            workers.push(Worker { name, process: None, release, cable, log });
         }
         (fleet.clients, fleet.workers) = (clients, workers);
         for n in 0..fleet.workers.len() {
@@ -207,16 +247,29 @@ impl Fleet {
         self.plan.secure.then(|| self.dir.join("cert.pem"))
     }
 
-    fn command(&self, log: &str, words: &[&str]) -> io::Result<Command> {
-        let mut command = Command::new(&self.program);
+    /// Where the coordinator listens
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The folder of all files
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A command of a process of the fleet, whose log is kept under that name
+    pub(crate) fn command(&self, release: Release, log: &str, words: &[&str]) -> io::Result<Command> {
+        let old = self.old.as_ref().filter(|_| release == Release::Old);
+        let mut command = Command::new(old.unwrap_or(&self.program));
         command.current_dir(&self.dir).stdin(Stdio::null()).args(words);
         for variable in ["REJOIN_CA", "REJOIN_COORDINATOR", "REJOIN_KEY", "REJOIN_LOG"] {
             command.env_remove(variable);
         }
-        match self.planted {
-            Some(Planted::Bug(number)) => _ = command.env(PLANTED, number.to_string()),
-            Some(Planted::Options(options, _)) => _ = command.args(options),
-            None => {}
+        if release == Release::Old && old.is_none() {
+            command.args(["--wire-version", &(WIRE_VERSION - 1).to_string()]);
+        }
+        if let Some(Planted::Bug(number)) = self.planted {
+            command.env(PLANTED, number.to_string());
         }
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(log))?;
         command.stderr(log);
@@ -228,10 +281,13 @@ impl Fleet {
     /// Starts the coordinator on its journal and its port, and returns when it listens
     pub(crate) fn start_coordinator(&mut self) -> Result<(), Trouble> {
         let (address, heartbeat) = (self.address.to_string(), millis(self.plan.heartbeat));
-        let lost_after = millis(self.plan.lost_after);
+        let (lost_after, window) = (millis(self.plan.lost_after), millis(self.plan.recovery_window));
         let words = ["coordinator", "--listen", &address, "--data", "journal", "--keys", "keys"];
-        let mut command = self.command("coordinator.log", &words)?;
-        command.args(["--heartbeat", &heartbeat, "--lost-after", &lost_after, "--recovery-window", "20s"]);
+        let mut command = self.command(self.release, "coordinator.log", &words)?;
+        command.args(["--heartbeat", &heartbeat, "--lost-after", &lost_after, "--recovery-window", &window]);
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         command.args(&self.plan.coordinator).stdout(Stdio::piped());
         if self.plan.secure {
             command.args(["--tls-cert", "cert.pem", "--tls-key", "tls.key"]);
@@ -251,6 +307,24 @@ impl Fleet {
         })?;
         self.sampler.watch("coordinator", process.pid());
         self.coordinator = Some(process);
+        Ok(())
+    }
+
+    /// Tells the coordinator to end, and waits until it has: every worker that is connected has to notice that
+    pub(crate) async fn stop_coordinator(&mut self) -> Result<(), Trouble> {
+        self.look()?;
+        let at = Stamp::now();
+        let connected: Vec<usize> = (0..self.workers.len()).filter(|n| self.is_connected(*n)).collect();
+        if let Some(process) = self.coordinator.take() {
+            process.signal(Signal::TERM);
+            ended(process, "the coordinator").await?;
+        }
+        self.look()?;
+        self.said.peers.clear();
+        for n in connected {
+            let notice = Notice { worker: Some(Duration::from_secs(2)), coordinator: None, silent: false };
+            self.hits.push(Hit::new(n, "coordinator replaced", at, notice));
+        }
         Ok(())
     }
 
@@ -277,19 +351,38 @@ impl Fleet {
     pub(crate) fn start_worker(&mut self, n: usize) -> Result<(), Trouble> {
         let scheme = if self.plan.secure { "wss" } else { "ws" };
         let worker = &self.workers[n];
-        let (name, url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
+        let (name, mut url) = (worker.name.clone(), format!("{scheme}://{}", worker.cable.local_addr()));
         let (key, slots, data) = (format!("{name}.key"), self.plan.slots.to_string(), format!("{name}.data"));
         let label = format!("{}={name}", super::load::ONLY);
-        let words = ["worker", "--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label];
-        let mut command = self.command(&format!("{name}.log"), &words)?;
+        let log = format!("{name}.log");
+        let boxed = self.plan.boxes.get(n);
+        let mut command = match boxed {
+            Some(conditions) => {
+                let command = self.command(Release::New, &log, &["netbox"])?;
+                let (mut command, inside) = boxes::around(command, &self.program, &name, conditions, n as u64)?;
+                url = inside;
+                command.arg("worker");
+                command
+            }
+            None => self.command(worker.release, &log, &["worker"])?,
+        };
+        command.args(["--coordinator", &url, "--key", &key, "--slots", &slots, "--label", &label]);
+        if boxed.is_some() {
+            command.arg("--insecure-ws");
+        }
         if self.plan.keeps {
             command.args(["--data", &data]);
         }
         if self.plan.secure {
             command.args(["--ca", "cert.pem"]);
         }
+        if let Some(Planted::Options(options, _)) = self.planted {
+            command.args(options);
+        }
         let child = command.args(&self.plan.worker).stdout(Stdio::null()).spawn()?;
-        self.sampler.watch("workers", child.id());
+        if self.plan.boxes.is_empty() {
+            self.sampler.watch("workers", child.id());
+        }
         self.workers[n].process = Some(Process(child));
         Ok(())
     }
@@ -302,6 +395,18 @@ impl Fleet {
         }
         let notice = Notice { worker: None, coordinator: Some(Duration::from_secs(2)), silent: false };
         self.hits.push(Hit::new(n, "worker killed", at, notice));
+    }
+
+    /// Drains a worker, and waits until it has ended; its hit is over when it is started again
+    pub(crate) async fn drain_worker(&mut self, n: usize) -> Result<(), Trouble> {
+        let at = Stamp::now();
+        if let Some(process) = self.workers[n].process.take() {
+            process.signal(Signal::TERM);
+            ended(process, &format!("w{n}")).await?;
+        }
+        let notice = Notice { worker: None, coordinator: Some(END_MAX), silent: false };
+        self.hits.push(Hit::new(n, "worker replaced", at, notice));
+        Ok(())
     }
 
     /// Stops a worker's time
@@ -345,6 +450,22 @@ impl Fleet {
         hit.kind = Some(fault.kind);
         hit.over = Stamp(at.0 + u64::try_from(fault.span.as_micros()).unwrap_or(u64::MAX));
         self.hits.push(hit);
+    }
+
+    /// Whether a kind of fault on a worker's cable has not had its effect each time yet
+    pub(crate) fn waits(&self, n: usize, kind: Kind) -> bool {
+        let planned = self.hits.iter().filter(|hit| hit.worker == n && hit.kind == Some(kind)).count() as u64;
+        self.workers[n].cable.counts().felt(kind) < planned
+    }
+
+    /// Does the last fault of a worker again, which has had no effect: behind the next byte towards the coordinator
+    pub(crate) fn strike_again(&mut self, n: usize, kind: Kind) {
+        let fault = Fault { towards: End::Coordinator, amount: 1, ..Fault::of_all(kind) };
+        let now = Stamp::now();
+        if let Some(hit) = self.hits.iter_mut().rev().find(|hit| hit.worker == n) {
+            (hit.at, hit.over) = (now, now);
+        }
+        self.workers[n].cable.strike(fault);
     }
 
     /// Breaks a worker's cable by a reset, which both ends learn at once
@@ -401,6 +522,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// Packets that were lost in a worker's box, and all that there were, once it has ended
+    pub(crate) fn packets_lost(&self, n: usize) -> io::Result<(u64, u64)> {
+        boxes::lost(&self.dir, &self.workers[n].name)
+    }
+
     /// Bytes that went over all cables of workers
     pub(crate) fn carried(&self) -> u64 {
         self.workers.iter().map(|worker| worker.cable.carried().into_iter().sum::<u64>()).sum()
@@ -425,7 +551,7 @@ impl Fleet {
 }
 
 /// Waits until a process has ended
-async fn ended(mut process: Process, who: &str) -> Result<(), Trouble> {
+pub(crate) async fn ended(mut process: Process, who: &str) -> Result<(), Trouble> {
     let begun = Instant::now();
     while !process.has_ended() {
         if begun.elapsed() > END_MAX {
@@ -466,6 +592,11 @@ impl Keys {
             all += &line;
             all.push('\n');
         }
+        let crowd: Vec<Key> =
+            (0..plan.crowd).map(|n| new_key(&format!("crowd-{n}"), Role::Worker)).collect::<Result<_, Trouble>>()?;
+        let lines: String = crowd.iter().map(|key| key_line(key).to_string() + "\n").collect();
+        private_file(&dir.join("crowd.keys"))?.write_all(lines.as_bytes())?;
+        all += &lines;
         let clients = (0..plan.clients).map(|n| new_key(&format!("c{n}"), Role::Client));
         let clients: Vec<Key> = clients.collect::<Result<_, Trouble>>()?;
         for key in &clients {

@@ -15,6 +15,7 @@ use rejoin_smol::journal::DurableJournal;
 use crate::audit::{Audit, Ended, Fact, Start, audit};
 use crate::fleet::fact;
 
+use super::crowd;
 use super::findings::{Findings, Story};
 use super::fleet::Fleet;
 use super::hits::{noticed, unplanned};
@@ -57,7 +58,7 @@ impl Default for Expected {
             end_within: Duration::from_secs(60),
             back_within: PAUSE_MAX + Duration::from_secs(10),
             redone_max_percent: 50,
-            unplanned_max: 2,
+            unplanned_max: 4,
         }
     }
 }
@@ -94,7 +95,9 @@ pub(super) fn judge(
             _ => {}
         }
     })?;
-    let evidence = Evidence { told, facts, marks: Mark::read(&fleet.marks())? };
+    let mut marks = Mark::read(&fleet.marks())?;
+    marks.extend(crowd::marks(fleet)?);
+    let evidence = Evidence { told, facts, marks };
     breaking(findings, fleet, expected);
     counts(findings, &evidence, expected);
     attempts(findings, &evidence);
@@ -353,7 +356,7 @@ fn work(findings: &mut Findings, evidence: &Evidence, expected: &Expected) {
 }
 
 /// What no log may say
-fn words(findings: &mut Findings, fleet: &Fleet) {
+pub(super) fn words(findings: &mut Findings, fleet: &Fleet) {
     let (mut panics, mut drifts) = (Vec::new(), Vec::new());
     let logs = fleet.workers.iter().map(|worker| (worker.name.as_str(), &worker.log));
     for (who, log) in logs.chain([("coordinator", &fleet.said)]) {

@@ -18,6 +18,7 @@ use rejoin_core::wire::view::Question;
 use rejoin_smol::client::{Connection, Told};
 use rejoin_smol::clock::entropy;
 use rejoin_smol::command::Command;
+use rejoin_smol::crowd::{LABEL, PRETEND};
 use rejoin_smol::tls::Trust;
 use rejoin_smol::url::Endpoint;
 use serde_bytes::ByteBuf;
@@ -51,12 +52,19 @@ pub(crate) struct Job {
     pub(crate) input_bytes: u64,
     /// The one worker that may have it
     pub(crate) only: Option<usize>,
+    /// For how many milliseconds a lightweight worker is to pretend to do it, in the place of the work
+    pub(crate) pretend_ms: Option<u64>,
 }
 
 impl Job {
     /// One of ordinary urgency without an input
     pub(crate) fn of(work: Work) -> Job {
-        Job { work, priority: 2, class: Class::Idempotent, input_bytes: 0, only: None }
+        Job { work, priority: 2, class: Class::Idempotent, input_bytes: 0, only: None, pretend_ms: None }
+    }
+
+    /// One that a lightweight worker pretends to do
+    pub(crate) fn pretended(ms: u64) -> Job {
+        Job { pretend_ms: Some(ms), ..Job::of(Work::default()) }
     }
 }
 
@@ -286,7 +294,10 @@ impl Client {
     }
 
     fn submit(&mut self, task: TaskId, job: Job) {
-        let argv = job.work.argv(&self.program, &self.marks);
+        let argv = match job.pretend_ms {
+            Some(ms) => vec![PRETEND.into(), ms.to_string().into()],
+            None => job.work.argv(&self.program, &self.marks),
+        };
         let command = Command { argv, cwd: None, timeout: None, output_bytes_max: 64 << 20 };
         let spec = TaskSpec { priority: job.priority, retries: 0 };
         let terms = Terms { class: job.class, ..Terms::default() };
@@ -294,6 +305,9 @@ impl Client {
         if let Some(n) = job.only
             && needs.insert(ONLY, Tag::Label(format!("w{n}"))).is_err()
         {
+            return self.wrong(task, "its label is none".into());
+        }
+        if job.pretend_ms.is_some() && needs.insert(LABEL.0, Tag::Label(LABEL.1.into())).is_err() {
             return self.wrong(task, "its label is none".into());
         }
         let about = About { title: "stress".into(), needs, terms };

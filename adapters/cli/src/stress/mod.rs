@@ -5,6 +5,8 @@
 //! | `scenario` | what a scenario is, and the stage it is played on |
 //! | `scenarios` | all of them, a file each, and their table |
 //! | `fleet`, `log` | coordinator and workers as processes, each worker behind a proxy of its own; what they say |
+//! | `boxes` | a worker behind a packet box |
+//! | `crowd` | lightweight workers, all in one process |
 //! | `load`, `task` | what is done meanwhile, and the program that does it |
 //! | `hits` | what was broken, and how soon that was noticed and mended |
 //! | `judge` | what must hold, by the journal, the tasks' own marks, and what clients were told |
@@ -12,6 +14,8 @@
 //! | `mischief` | whatever may befall a fleet, drawn by the seed |
 //! | `mutants` | whether each scenario fails where it must |
 
+mod boxes;
+mod crowd;
 mod findings;
 mod fleet;
 mod hits;
@@ -36,7 +40,7 @@ use rejoin_smol::clock::entropy;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use crate::args::{Stress, StressTask};
+use crate::args::{Stress, StressRelay, StressTask};
 use crate::descriptors;
 use crate::report::{EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE};
 use crate::say::{complain, print};
@@ -85,6 +89,17 @@ pub fn task(args: &StressTask) -> u8 {
     task::task(&args.marks, &args.numbers)
 }
 
+/// Takes connections to a Unix socket, for a worker in a packet box
+pub fn relay(args: &StressRelay) -> u8 {
+    match boxes::relay(args.listen, &args.socket) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(&error.to_string());
+            EXIT_INTERNAL
+        }
+    }
+}
+
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     if names.is_empty() || names.iter().any(|name| name == "all") {
         return Ok(scenarios::ALL.iter().collect());
@@ -103,18 +118,20 @@ fn setting(args: &Stress) -> io::Result<Setting> {
         Some(seed) => seed,
         None => u64::from_le_bytes(entropy()?) >> 32,
     };
-    let program = match &args.program {
-        Some(program) => program.canonicalize().map_err(|error| {
+    let found = |program: &Path| {
+        program.canonicalize().map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}: give a program of rejoin", program.display()))
-        })?,
-        None => std::env::current_exe()?,
+        })
     };
+    let program = args.program.as_deref().map_or_else(std::env::current_exe, found)?;
+    let old = args.old.as_deref().map(found).transpose()?;
     Ok(Setting {
         long: args.long,
         span: args.span,
         workers: args.workers,
         seed,
         program,
+        old,
         logs: args.report.clone(),
         planted: None,
     })

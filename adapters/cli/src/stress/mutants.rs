@@ -11,8 +11,13 @@ use crate::mutants::build;
 use crate::report::EXIT_INTERRUPTED;
 use crate::say::print;
 
+use super::findings::Check;
 use super::scenario::{Planted, Scenario, Setting};
 use super::{EXIT_FAILED, play_or_stop};
+
+/// Most checks that are shown of one scenario, and most letters of what they found
+const SHOWN_MAX: usize = 4;
+const FOUND_CHARS_MAX: usize = 200;
 
 /// Plays each scenario with each bug that it is to find, and returns the exit status
 pub(super) fn hunt(mut setting: Setting, chosen: &[&'static Scenario]) -> io::Result<u8> {
@@ -33,14 +38,19 @@ pub(super) fn hunt(mut setting: Setting, chosen: &[&'static Scenario]) -> io::Re
                 }
                 Planted::Options(options, says) => (options.join(" "), *says),
             };
-            let failed = findings.checks.iter().find(|check| !check.holds);
-            missed += u8::from(failed.is_none());
-            let found = match failed {
-                Some(check) => format!("{}: {}: {}", check.rule.unwrap_or("-"), check.says, check.found),
-                None => "NOT FOUND: it passed".to_owned(),
-            };
+            let failed: Vec<&Check> = findings.checks.iter().filter(|check| !check.holds).collect();
+            missed += u8::from(failed.is_empty());
+            let shown = failed.iter().take(SHOWN_MAX);
+            let shown = shown.map(|check| {
+                let found: String = check.found.chars().take(FOUND_CHARS_MAX).collect();
+                format!("     {}: {}: {found}\n", check.rule.unwrap_or("-"), check.says)
+            });
+            let mut found: String = shown.collect();
+            if failed.is_empty() {
+                "     NOT FOUND: it passed\n".clone_into(&mut found);
+            }
             let name = scenario.name;
-            if !print(&format!("{name:<18} {which:<4} {:>5.1} s  {says}\n     {found}\n", findings.seconds)) {
+            if !print(&format!("{name:<18} {which:<4} {:>5.1} s  {says}\n{found}", findings.seconds)) {
                 return Ok(EXIT_INTERRUPTED);
             }
         }

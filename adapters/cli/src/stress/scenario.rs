@@ -89,6 +89,8 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     /// Whose coordinator and workers are played with: this program, or another build of it
     pub(crate) program: PathBuf,
+    /// The release before, for scenarios in which both are played with
+    pub(crate) old: Option<PathBuf>,
     /// Where the logs of what failed are to be left
     pub(crate) logs: Option<PathBuf>,
     /// The bug that these are to have, if they can have any
@@ -155,23 +157,35 @@ impl Stage {
         Fleet::start(plan, dir, &self.setting, self.sampler.clone()).await
     }
 
+    /// Looks at a process that is none of the fleet's as well
+    pub(crate) fn watch(&self, kind: &'static str, pid: u32) {
+        self.sampler.watch(kind, pid);
+    }
+
     /// Ends a fleet, and judges it: what was done, what was broken and noticed, what the journal and the marks say
-    pub(crate) async fn conclude(
+    pub(crate) async fn conclude(&mut self, fleet: Fleet, loads: Vec<Load>, expected: Expected) -> Result<(), Trouble> {
+        self.conclude_with(fleet, loads, expected, |_| ()).await
+    }
+
+    /// The same, and has somebody else look at the fleet that has ended as well
+    pub(crate) async fn conclude_with<T>(
         &mut self,
         mut fleet: Fleet,
         loads: Vec<Load>,
         expected: Expected,
-    ) -> Result<(), Trouble> {
-        let last = Instant::now();
-        for load in &loads {
-            load.down_to(0, expected.end_within.saturating_sub(last.elapsed())).await?;
-        }
-        let ended_after = last.elapsed();
-        if !expected.back_within.is_zero() {
-            fleet.all_connected(expected.back_within).await.map_err(|trouble| Trouble::rule("L2", trouble.what))?;
-        }
-        fleet.end().await?;
-        judge::judge(&mut self.findings, &fleet, &loads, &expected, ended_after)
+        look: impl FnOnce(&Fleet) -> T,
+    ) -> Result<T, Trouble> {
+        let ended_after = match quieten(&mut fleet, &loads, &expected).await {
+            Ok(ended_after) => ended_after,
+            Err(trouble) => {
+                // A panic says more than whatever followed from it.
+                fleet.look()?;
+                judge::words(&mut self.findings, &fleet);
+                return Err(trouble);
+            }
+        };
+        judge::judge(&mut self.findings, &fleet, &loads, &expected, ended_after)?;
+        Ok(look(&fleet))
     }
 
     /// Leaves the logs of all processes in a directory, for whoever wants to know why something failed
@@ -194,6 +208,21 @@ impl Stage {
     pub(super) fn looks(&mut self) {
         self.findings.looks = self.sampler.stop().into_iter().collect::<BTreeMap<_, _>>();
     }
+}
+
+/// Waits until every task has ended and every worker is connected, and ends the fleet: how long the tasks took
+async fn quieten(fleet: &mut Fleet, loads: &[Load], expected: &Expected) -> Result<Duration, Trouble> {
+    let last = Instant::now();
+    for load in loads {
+        load.down_to(0, expected.end_within.saturating_sub(last.elapsed())).await?;
+    }
+    let ended_after = last.elapsed();
+    if !expected.back_within.is_zero() {
+        let back = fleet.all_connected(expected.back_within).await;
+        back.map_err(|trouble| Trouble::rule("L2", trouble.what))?;
+    }
+    fleet.end().await?;
+    Ok(ended_after)
 }
 
 /// Waits

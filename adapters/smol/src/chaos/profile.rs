@@ -170,9 +170,11 @@ impl Fate {
 
     fn noise(&mut self) {
         let mut noise = self.draw(Purpose::Noise);
+        // Of every second one only one bit each way: should it go on, nothing else ends it.
+        let most = if self.connection.is_multiple_of(2) { NOISE_MAX } else { 1 };
         for towards in End::BOTH {
             let mut byte = 0;
-            for _ in 0..NOISE_MAX {
+            for _ in 0..most {
                 byte += (-noise.share().ln() * NOISE_BYTES) as u64;
                 self.add(Duration::ZERO, Kind::Flip, towards, Duration::ZERO, byte * 8 + noise.below(8));
                 byte += 1;
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn noise_flips_a_bit_in_ten_thousand_bytes() {
-        let all = fates(Profile::Noise, 9);
+        let all: Vec<_> = fates(Profile::Noise, 9).into_iter().step_by(2).collect();
         let last = |fate: &Vec<(Duration, Fault)>| fate.iter().map(|(_, fault)| fault.amount / 8).max().unwrap_or(0);
         let apart = all.iter().map(last).sum::<u64>() as f64 / (all.len() * NOISE_MAX) as f64;
         assert!((9_000.0..12_000.0).contains(&apart), "{apart}");

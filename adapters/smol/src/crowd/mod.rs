@@ -59,8 +59,8 @@ pub struct Settings {
     pub keys: Vec<Key>,
     /// How many begin in a second
     pub rate: u32,
-    /// Where each start of a task is written down, one line each, before it happens
-    pub start_log: Option<PathBuf>,
+    /// Where each start of a task is written down, one line each, before it happens, and its end: the same line and ` end`
+    pub log: Option<PathBuf>,
 }
 
 /// Workers that run; dropping it cuts their connections
@@ -80,7 +80,7 @@ struct Shared {
     tally: Mutex<Tally>,
     /// Room for a frame, while a machine is asked what to do
     frame: Mutex<Vec<u8>>,
-    start_log: Option<Mutex<File>>,
+    log: Option<Mutex<File>>,
 }
 
 impl Crowd {
@@ -90,20 +90,20 @@ impl Crowd {
     ///
     /// If the settings make no sense, or the start log cannot be written.
     pub fn start(settings: Settings) -> io::Result<Crowd> {
-        let Settings { endpoints, trust, link, keys, rate, start_log } = settings;
+        let Settings { endpoints, trust, link, keys, rate, log } = settings;
         if endpoints.is_empty() || rate == 0 || !(1..=WORKERS_MAX).contains(&keys.len()) {
             return Err(io::Error::other(
                 "a crowd has 1 to 50,000 workers, a URL, and begins at 1 worker a second or more",
             ));
         }
-        let start_log = start_log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
+        let log = log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
         let clock = Clock::start();
         let shared = Arc::new(Shared {
             clock,
             trust,
             tally: Mutex::new(Tally::new(keys.len())),
             frame: Mutex::new(vec![0; FRAME_BYTES_MAX]),
-            start_log: start_log.map(Mutex::new),
+            log: log.map(Mutex::new),
         });
         let (leave, orders) = bounded(1);
         let pause = Duration::from_secs(1) / rate;

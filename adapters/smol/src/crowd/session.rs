@@ -1,7 +1,7 @@
 //! One worker of a crowd
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub(super) struct Session {
     orders: Receiver<Infallible>,
     worker: Worker,
     line: Line,
-    /// Tasks that pretend to run, and until when
-    tasks: Vec<(Instant, Token)>,
+    /// What pretends to run
+    tasks: Vec<Task>,
     now: Instant,
     state: LinkState,
     leaving: bool,
@@ -57,6 +57,14 @@ pub(super) struct Session {
     resumed: u64,
     /// Dials, when it was last looked at
     dials: u64,
+}
+
+/// A task that pretends to run
+struct Task {
+    until: Instant,
+    token: Token,
+    /// What is written down of it
+    line: String,
 }
 
 /// What it wakes up for
@@ -115,7 +123,7 @@ impl Session {
 
     async fn next(&mut self, wake_at: Option<Instant>) -> Event {
         let (clock, leaving) = (self.shared.clock, self.leaving);
-        let task_ends = self.tasks.iter().map(|(until, _)| *until).min();
+        let task_ends = self.tasks.iter().map(|task| task.until).min();
         let wake_at = wake_at.into_iter().chain(task_ends).min();
         let line = async { Event::Line(self.line.next().await) };
         let time = async {
@@ -233,32 +241,36 @@ impl Session {
         let Some(takes) = command.as_ref().and_then(pretends) else {
             return self.finish(token, Outcome::Failed(Failure::CannotStart), NO_COMMANDS);
         };
-        if let Some(log) = &self.shared.start_log {
-            // One write for one line, so that a killed crowd leaves whole lines only.
-            let written = lock(log).write_all(format!("{task} {:016x} {attempt:08x}\n", token.0).as_bytes());
-            if let Err(error) = written {
-                return self.finish(token, Outcome::Failed(Failure::CannotStart), error.to_string().as_bytes());
-            }
+        let line = format!("{task} {:016x} {attempt:08x}", token.0);
+        if let Err(error) = self.log(&line, "\n") {
+            return self.finish(token, Outcome::Failed(Failure::CannotStart), error.to_string().as_bytes());
         }
         self.second(|second| second.started += 1);
         self.tell(Input::Started { token });
-        if takes.is_zero() {
-            return self.finish(token, Outcome::Succeeded, b"");
-        }
-        self.tasks.push((self.now + takes, token));
+        self.tasks.push(Task { until: self.now + takes, token, line });
+        self.finish_tasks();
+    }
+
+    /// One write for one line, so that a killed crowd leaves whole lines only
+    fn log(&self, line: &str, ending: &str) -> io::Result<()> {
+        let Some(log) = &self.shared.log else { return Ok(()) };
+        lock(log).write_all([line, ending].concat().as_bytes())
     }
 
     fn finish_tasks(&mut self) {
         let now = self.now;
-        while let Some(at) = self.tasks.iter().position(|(until, _)| *until <= now) {
-            let (_, token) = self.tasks.swap_remove(at);
-            self.finish(token, Outcome::Succeeded, b"");
+        while let Some(at) = self.tasks.iter().position(|task| task.until <= now) {
+            let Task { token, line, .. } = self.tasks.swap_remove(at);
+            match self.log(&line, " end\n") {
+                Ok(()) => self.finish(token, Outcome::Succeeded, b""),
+                Err(error) => self.finish(token, Outcome::Failed(Failure::Error), error.to_string().as_bytes()),
+            }
         }
     }
 
     /// Whether the task was running
     fn drop_task(&mut self, token: Token) -> bool {
-        let at = self.tasks.iter().position(|(_, of)| *of == token);
+        let at = self.tasks.iter().position(|task| task.token == token);
         at.map(|at| self.tasks.swap_remove(at)).is_some()
     }
 
@@ -346,6 +358,7 @@ impl Session {
             | Reason::BadTag
             | Reason::Protocol
             | Reason::Rejected
+            | Reason::Version
             | Reason::Unbound
             | Reason::Audience
             | Reason::Superseded
@@ -365,7 +378,7 @@ impl Session {
         self.second(|second| second.dials += 1);
         if let Some((lost, step, kind)) = self.lost.take() {
             let due = self.due.take().unwrap_or(self.now);
-            self.tally().pauses.made(step, kind, due.since(lost));
+            lock(&self.shared.tally).pauses.made(&mut self.row, step, kind, due.since(lost));
         }
     }
 }

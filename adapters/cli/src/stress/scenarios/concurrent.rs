@@ -35,7 +35,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     loads[0].chatter(true)?;
     let flood = Work { steps: 20, step_ms: 5, output_bytes: 64, result_bytes: 64, ..Work::default() };
     let heavy = Work { steps: 4, step_ms: 400, checkpoint_bytes: 2_000_000, fresh_permille: 500, ..Work::default() };
-    let mut mischief = Mischief::new(Duration::from_secs(4), 12);
+    let mut mischief = Mischief::new(Duration::from_secs(5), 12);
     let begun = Instant::now();
     while begun.elapsed() < span {
         loads[0].submit_all(workers.saturating_sub(loads[0].open()), Job::of(flood))?;

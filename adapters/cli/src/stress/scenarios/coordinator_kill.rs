@@ -11,13 +11,15 @@ use crate::stress::task::Work;
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "coordinator-kill",
     says: "the coordinator is killed again and again under load, and goes on from its journal",
-    caught: &[Planted::Bug(32), Planted::Bug(30), Planted::Bug(1)],
+    caught: &[Planted::Bug(32), Planted::Bug(30)],
     play: |stage| Box::pin(play(stage)),
 };
 
 async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let (workers, kills) = (stage.workers(50, 200), stage.pick(10, 50));
-    let mut fleet = stage.fleet(Plan::of(workers, 2)).await?;
+    // Silence is not what this is about, and so many processes on few processors are silent for long.
+    let plan = Plan { heartbeat: Duration::from_secs(3), ..Plan::of(workers, 2) };
+    let mut fleet = stage.fleet(plan).await?;
     let load = Load::start(&fleet, 0)?;
     let work = Work { steps: 1, step_ms: 300, result_bytes: 200, ..Work::default() };
     let most = Duration::from_secs(30);

@@ -20,7 +20,7 @@ pub(in crate::stress) const SCENARIO: Scenario = Scenario {
 
 async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let (workers, span) = (stage.workers(6, 20).max(2), stage.span(12, 600));
-    let mut fleet = stage.fleet(Plan::of(workers, 2)).await?;
+    let mut fleet = stage.fleet(Plan { heartbeat: Duration::from_millis(500), ..Plan::of(workers, 2) }).await?;
     let load = Load::start(&fleet, 0)?;
     let work = Work { steps: 5, step_ms: 100, result_bytes: 2000, output_bytes: 500, ..Work::default() };
     let begun = Instant::now();
@@ -43,8 +43,13 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     }
     nat(stage, &mut fleet).await?;
     load.submit_all(workers, Job::of(work))?;
-    let expected =
-        Expected { tasks: workers as u64 * 4, faults: workers as u64, redone_max_percent: 5, ..Expected::default() };
+    let expected = Expected {
+        tasks: workers as u64 * 4,
+        faults: workers as u64,
+        redone_max_percent: 5,
+        unplanned_max: workers,
+        ..Expected::default()
+    };
     stage.conclude(fleet, vec![load], expected).await
 }
 

@@ -28,7 +28,7 @@ enum Outage {
 
 async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let workers = stage.workers(8, 24).max(2);
-    let lasts = Duration::from_secs(stage.pick(3, 20));
+    let lasts = Duration::from_secs(stage.pick(5, 20));
     let mut fleet = stage.fleet(Plan::of(workers, 2)).await?;
     let load = Load::start(&fleet, 0)?;
     let outages =

@@ -25,7 +25,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     plan.coordinator = ["--lease", "2s", "--lease-grace", "1s"].map(str::to_owned).to_vec();
     let mut fleet = stage.fleet(plan).await?;
     let load = Load::start(&fleet, 0)?;
-    let mut mischief = Mischief::new(Duration::from_secs(4), 9);
+    let mut mischief = Mischief::new(Duration::from_secs(5), 9);
     let begun = Instant::now();
     while begun.elapsed() < span {
         while load.open() < workers * 2 {

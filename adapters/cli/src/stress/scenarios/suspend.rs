@@ -14,13 +14,13 @@ use crate::stress::task::Work;
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "suspend",
     says: "workers are frozen, some for so long that their tasks go to others, and return in the midst of their own",
-    caught: &[Planted::Bug(38), Planted::Bug(6)],
+    caught: &[Planted::Bug(11), Planted::Bug(20)],
     play: |stage| Box::pin(play(stage)),
 };
 
 async fn play(stage: &mut Stage) -> Result<(), Trouble> {
     let workers = stage.workers(6, 12).max(4);
-    let (lost_after, nap, sleep) = stage.pick((5, 2, 9), (40, 20, 180));
+    let (lost_after, nap, sleep) = stage.pick((7, 4, 12), (40, 20, 180));
     let mut plan = Plan::of(workers, 2);
     plan.lost_after = Duration::from_secs(lost_after);
     plan.coordinator = ["--lease", "2s", "--lease-grace", "1s"].map(str::to_owned).to_vec();

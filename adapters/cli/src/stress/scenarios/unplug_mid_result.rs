@@ -9,8 +9,10 @@ use crate::stress::hits::{Hit, Notice};
 use crate::stress::judge::Expected;
 use crate::stress::load::{Job, Load};
 use crate::stress::log::Stamp;
-use crate::stress::scenario::{Planted, Scenario, Stage, Trouble, pause};
+use crate::stress::scenario::{Planted, Scenario, Stage, Trouble};
 use crate::stress::task::Work;
+
+use super::until_struck;
 
 pub(in crate::stress) const SCENARIO: Scenario = Scenario {
     name: "unplug-mid-result",
@@ -51,7 +53,7 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
             load.submit(Job { only: Some(n), ..Job::of(work) })?;
         }
         load.down_to(0, Duration::from_secs(40)).await?;
-        struck(&mut fleet, &load, round + 1, work).await?;
+        until_struck(&mut fleet, &load, Kind::ResetAfter).await?;
     }
     let expected = Expected {
         tasks: (workers * rounds) as u64,
@@ -60,21 +62,4 @@ async fn play(stage: &mut Stage) -> Result<(), Trouble> {
         ..Expected::default()
     };
     stage.conclude(fleet, vec![load], expected).await
-}
-
-/// Places behind the end of one task are reached by another one
-async fn struck(fleet: &mut crate::stress::fleet::Fleet, load: &Load, times: usize, work: Work) -> Result<(), Trouble> {
-    for _ in 0..20 {
-        pause(Duration::from_millis(50)).await;
-        let whole = |n: &usize| fleet.workers[*n].cable.counts().felt(Kind::ResetAfter) < times as u64;
-        let whole: Vec<usize> = (0..fleet.workers.len()).filter(whole).collect();
-        if whole.is_empty() {
-            return Ok(());
-        }
-        for n in whole {
-            load.submit(Job { only: Some(n), ..Job::of(work) })?;
-        }
-        load.down_to(0, Duration::from_secs(40)).await?;
-    }
-    Err(Trouble::new("some links were not broken by 20 tasks"))
 }
