@@ -91,8 +91,8 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::StaleCheckpoint, "a worker is taken for lost and comes back, and both attempts make checkpoints"),
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
     (Bug::Starvation, "more urgent tasks come while the coordinator is away, and ageing is set to be fast"),
-    (Bug::DrainDropsResults, "a worker that is told to leave stands still, while others come back from being cut off"),
-    (Bug::RetiredUntold, "a worker is taken for lost and comes back, and meanwhile another one has ended its task"),
+    (Bug::DrainDropsResults, "a worker is told to leave while all are cut off one after another, and syncs are slow"),
+    (Bug::RetiredUntold, "the coordinator's disk is full, a client's late link comes and goes, and nothing of a worker arrives for a while"),
 ];
 
 #[cfg(rejoin_planted)]
