@@ -34,6 +34,13 @@ impl Seen {
         let mut seen = self.clone();
         for events in seen.peer.iter_mut().chain(&mut seen.coordinator) {
             events.dedup();
+            // Bytes behind a damaged message that are no frame end the transport before the machine is asked, or after.
+            if let [.., lost, closes] = events.as_slice()
+                && lost == "lost"
+                && closes.starts_with("closes")
+            {
+                events.remove(events.len() - 2);
+            }
         }
         for events in &mut seen.peer {
             // The system accepts in front of a proxy, whatever becomes of the dial.
