@@ -92,7 +92,10 @@ pub const TOGETHER: &[(Bug, &str)] = &[
     (Bug::LengthTrusted, "a link breaks, and a length is altered in the handshake that follows"),
     (Bug::Starvation, "more urgent tasks come while the coordinator is away, and ageing is set to be fast"),
     (Bug::DrainDropsResults, "a worker is told to leave while all are cut off one after another, and syncs are slow"),
-    (Bug::RetiredUntold, "the coordinator's disk is full, a client's late link comes and goes, and nothing of a worker arrives for a while"),
+    (
+        Bug::RetiredUntold,
+        "the coordinator's disk is full, a client's late link comes and goes, and nothing of a worker arrives for a while",
+    ),
 ];
 
 #[cfg(rejoin_planted)]
