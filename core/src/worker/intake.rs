@@ -1,4 +1,4 @@
-//! Pieces that have come and wait for the embedder, in memory that is allocated once
+//! Pieces that have come and wait for the embedder, in memory that is allocated once, or as it is needed
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

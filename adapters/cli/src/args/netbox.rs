@@ -237,7 +237,8 @@ pub(super) const HELP: &str = "\
 Examples:
   A download at 64 kbit/s with 5 % loss and a round trip of 100 ms, the same packets lost each time:
     rejoin netbox --serve 'python3 -m http.server --bind 192.0.2.1' --wait-for 8000 \\
-      --loss 5% --delay 50ms --bandwidth 64kbit --seed 7 -- curl -sO http://192.0.2.1:8000/file
+      --loss 5% --delay 50ms --bandwidth 64kbit --seed 7 \\
+      -- curl -s -o copy http://192.0.2.1:8000/file
   A worker whose cable is pulled after 5 s, for 3 s, and which has another address after 10 s:
     rejoin netbox --serve 'rejoin coordinator --listen 192.0.2.1:7878 --insecure-ws …' \\
       --at 5s 'down for=3s' --at 10s roam \\
